@@ -1,0 +1,228 @@
+"""The shape of router.yaml. One source for validation, JSON Schema and the configuration reference.
+
+Only the structure is checked here. Names across sections (a route's models, a rule's signals, a classifier's labels)
+and the parameters of plugins (signals, selections) are checked when the file is compiled into a `runtime.Runtime`.
+"""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from enum import StrEnum
+from typing import Annotated, Any, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$"
+CEL_NAME = r"^[A-Za-z_][A-Za-z0-9_]{0,62}$"
+
+Name = Annotated[str, Field(pattern=NAME)]
+SignalName = Annotated[str, Field(pattern=CEL_NAME)]
+
+
+def _one_or_many(value: Any) -> Any:
+    """`models: small` is short for `models: [small]`."""
+    return [value] if isinstance(value, str) else value
+
+
+Names = Annotated[list[str], BeforeValidator(_one_or_many), Field(min_length=1)]
+
+
+class Section(BaseModel):
+    """Base of every section: unknown keys are errors, values never change after loading."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Api(StrEnum):
+    """The client APIs. A request only goes to models that list its API: nothing is translated."""
+
+    CHAT_COMPLETIONS = "chat_completions"
+    COMPLETIONS = "completions"
+    RESPONSES = "responses"
+    EMBEDDINGS = "embeddings"
+    MESSAGES = "messages"
+
+
+class Provider(StrEnum):
+    """Who serves the model: sets the defaults of `apis`, of the paths and of how the key is sent."""
+
+    OPENAI = "openai"
+    ANTHROPIC = "anthropic"
+    AZURE_OPENAI = "azure_openai"
+    VLLM = "vllm"
+
+
+class Modality(StrEnum):
+    """Kinds of input that a model reads."""
+
+    TEXT = "text"
+    IMAGE = "image"
+    AUDIO = "audio"
+    VIDEO = "video"
+    FILE = "file"
+
+
+class Auth(Section):
+    """Where the provider's key comes from. It is read by Envoy itself and never appears in a config, log or metric."""
+
+    env: str | None = Field(None, description="Environment variable of the Envoy process that holds the key.")
+    file: str | None = Field(None, description="File that holds the key, for instance a mounted Kubernetes secret.")
+    header: str | None = Field(
+        None,
+        pattern=r"^[a-z0-9-]+$",
+        description="Header that carries the key. Default by provider: `authorization`, `x-api-key` or `api-key`.",
+    )
+    prefix: str | None = Field(
+        None, description="Text before the key, for instance `Bearer `. Default by provider."
+    )
+    passthrough: bool = Field(
+        False, description="Send the client's own credential headers instead of a key of ours."
+    )
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if sum((self.env is not None, self.file is not None, self.passthrough)) != 1:
+            raise ValueError("give exactly one of env, file, passthrough: true")
+        return self
+
+
+class Price(Section):
+    """USD per million tokens."""
+
+    input: Decimal = Field(ge=0, description="USD per million input tokens.")
+    output: Decimal = Field(ge=0, description="USD per million output tokens.")
+    cached_input: Decimal | None = Field(
+        None, ge=0, description="USD per million input tokens that the provider's prompt cache served."
+    )
+
+
+class Model(Section):
+    """A logical LLM: one Envoy cluster, one name upstream, one price."""
+
+    url: str = Field(
+        pattern=r"^https?://[^/\s?#@]+(/[^\s?#]*)?$",
+        description="Where the provider answers: scheme, host, port and, where needed, a path prefix that replaces "
+        "`/v1` (for instance https://api.openai.com/v1).",
+    )
+    provider: Provider = Field(Provider.OPENAI, description="Sets defaults for apis, paths and auth header.")
+    upstream_model: str | None = Field(
+        None, min_length=1, max_length=256, description="The provider's name of the model. Default: our name."
+    )
+    cluster: Name | None = Field(
+        None, description="Envoy cluster, one per model, never shared. Default: our name."
+    )
+    apis: list[Api] | None = Field(None, min_length=1, description="APIs that it speaks. Default by provider.")
+    paths: dict[Api, str] = Field(
+        default_factory=dict, description="Upstream path per API where it differs from the provider's usual one."
+    )
+    api_version: str | None = Field(
+        None,
+        pattern=r"^[A-Za-z0-9.-]+$",
+        description="Azure OpenAI: the `api-version` query parameter. Anthropic: the `anthropic-version` header to "
+        "send when the client sent none.",
+    )
+    auth: Auth | None = Field(None, description="The provider's key. Absent: no credential is sent at all.")
+    price: Price = Field(description="What a token costs; routing by cost and the savings ledger rest on it.")
+    context_window: int = Field(
+        128_000, ge=1, description="Tokens of input and output together that it can hold."
+    )
+    modalities: frozenset[Modality] = Field(
+        frozenset({Modality.TEXT}), description="Kinds of input that it reads."
+    )
+    tools: bool = Field(True, description="Whether it can call tools.")
+    json_mode: bool = Field(True, description="Whether it can be held to JSON output.")
+    labels: dict[str, str] = Field(default_factory=dict, description="Free labels, for instance `tier: premium`.")
+
+
+class SignalSpec(BaseModel):
+    """A signal: its plugin type and that plugin's own parameters beside it."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    type: str = Field(description="Which plugin computes it.")
+
+    @property
+    def params(self) -> dict[str, Any]:
+        """The plugin's parameters as written in the file."""
+        return dict(self.model_extra or {})
+
+
+class Bands(Section):
+    """Confidence thresholds, in [0, 1]. Above `recommended`: the route's models; above `fallback`: its fallback."""
+
+    recommended: float = Field(0.9, ge=0, le=1)
+    fallback: float = Field(0.7, ge=0, le=1)
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.fallback > self.recommended:
+            raise ValueError("fallback must not be above recommended")
+        return self
+
+
+class Route(Section):
+    """One policy rule. The first whose `when` is true wins; its confidence then picks the band."""
+
+    name: Name
+    when: str = Field(min_length=1, max_length=4096, description="CEL expression over the signals and `request`.")
+    models: Names = Field(description="Candidates in the recommended band, best first.")
+    fallback: Names | None = Field(
+        None, description="Candidates in the safe-fallback band, and further fallbacks of the plan."
+    )
+    bands: Bands | None = Field(None, description="Thresholds of this route. Default: the file's `bands`.")
+    confidence: SignalName | None = Field(
+        None,
+        description="The signal whose confidence picks the band. Default: the least certain of the classifier signals "
+        "that `when` reads; a rule without one is certain.",
+    )
+    selection: str = Field("first", description="How one of several candidates is chosen.")
+
+
+class VirtualModel(Section):
+    """A model name that clients send and that asks for routing."""
+
+    routes: list[str] | None = Field(
+        None, description="Names of the routes that apply, in the file's order. Default: all."
+    )
+    default: Names | None = Field(None, description="Default models under this name. Default: the file's `default`.")
+
+
+class Limits(Section):
+    """Bounds. Everything that a client can make grow has one."""
+
+    max_body_bytes: int = Field(32 * 1024 * 1024, ge=1024, le=1024**3, description="Larger bodies get a 413.")
+    deadline_ms: int = Field(
+        250, ge=1, le=60_000, description="Milliseconds for all signals after the last byte of the body."
+    )
+    max_attempts: int = Field(3, ge=1, le=8, description="Models tried for one request, the pick included.")
+
+
+class Retry(Section):
+    """When an attempt counts as failed and the plan's next model is tried."""
+
+    statuses: list[Annotated[int, Field(ge=400, le=599)]] = Field(
+        [429], description="Upstream statuses that move on, besides every 5xx."
+    )
+    per_try_seconds: float | None = Field(
+        None, gt=0, le=3600, description="Time for one attempt's response to complete. Default: no limit."
+    )
+    first_byte_seconds: float = Field(
+        60, gt=0, le=3600, description="Time to an attempt's first byte; then the next model is tried."
+    )
+    total_seconds: float = Field(600, gt=0, le=86_400, description="Time for the whole exchange.")
+
+
+class RouterConfig(Section):
+    """router.yaml."""
+
+    version: int = Field(1, ge=1, le=1, description="Version of this format.")
+    models: dict[Name, Model] = Field(min_length=1, description="The catalogue.")
+    signals: dict[SignalName, SignalSpec] = Field(default_factory=dict, description="Facts that rules can use.")
+    routes: list[Route] = Field(default_factory=list, description="The policy; first match wins.")
+    default: Names = Field(description="The premium default and its fallbacks: used when no route is certain enough.")
+    bands: Bands = Field(default_factory=Bands, description="Confidence thresholds of all routes.")
+    virtual_models: dict[str, VirtualModel] = Field(
+        default_factory=lambda: {"auto": VirtualModel()}, description="Model names that ask for routing."
+    )
+    limits: Limits = Field(default_factory=Limits)
+    retry: Retry = Field(default_factory=Retry)

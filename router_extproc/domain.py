@@ -1,0 +1,134 @@
+"""The values that travel through a decision. All frozen: only `exchange.Exchange` changes while a request lives."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Literal
+
+Role = Literal["system", "user", "assistant", "tool"]
+
+NOTHING: Mapping[str, float] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One message of a conversation, as text. `text` holds what a person wrote or read: no JSON, no images."""
+
+    role: Role
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class LlmRequest:
+    """What a client asked for, read from the body without changing it.
+
+    `prompt` is the newest human turn without what a coding agent injected, `context` the turns before it, oldest
+    first. `tokens` is a cheap upper-side estimate of the whole input (about 4 characters each), `max_output_tokens`
+    the client's own limit or None. `model_span` is the byte range of the model's JSON value (quotes included) in the
+    body, or None when the body names no model. `model` is None then.
+    """
+
+    api: str
+    model: str | None
+    model_span: tuple[int, int] | None
+    prompt: str
+    context: tuple[Turn, ...] = ()
+    system: str = ""
+    tokens: int = 0
+    max_output_tokens: int | None = None
+    stream: bool = False
+    modalities: frozenset[str] = frozenset({"text"})
+    has_tools: bool = False
+    json_mode: bool = False
+    turns: int = 1
+    user: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SignalValue:
+    """One named fact about a request.
+
+    `label` is what the signal says ("code_generation", "urgent", "true"), `confidence` in [0, 1] is how sure it is
+    (1.0 for facts such as keywords or headers), `value` a number where the signal is one (tokens, complexity in
+    [0, 1]), `scores` the probability of every label of a classifier.
+    """
+
+    label: str
+    confidence: float = 1.0
+    value: float = 0.0
+    scores: Mapping[str, float] = field(default_factory=lambda: NOTHING)
+
+
+@dataclass(frozen=True, slots=True)
+class SignalSet:
+    """The signals that were ready at the deadline, and for the others why they are absent (late, overloaded...)."""
+
+    values: Mapping[str, SignalValue]
+    absent: Mapping[str, str] = field(default_factory=dict)
+
+
+class Band(StrEnum):
+    """Confidence range of a decision. `NAMED`: the client named a model, so nothing was classified for the choice."""
+
+    RECOMMENDED = "recommended"
+    FALLBACK = "fallback"
+    DEFAULT = "default"
+    NAMED = "named"
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """Which route matched, in which band, and the candidate models in order of preference (never empty)."""
+
+    route: str
+    band: Band
+    confidence: float
+    candidates: tuple[str, ...]
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The models that Envoy shall try, in order: the pick first, then its fallbacks. Never empty, no duplicates."""
+
+    models: tuple[str, ...]
+
+    @property
+    def pick(self) -> str:
+        """The model of the first attempt."""
+        return self.models[0]
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens as the provider counted them. `cached` is the part of `input` that was served from its prompt cache."""
+
+    input: int
+    output: int
+    cached: int = 0
+    model: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of an exchange, from Envoy's access log.
+
+    `status` is 0 when the client left before an answer. `model` is the catalogue model that answered (None when no
+    upstream was reached), `attempts` counts upstream tries, times are seconds, `first_byte_seconds` is the time to
+    the first byte of the answer, `flags` are Envoy's response flags ("DC", "UF", ...).
+    """
+
+    decision_id: str
+    api: str
+    status: int
+    model: str | None
+    attempts: int
+    duration_seconds: float
+    first_byte_seconds: float | None
+    usage: Usage | None
+    flags: str = ""
+    route: str = ""
+    band: str = ""
+    details: str = ""

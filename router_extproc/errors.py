@@ -1,0 +1,92 @@
+"""Everything that can go wrong with a request, in one tree.
+
+RouterError
+ +-- ClientError            the client's fault: its text reaches the client, in the shape of the API that was called
+ |    +-- MalformedBody        400  not JSON, not an object, two model keys, a required field of the wrong type
+ |    +-- UnknownModel         404  neither in the catalogue nor a virtual model
+ |    +-- UnsupportedModel     400  the named model does not speak this API (or modality, or tools)
+ |    +-- ContextTooLong       400  longer than every candidate's context window
+ |    +-- BodyTooLarge         413  over the body cap
+ |    +-- GuardBlocked         403  a guard's policy says no
+ +-- Unavailable        503  ours: no model can take this request now; the text is generic
+ +-- ConfigError             a router.yaml that cannot be used; never reaches a client
+ +-- inference.base.InferenceError   a signal that is absent; never reaches a client
+
+Anything else that escapes is a bug: the client gets the default model, the log gets the traceback.
+"""
+
+from __future__ import annotations
+
+
+class RouterError(Exception):
+    """Root of all errors that this package raises on purpose."""
+
+
+class ClientError(RouterError):
+    """An error that the client may read. `param` names the offending field of the body, `code` is machine-readable."""
+
+    status: int = 400
+    code: str = "invalid_request"
+    param: str | None = None
+
+    def __init__(self, message: str, *, param: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        if param is not None:
+            self.param = param
+
+
+class MalformedBody(ClientError):
+    """The body is not what the API takes."""
+
+    code = "malformed_body"
+
+
+class UnknownModel(ClientError):
+    """The model is neither in the catalogue nor virtual."""
+
+    status = 404
+    code = "model_not_found"
+    param = "model"
+
+
+class UnsupportedModel(ClientError):
+    """No candidate can take a request of this kind (API, modality, tools)."""
+
+    code = "model_not_supported"
+    param = "model"
+
+
+class ContextTooLong(ClientError):
+    """The input (with the output limit asked for) is longer than every candidate's context window."""
+
+    code = "context_length_exceeded"
+
+
+class BodyTooLarge(ClientError):
+    """The body is over `limits.max_body_bytes`."""
+
+    status = 413
+    code = "request_too_large"
+
+
+class GuardBlocked(ClientError):
+    """A guard decided that this request goes nowhere."""
+
+    status = 403
+    code = "blocked_by_policy"
+
+
+class Unavailable(RouterError):
+    """No model can take this request now."""
+
+    status = 503
+    code = "unavailable"
+
+
+class ConfigError(RouterError):
+    """A configuration that cannot be used. One message per mistake, each with `file:line: key: what is wrong`."""
+
+    def __init__(self, mistakes: list[str]) -> None:
+        super().__init__("\n".join(mistakes))
+        self.mistakes = mistakes

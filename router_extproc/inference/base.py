@@ -1,0 +1,115 @@
+"""What the rest of the sidecar knows of inference: texts in, calibrated head results out. No torch here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from router_extproc.errors import RouterError
+
+
+class InferenceError(RouterError):
+    """A classification that did not happen; `reason` is one short word for headers and metrics."""
+
+    reason = "error"
+
+
+class Overloaded(InferenceError):
+    """The queue is full: refused at the door, nothing was queued."""
+
+    reason = "overloaded"
+
+
+class DeadlineExceeded(InferenceError):
+    """The result was not ready when the caller's deadline passed; the job is skipped when popped."""
+
+    reason = "late"
+
+
+class ModelFailed(InferenceError):
+    """The forward pass of this batch raised. The worker goes on; other batches are not affected."""
+
+    reason = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """What is classified: the newest human turn (segment A) and what came before it (segment B, may be empty)."""
+
+    text: str
+    context: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A piece of personal data: character offsets into `Prompt.text`, end exclusive, confidence in [0, 1]."""
+
+    start: int
+    end: int
+    label: str
+    confidence: float
+
+
+@dataclass(frozen=True, slots=True)
+class HeadResult:
+    """One head's calibrated answer. `probs` sums to 1 for label heads; each is its own probability for multi_label.
+
+    For token heads `label` is "none" or the label of the most certain span, and `spans` holds them all.
+    """
+
+    label: str
+    confidence: float
+    probs: Mapping[str, float]
+    value: float = 0.0
+    spans: tuple[Span, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Classified:
+    """All heads of one prompt from one forward pass, with where the time went (milliseconds) and the batch it was in."""
+
+    heads: Mapping[str, HeadResult]
+    tokens: int
+    version: str
+    queue_ms: float = 0.0
+    run_ms: float = 0.0
+    batch_size: int = 1
+    embedding: Sequence[float] = field(default=(), repr=False)
+
+
+class Model(Protocol):
+    """A loaded classifier. Every method but `labels` and `version` runs on the inference thread only."""
+
+    @property
+    def version(self) -> str:
+        """Names weights and calibration; part of cache keys."""
+
+    @property
+    def labels(self) -> Mapping[str, tuple[str, ...]]:
+        """Labels per head. Safe from any thread."""
+
+    def warm_up(self) -> None:
+        """Runs every shape that traffic will use, so that the first request pays nothing."""
+
+    def run(self, prompts: Sequence[Prompt]) -> list[Classified]:
+        """Classifies a batch, in order. May raise; the engine fails the batch's callers then."""
+
+
+class Classifier(Protocol):
+    """The engine as signals see it; called on the event loop."""
+
+    @property
+    def labels(self) -> Mapping[str, tuple[str, ...]]:
+        """Labels per head of the model that serves now."""
+
+    @property
+    def version(self) -> str:
+        """Version of the model that serves now."""
+
+    async def classify(self, prompt: Prompt, deadline: float) -> Classified:
+        """Classifies before `deadline` (in `time.monotonic()` seconds).
+
+        Raises Overloaded at once when the queue is full, DeadlineExceeded when time is up, ModelFailed when the
+        forward pass raised. Cancelling the caller drops the job.
+        """

@@ -1,0 +1,1 @@
+"""How one of a route's candidates is chosen, one small file per way; `table` lists them."""

@@ -1,0 +1,1 @@
+"""Facts about a request, one small file per kind; `table` lists them."""
