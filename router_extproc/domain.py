@@ -80,13 +80,19 @@ class Band(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """Which route matched, in which band, and the candidate models in order of preference (never empty)."""
+    """Which route matched, in which band, and the candidate models in order of preference (never empty).
+
+    `fallbacks` come after the candidates in the plan, before the default models. `selection` names the way in which
+    one of several candidates is chosen.
+    """
 
     route: str
     band: Band
     confidence: float
     candidates: tuple[str, ...]
     reason: str
+    fallbacks: tuple[str, ...] = ()
+    selection: str = "first"
 
 
 @dataclass(frozen=True, slots=True)

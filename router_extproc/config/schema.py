@@ -52,6 +52,15 @@ class Provider(StrEnum):
     VLLM = "vllm"
 
 
+SPOKEN: dict[Provider, tuple[Api, ...]] = {
+    Provider.OPENAI: (Api.CHAT_COMPLETIONS, Api.COMPLETIONS, Api.RESPONSES, Api.EMBEDDINGS),
+    Provider.ANTHROPIC: (Api.MESSAGES,),
+    Provider.AZURE_OPENAI: (Api.CHAT_COMPLETIONS, Api.COMPLETIONS, Api.RESPONSES, Api.EMBEDDINGS),
+    Provider.VLLM: (Api.CHAT_COMPLETIONS, Api.COMPLETIONS, Api.RESPONSES, Api.EMBEDDINGS),
+}
+"""The APIs of a model that lists none."""
+
+
 class Modality(StrEnum):
     """Kinds of input that a model reads."""
 
@@ -131,7 +140,15 @@ class Model(Section):
     )
     tools: bool = Field(True, description="Whether it can call tools.")
     json_mode: bool = Field(True, description="Whether it can be held to JSON output.")
+    fallback: Names | None = Field(
+        None, description="Models tried when this one fails and a client had named it. Default: the file's `default`."
+    )
     labels: dict[str, str] = Field(default_factory=dict, description="Free labels, for instance `tier: premium`.")
+
+    @property
+    def speaks(self) -> tuple[Api, ...]:
+        """The APIs that may be sent to it."""
+        return tuple(self.apis) if self.apis else SPOKEN[self.provider]
 
 
 class SignalSpec(BaseModel):

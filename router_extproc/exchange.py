@@ -1,0 +1,97 @@
+"""The one mutable object per stream: what is known of an exchange so far. Only `processor` changes it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from router_extproc.apis.base import BodyReader, ClientApi
+from router_extproc.domain import LlmRequest
+from router_extproc.errors import BodyTooLarge
+from router_extproc.inference.base import Classified, Prompt
+from router_extproc.router import Routed, classifier_prompt
+from router_extproc.runtime import Runtime
+
+
+@dataclass(slots=True)
+class Speculation:
+    """A classification that was started before the body was complete."""
+
+    prompt: Prompt
+    task: asyncio.Task[dict[str, Classified | str]]
+
+
+@dataclass(slots=True)
+class Exchange:
+    """One request on its way. Pins the configuration generation that it started with."""
+
+    runtime: Runtime
+    api: ClientApi
+    headers: Mapping[str, str]
+    reader: BodyReader
+    id: str = field(default_factory=lambda: uuid.uuid4().hex)
+    chunks: list[bytes] = field(default_factory=list)
+    size: int = 0
+    started: float = field(default_factory=time.monotonic)
+    body_done: float = 0.0
+    speculation: Speculation | None = None
+    routed: Routed | None = None
+
+    @property
+    def request_id(self) -> str:
+        """Envoy's request id, which joins our logs with its access log; ours where Envoy set none."""
+        return self.headers.get("x-request-id", self.id)
+
+    def check_announced_length(self) -> None:
+        """Refuses by content-length, before a byte of a body that is too large was read."""
+        announced = self.headers.get("content-length", "")
+        if announced.isdigit() and int(announced) > self.runtime.config.limits.max_body_bytes:
+            raise self._too_large()
+
+    def add(self, chunk: bytes) -> None:
+        """Takes a chunk of the body. Raises BodyTooLarge or MalformedBody."""
+        self.size += len(chunk)
+        if self.size > self.runtime.config.limits.max_body_bytes:
+            raise self._too_large()
+        self.chunks.append(chunk)
+        self.reader.feed(chunk)
+
+    def speculate(self) -> None:
+        """Starts to classify the newest human turn while the rest of the body is still arriving."""
+        request = self.reader.partial()
+        if request is None:
+            return
+        prompt = classifier_prompt(request)
+        if self.speculation is not None:
+            if self.speculation.prompt == prompt:
+                return
+            self.speculation.task.cancel()
+        self.speculation = Speculation(
+            prompt, asyncio.create_task(self.runtime.router.classify(prompt, time.monotonic() + SPECULATION_SECONDS))
+        )
+
+    def speculated(self, request: LlmRequest) -> asyncio.Task[dict[str, Classified | str]] | None:
+        """The early classification, if it turned out to be of the right text; a wrong one is cancelled."""
+        if self.speculation is None:
+            return None
+        if self.speculation.prompt == classifier_prompt(request):
+            return self.speculation.task
+        self.speculation.task.cancel()
+        return None
+
+    def close(self) -> None:
+        """Drops what is still running. Safe to call at any time, more than once."""
+        if self.speculation is not None:
+            self.speculation.task.cancel()
+        self.chunks.clear()
+
+    def _too_large(self) -> BodyTooLarge:
+        limit = self.runtime.config.limits.max_body_bytes
+        return BodyTooLarge(f"the request body is larger than the limit of {limit} bytes")
+
+
+SPECULATION_SECONDS = 30.0
+"""How long an early classification may wait in the queue: the body may take its time to arrive."""

@@ -1,0 +1,204 @@
+"""The only code that knows ext_proc's protobufs: messages from Envoy into plain values, answers into protobufs.
+
+Protocol rules that are easy to break, each found on a real Envoy 1.40:
+
+- An answer that changes the route must carry a `header_mutation`, or the cleared route cache is ignored in silence.
+- STREAMED wants one answer for the headers and exactly one per body chunk, the empty last one included.
+- FULL_DUPLEX_STREAMED wants the headers answer first, then the body as `streamed_response` pieces of which the last
+  has `end_of_stream`, or, where the client sent trailers, none has it and a trailers answer ends the request.
+- BUFFERED wants the headers answer at once; the body, then the routing, comes in the body answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, TypeAlias
+
+from google.protobuf.struct_pb2 import Struct
+
+from router_extproc.pb import ext_proc_pb2 as pb
+
+METADATA_NAMESPACE = "mom"
+STREAMED_PIECE = 64 * 1024
+"""Bytes per FULL_DUPLEX_STREAMED answer, the size that Envoy's documentation recommends."""
+
+Reply: TypeAlias = pb.ProcessingResponse
+
+
+class BodyMode(Enum):
+    """How the filter sends the request body; the first message of a stream says it."""
+
+    NONE = pb.NONE
+    STREAMED = pb.STREAMED
+    BUFFERED = pb.BUFFERED
+    BUFFERED_PARTIAL = pb.BUFFERED_PARTIAL
+    FULL_DUPLEX = pb.FULL_DUPLEX_STREAMED
+
+
+@dataclass(frozen=True, slots=True)
+class RequestHeaders:
+    """The first message. `held` is true when Envoy sends the body without waiting for the headers answer."""
+
+    headers: Mapping[str, str]
+    end_of_stream: bool
+    mode: BodyMode
+    held: bool
+
+    @property
+    def method(self) -> str:
+        """HTTP method."""
+        return self.headers.get(":method", "")
+
+    @property
+    def path(self) -> str:
+        """Path with query string."""
+        return self.headers.get(":path", "")
+
+
+@dataclass(frozen=True, slots=True)
+class RequestBody:
+    """A chunk of the body, in order; may be empty."""
+
+    chunk: bytes
+    end_of_stream: bool
+
+
+@dataclass(frozen=True, slots=True)
+class RequestTrailers:
+    """The client sent trailers: the body is complete."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unexpected:
+    """A phase that our filter configuration leaves off; it gets the answer that changes nothing."""
+
+    field: str
+
+
+Message: TypeAlias = RequestHeaders | RequestBody | RequestTrailers | Unexpected
+
+
+def decode(request: pb.ProcessingRequest) -> Message:
+    """One message of the stream. A header that is not UTF-8 keeps its bytes as surrogate escapes."""
+    match request.WhichOneof("request"):
+        case "request_body":
+            return RequestBody(request.request_body.body, request.request_body.end_of_stream)
+        case "request_headers":
+            config = request.protocol_config
+            message = request.request_headers
+            headers = {
+                header.key: header.raw_value.decode("utf-8", "surrogateescape") if header.raw_value else header.value
+                for header in message.headers.headers
+            }
+            mode = BodyMode(config.request_body_mode) if config.request_body_mode != pb.GRPC else BodyMode.NONE
+            held = config.send_body_without_waiting_for_header_response or mode is BodyMode.FULL_DUPLEX
+            return RequestHeaders(headers, message.end_of_stream, mode, held)
+        case "request_trailers":
+            return RequestTrailers()
+        case other:
+            return Unexpected(other or "")
+
+
+def proceed(message: Message) -> Reply:
+    """The answer that changes nothing."""
+    match message:
+        case RequestHeaders():
+            return pb.ProcessingResponse(request_headers=pb.HeadersResponse())
+        case RequestBody():
+            return pb.ProcessingResponse(request_body=pb.BodyResponse())
+        case RequestTrailers():
+            return pb.ProcessingResponse(request_trailers=pb.TrailersResponse())
+        case Unexpected(field="response_headers"):
+            return pb.ProcessingResponse(response_headers=pb.HeadersResponse())
+        case Unexpected(field="response_body"):
+            return pb.ProcessingResponse(response_body=pb.BodyResponse())
+        case _:
+            return pb.ProcessingResponse(response_trailers=pb.TrailersResponse())
+
+
+def _mutation(set_headers: Mapping[str, str]) -> pb.HeaderMutation:
+    return pb.HeaderMutation(
+        set_headers=[
+            pb.HeaderValueOption(
+                header=pb.HeaderValue(key=key, raw_value=value.encode("utf-8", "surrogateescape")),
+                append_action=pb.HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD,
+            )
+            for key, value in set_headers.items()
+        ]
+    )
+
+
+def _routing(set_headers: Mapping[str, str]) -> pb.CommonResponse:
+    return pb.CommonResponse(header_mutation=_mutation(set_headers), clear_route_cache=True)
+
+
+def _metadata(values: Mapping[str, Any]) -> Struct:
+    struct = Struct()
+    struct.update({METADATA_NAMESPACE: dict(values)})
+    return struct
+
+
+def route_in_headers(set_headers: Mapping[str, str], metadata: Mapping[str, Any]) -> Reply:
+    """The headers answer that re-routes: for STREAMED (held) and FULL_DUPLEX, and for requests without a body."""
+    return pb.ProcessingResponse(
+        request_headers=pb.HeadersResponse(response=_routing(set_headers)), dynamic_metadata=_metadata(metadata)
+    )
+
+
+def route_in_body(set_headers: Mapping[str, str], metadata: Mapping[str, Any], body: bytes | None) -> Reply:
+    """The body answer that re-routes, for BUFFERED. `body` replaces the whole body; its length is set with it.
+
+    BUFFERED keeps the client's content-length and answers a body of another length with a 500.
+    """
+    headers = dict(set_headers)
+    if body is not None:
+        headers["content-length"] = str(len(body))
+    response = _routing(headers)
+    if body is not None:
+        response.body_mutation.body = body
+    return pb.ProcessingResponse(request_body=pb.BodyResponse(response=response), dynamic_metadata=_metadata(metadata))
+
+
+def replace_chunk(chunk: bytes) -> Reply:
+    """A STREAMED body answer that sends `chunk` on in place of the chunk received."""
+    mutation = pb.BodyMutation(body=chunk) if chunk else pb.BodyMutation(clear_body=True)
+    return pb.ProcessingResponse(request_body=pb.BodyResponse(response=pb.CommonResponse(body_mutation=mutation)))
+
+
+def keep_chunk() -> Reply:
+    """A STREAMED body answer that sends the chunk received on as it was."""
+    return pb.ProcessingResponse(request_body=pb.BodyResponse())
+
+
+def stream_body(chunks: Sequence[bytes], *, ends: bool) -> list[Reply]:
+    """The whole body as FULL_DUPLEX_STREAMED answers. `ends` is false when trailers follow."""
+    pieces = [
+        chunk[start : start + STREAMED_PIECE] for chunk in chunks for start in range(0, len(chunk), STREAMED_PIECE)
+    ] or [b""]
+    last = len(pieces) - 1
+    return [
+        pb.ProcessingResponse(
+            request_body=pb.BodyResponse(
+                response=pb.CommonResponse(
+                    body_mutation=pb.BodyMutation(
+                        streamed_response=pb.StreamedBodyResponse(body=piece, end_of_stream=ends and index == last)
+                    )
+                )
+            )
+        )
+        for index, piece in enumerate(pieces)
+    ]
+
+
+def answer(status: int, body: bytes, details: str, headers: Mapping[str, str] | None = None) -> Reply:
+    """An answer to the client without any upstream. `details` shows up in Envoy's access log; no spaces."""
+    return pb.ProcessingResponse(
+        immediate_response=pb.ImmediateResponse(
+            status=pb.HttpStatus(code=status),
+            headers=_mutation({"content-type": "application/json", **(headers or {})}),
+            body=body,
+            details=details,
+        )
+    )
