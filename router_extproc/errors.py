@@ -7,15 +7,20 @@ RouterError
  |    +-- UnsupportedModel     400  the named model does not speak this API (or modality, or tools)
  |    +-- ContextTooLong       400  longer than every candidate's context window
  |    +-- BodyTooLarge         413  over the body cap
+ |    +-- UnsupportedEncoding  415  a compressed body
  |    +-- GuardBlocked         403  a guard's policy says no
  +-- Unavailable        503  ours: no model can take this request now; the text is generic
  +-- ConfigError             a router.yaml that cannot be used; never reaches a client
+ +-- ConfigMistakes          the same while it is compiled: paths into the document instead of lines of the file
  +-- inference.base.InferenceError   a signal that is absent; never reaches a client
 
 Anything else that escapes is a bug: the client gets the default model, the log gets the traceback.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 
 class RouterError(Exception):
@@ -70,6 +75,13 @@ class BodyTooLarge(ClientError):
     code = "request_too_large"
 
 
+class UnsupportedEncoding(ClientError):
+    """The body is compressed, so nothing in it can be read."""
+
+    status = 415
+    code = "unsupported_content_encoding"
+
+
 class GuardBlocked(ClientError):
     """A guard decided that this request goes nowhere."""
 
@@ -90,3 +102,19 @@ class ConfigError(RouterError):
     def __init__(self, mistakes: list[str]) -> None:
         super().__init__("\n".join(mistakes))
         self.mistakes = mistakes
+
+
+@dataclass(frozen=True, slots=True)
+class Mistake:
+    """One thing that is wrong in router.yaml. `path` leads to it from the document's root: `("routes", 2, "when")`."""
+
+    path: tuple[str | int, ...]
+    message: str
+
+
+class ConfigMistakes(RouterError):
+    """What a part of the configuration found wrong with itself; `LoadedConfig.error` adds file and line."""
+
+    def __init__(self, mistakes: Sequence[Mistake]) -> None:
+        super().__init__("; ".join(mistake.message for mistake in mistakes))
+        self.mistakes = tuple(mistakes)

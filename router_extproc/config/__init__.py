@@ -1,1 +1,1 @@
-"""router.yaml: `schema` its shape, `loader` file to model with line numbers, `watcher` reload, `envoy` Envoy's config."""
+"""router.yaml: `schema` its shape, `loader` file to model with lines, `watcher` reload, `envoy` the Envoy config."""
