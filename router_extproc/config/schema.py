@@ -19,12 +19,12 @@ Name = Annotated[str, Field(pattern=NAME)]
 SignalName = Annotated[str, Field(pattern=CEL_NAME)]
 
 
-def _one_or_many(value: Any) -> Any:
+def one_or_many(value: Any) -> Any:
     """`models: small` is short for `models: [small]`."""
     return [value] if isinstance(value, str) else value
 
 
-Names = Annotated[list[str], BeforeValidator(_one_or_many), Field(min_length=1)]
+Names = Annotated[list[str], BeforeValidator(one_or_many), Field(min_length=1)]
 
 
 class Section(BaseModel):

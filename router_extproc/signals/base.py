@@ -13,6 +13,13 @@ from router_extproc.inference.base import Classified
 SHIPPED = "shipped"
 """Name of the classifier that the project ships."""
 
+Heads = Mapping[str, Mapping[str, tuple[str, ...]]]
+"""Labels by classifier name and head name: what signals are checked against when they are built."""
+
+TRUE = SignalValue("true", value=1.0)
+FALSE = SignalValue("false")
+TRUTH = ("true", "false")
+
 
 @dataclass(frozen=True, slots=True)
 class SignalInputs:

@@ -1,0 +1,145 @@
+"""Words or regular expressions in the text."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from enum import StrEnum
+from typing import Annotated, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from router_extproc.config.schema import one_or_many
+from router_extproc.domain import LlmRequest, SignalValue
+from router_extproc.signals.backtracking import worst_case
+from router_extproc.signals.base import FALSE, TRUE, TRUTH, Heads, SignalInputs
+
+WORD_CHARS = 65_536
+"""How much of the text words are sought in: its beginning. A search of that length takes about 0.1 ms."""
+REGEX_CHARS = 4_096
+"""The same for regular expressions, which may go over the text many times."""
+MAX_STEPS = 10_000
+"""Most ways in which a regular expression may be tried at one place of the text."""
+
+Texts = Annotated[
+    list[Annotated[str, Field(min_length=1, max_length=256)]],
+    BeforeValidator(one_or_many),
+    Field(max_length=1000),
+]
+
+
+class Where(StrEnum):
+    """Which text of the request is searched."""
+
+    PROMPT = "prompt"
+    CONTEXT = "context"
+    SYSTEM = "system"
+    ALL = "all"
+
+
+class KeywordsParams(BaseModel):
+    """What to look for, and where."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    any: Texts = Field([], description="True when one of these is there.")
+    all: Texts = Field([], description="True when all of these are there.")
+    none: Texts = Field([], description="True when none of these is there.")
+    regex: bool = Field(
+        False,
+        description="The entries are regular expressions (Python's `re`) and see the first 4,096 characters, not words "
+        "in the first 65,536. Expressions that could take very long are refused.",
+    )
+    case_sensitive: bool = Field(False, description="Whether upper and lower case differ.")
+    where: Where = Field(
+        Where.PROMPT, description="The newest human turn, the turns before it, the system text, or all."
+    )
+
+    @model_validator(mode="after")
+    def _usable(self) -> Self:
+        entries = [*self.any, *self.all, *self.none]
+        if not entries:
+            raise ValueError("give at least one of any, all, none")
+        for entry in entries if self.regex else ():
+            try:
+                worst = worst_case(entry, REGEX_CHARS)
+            except re.error as error:
+                raise ValueError(f"`{entry}` is not a regular expression: {error}") from None
+            if worst > MAX_STEPS:
+                raise ValueError(
+                    f"`{entry}` could take very long on some texts: do not nest or chain `*` and `+`, write {{0,20}}"
+                )
+        return self
+
+
+class KeywordsSignal:
+    """Whether words or regular expressions stand in the text: `true` when `any`, `all` and `none` all hold. Words match
+    whole words, in any case unless told otherwise."""
+
+    Params = KeywordsParams
+    classifier = None
+    labels = TRUTH
+
+    def __init__(self, params: KeywordsParams, heads: Heads) -> None:
+        self._text = _TEXTS[params.where]
+        self._fold = not params.regex and not params.case_sensitive
+        self._limit = REGEX_CHARS if params.regex else WORD_CHARS
+        flags = re.NOFLAG if params.case_sensitive else re.IGNORECASE
+
+        def finders(entries: Sequence[str]) -> list[Finder]:
+            return [_pattern(entry, flags) if params.regex else _word(entry, self._fold) for entry in entries]
+
+        self._any = finders(params.any)
+        self._all = finders(params.all)
+        self._none = finders(params.none)
+
+    def evaluate(self, inputs: SignalInputs) -> SignalValue:
+        """The truth."""
+        text = self._text(inputs.request)[: self._limit]
+        if self._fold:
+            text = text.lower()
+        if self._any and not any(found(text) for found in self._any):
+            return FALSE
+        if not all(found(text) for found in self._all):
+            return FALSE
+        return FALSE if any(found(text) for found in self._none) else TRUE
+
+
+Finder = Callable[[str], bool]
+
+
+def _pattern(entry: str, flags: re.RegexFlag) -> Finder:
+    search = re.compile(entry, flags).search
+    return lambda text: search(text) is not None
+
+
+def _word(entry: str, fold: bool) -> Finder:
+    word = entry.lower() if fold else entry
+    edged = ("(?<!\\w)" if _has_edge(word[0]) else "") + re.escape(word) + ("(?!\\w)" if _has_edge(word[-1]) else "")
+    search = re.compile(edged).search
+    # `in` is some ten times faster than the search and nearly always says no.
+    return lambda text: word in text and search(text) is not None
+
+
+def _has_edge(char: str) -> bool:
+    """Whether words that begin or end with `char` are set apart by spaces or punctuation: not so in the scripts from
+    Thai to Burmese, Khmer, and the Chinese, Japanese and Korean ones."""
+    code = ord(char)
+    glued = 0x0E00 <= code < 0x10A0 or 0x1780 <= code < 0x1800 or 0x2E80 <= code < 0xD800 or 0xF900 <= code < 0xFB00
+    return (char.isalnum() or char == "_") and not glued and code < 0x20000
+
+
+def _all_text(request: LlmRequest) -> str:
+    return "\n".join((request.prompt, request.system, _context(request)))
+
+
+def _context(request: LlmRequest) -> str:
+    return "\n".join(turn.text for turn in reversed(request.context))
+
+
+_TEXTS: dict[Where, Callable[[LlmRequest], str]] = {
+    Where.PROMPT: lambda request: request.prompt,
+    Where.CONTEXT: _context,
+    Where.SYSTEM: lambda request: request.system,
+    Where.ALL: _all_text,
+}

@@ -1,0 +1,62 @@
+"""Signal types by their name in router.yaml, and how configured signals are built."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from router_extproc.config.schema import SignalSpec
+from router_extproc.errors import ConfigMistakes, Mistake
+from router_extproc.registry import Registry
+from router_extproc.signals.base import Heads, Signal
+from router_extproc.signals.classifier import ClassifierSignal
+from router_extproc.signals.complexity import ComplexitySignal
+from router_extproc.signals.header import HeaderSignal
+from router_extproc.signals.keywords import KeywordsSignal
+from router_extproc.signals.language import LanguageSignal
+from router_extproc.signals.modality import ModalitySignal
+from router_extproc.signals.time import TimeSignal
+from router_extproc.signals.tokens import TokensSignal
+from router_extproc.signals.tools import ToolsSignal
+from router_extproc.signals.turns import TurnsSignal
+
+# A plugin is called with its own `Params`, which only `Registry.params` makes: hence Any.
+SIGNALS: Registry[Any] = Registry(
+    "signal type",
+    {
+        "classifier": ClassifierSignal,
+        "complexity": ComplexitySignal,
+        "header": HeaderSignal,
+        "keywords": KeywordsSignal,
+        "language": LanguageSignal,
+        "modality": ModalitySignal,
+        "time": TimeSignal,
+        "tokens": TokensSignal,
+        "tools": ToolsSignal,
+        "turns": TurnsSignal,
+    },
+)
+
+
+def build(name: str, spec: SignalSpec, heads: Heads) -> Signal:
+    """The signal `name`. Raises ConfigMistakes with paths from the document's root."""
+    at = ("signals", name)
+    plugin = SIGNALS.look_up(spec.type, (*at, "type"))
+    params = SIGNALS.params(spec.type, spec.params, at)
+    try:
+        signal: Signal = plugin(params, heads)
+    except ConfigMistakes as error:
+        raise ConfigMistakes([Mistake(at + mistake.path, mistake.message) for mistake in error.mistakes]) from None
+    return signal
+
+
+def build_signals(specs: Mapping[str, SignalSpec], heads: Heads) -> tuple[dict[str, Signal], list[Mistake]]:
+    """All signals that can be built, and what is wrong with the others."""
+    signals: dict[str, Signal] = {}
+    mistakes: list[Mistake] = []
+    for name, spec in specs.items():
+        try:
+            signals[name] = build(name, spec, heads)
+        except ConfigMistakes as error:
+            mistakes += error.mistakes
+    return signals, mistakes
