@@ -1,0 +1,315 @@
+"""Renders Envoy's configuration from router.yaml: the same file that the sidecar routes by.
+
+What it relies on was measured with Envoy 1.40. The listener is here, the route table in `envoy_routes`, the clusters
+with the filters that prepare each attempt in `envoy_clusters`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from router_extproc.config.envoy_clusters import (
+    CLIENT_CREDENTIALS,
+    client_state,
+    extension,
+    model_clusters,
+    passthrough_cluster,
+    secrets,
+    sidecar_cluster,
+    socket_address,
+)
+from router_extproc.config.envoy_routes import AI_MANAGER, EXT_PROC, NAMESPACE, error_mappers, virtual_host
+from router_extproc.config.providers import cluster_of, endpoint_of
+from router_extproc.config.schema import RouterConfig
+from router_extproc.config.yaml_text import dump
+from router_extproc.errors import ConfigError
+
+# Set by the sidecar or by Envoy itself, never by a client. `x-mom-prefer` and `x-mom-deadline` are the client's.
+_OUR_HEADERS = (
+    "x-mom-attempts",
+    "x-mom-band",
+    "x-mom-cluster",
+    "x-mom-confidence",
+    "x-mom-decision-id",
+    "x-mom-model",
+    "x-mom-plan",
+    "x-mom-reason",
+    "x-mom-route",
+    "x-mom-upstream",
+)
+_RESERVED_CLUSTERS = ("mom-passthrough", "mom-sidecar")
+# The sidecar keeps its own deadline; this much later Envoy takes it for stuck. Also the longest pause in a slow upload.
+_MESSAGE_MARGIN_SECONDS = 2.0
+
+
+class BodyMode(StrEnum):
+    """How the request body reaches the sidecar."""
+
+    STREAMED = "streamed"
+    FULL_DUPLEX = "full_duplex"
+    BUFFERED = "buffered"
+
+
+@dataclass(frozen=True, slots=True)
+class EnvoyOptions:
+    """What is not in router.yaml because it belongs to this Envoy.
+
+    Addresses are `host:port`; a sidecar may also be `unix:/path`. `message_timeout_seconds` defaults to the deadline
+    of router.yaml and 2 s. `access_log` is a path (`/dev/stdout` too) for one JSON line per request, besides what the
+    sidecar gets. `ca_file` holds the certificates that https providers are verified with.
+    """
+
+    listen: str = "127.0.0.1:10000"
+    admin: str = "127.0.0.1:9901"
+    sidecars: tuple[str, ...] = ("127.0.0.1:9002",)
+    body_mode: BodyMode = BodyMode.STREAMED
+    failure_mode_allow: bool = True
+    message_timeout_seconds: float | None = None
+    access_log: str | None = None
+    ca_file: str = "/etc/ssl/certs/ca-certificates.crt"
+    max_connections: int = 20_000
+
+
+def render(config: RouterConfig, options: EnvoyOptions) -> str:
+    """The whole Envoy configuration as commented YAML.
+
+    Raises ConfigError when the models cannot become clusters (a shared or reserved cluster name, an unusable url) or
+    an address is not one.
+    """
+    mistakes = _mistakes(config, options)
+    if mistakes:
+        raise ConfigError(mistakes)
+    document: dict[str, Any] = {
+        "# Generated from router.yaml by `router-extproc envoy`: change that file, not this one.": None,
+        "admin": {"address": socket_address(options.admin)},
+    }
+    document["overload_manager"] = {
+        "resource_monitors": [
+            extension(
+                "envoy.resource_monitors.global_downstream_max_connections",
+                "envoy.extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig",
+                max_active_downstream_connections=options.max_connections,
+            )
+        ]
+    }
+    found = secrets(config)
+    document["static_resources"] = {
+        **(
+            {"# Keys, read by Envoy when it starts: restart it after changing one.": None, "secrets": found}
+            if found
+            else {}
+        ),
+        "listeners": [_listener(config, options)],
+        "clusters": [
+            *model_clusters(config, options.ca_file),
+            passthrough_cluster(config, options.ca_file),
+            sidecar_cluster(options.sidecars),
+        ],
+    }
+    return dump(document)
+
+
+def _mistakes(config: RouterConfig, options: EnvoyOptions) -> list[str]:
+    mistakes = []
+    for cluster, count in Counter(cluster_of(name, model) for name, model in config.models.items()).items():
+        if count > 1:
+            mistakes.append(f"models: cluster {cluster!r} is shared by {count} models; every model needs its own")
+        if cluster in _RESERVED_CLUSTERS:
+            mistakes.append(f"models: cluster {cluster!r} is reserved")
+    for name, model in config.models.items():
+        try:
+            endpoint_of(model)
+        except ValueError as error:
+            mistakes.append(f"models.{name}.url: {error}")
+    mistakes += [f"default: unknown model {name!r}" for name in config.default if name not in config.models]
+    if not options.sidecars:
+        mistakes.append("at least one sidecar address is needed")
+    for address in (options.listen, options.admin, *options.sidecars):
+        if not address.startswith(("unix:", "/")):
+            try:
+                socket_address(address)
+            except ValueError as error:
+                mistakes.append(str(error))
+    return mistakes
+
+
+def _listener(config: RouterConfig, options: EnvoyOptions) -> dict[str, Any]:
+    strip = [{"remove": header} for header in _OUR_HEADERS]
+    manager = {
+        "stat_prefix": "mom",
+        "use_remote_address": True,
+        "preserve_external_request_id": True,
+        "normalize_path": True,
+        "request_headers_timeout": "10s",
+        "# Silence on a stream; above the longest wait for a first byte.": None,
+        "stream_idle_timeout": f"{max(300, math.ceil(config.retry.first_byte_seconds) + 60)}s",
+        "# A client's copies of our own headers, and headers that would change Envoy's own retries and timeouts, go "
+        "before anything else looks at them: the sidecar could not remove them when it is down.": None,
+        "early_header_mutation_extensions": [
+            extension(
+                "strip-internal-headers",
+                "envoy.extensions.http.early_header_mutation.header_mutation.v3.HeaderMutation",
+                mutations=[*strip, {"remove_on_match": {"key_matcher": {"prefix": "x-envoy-"}}}],
+            )
+        ],
+        "local_reply_config": {
+            "# Envoy's own errors in the shape of the API that was called. The sidecar marks its answers by a "
+            "code detail that starts with `mom_`: those are in that shape already.": None,
+            "mappers": error_mappers(),
+        },
+        "access_log": _access_logs(options),
+        "route_config": {"name": "mom", "virtual_hosts": [virtual_host(config)]},
+        "http_filters": _http_filters(config, options),
+    }
+    connection = extension(
+        "envoy.filters.network.http_connection_manager",
+        "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
+        **manager,
+    )
+    return {
+        "name": "mom",
+        "address": socket_address(options.listen),
+        "filter_chains": [{"filters": [connection]}],
+    }
+
+
+def _http_filters(config: RouterConfig, options: EnvoyOptions) -> list[Any]:
+    rules: list[Any] = [
+        "# The path as the client sent it: attempts change it, each for its own provider.",
+        extension(
+            "envoy.filters.http.header_to_metadata",
+            "envoy.extensions.filters.http.header_to_metadata.v3.Config",
+            request_rules=[
+                {"header": ":path", "on_header_present": {"metadata_namespace": f"{NAMESPACE}.request", "key": "path"}}
+            ],
+        ),
+    ]
+    if any(model.auth is not None and model.auth.passthrough for model in config.models.values()):
+        keep = [
+            {
+                "object_key": client_state(header),
+                "factory_key": "envoy.string",
+                "format_string": {
+                    "text_format_source": {"inline_string": f"%REQ({header})%"},
+                    "omit_empty_values": True,
+                },
+                "skip_if_empty": True,
+            }
+            for header in CLIENT_CREDENTIALS
+        ]
+        rules.append("# The client's own credentials, kept for models with auth.passthrough.")
+        rules.append(
+            extension(
+                "envoy.filters.http.set_filter_state",
+                "envoy.extensions.filters.http.set_filter_state.v3.Config",
+                on_request_headers=keep,
+            )
+        )
+    return [
+        *rules,
+        _ext_proc(config, options),
+        "# Reads the token usage of answers, streamed or not; the access log carries it to the sidecar.",
+        extension(
+            AI_MANAGER,
+            "envoy.extensions.filters.http.ai_protocol_manager.v3.AiProtocolManager",
+            response_handling={
+                "token_usage": {"limits": {"max_sse_event_size": 1024 * 1024, "max_parsed_sse_events": 1_000_000}}
+            },
+        ),
+        extension(
+            "envoy.filters.http.router",
+            "envoy.extensions.filters.http.router.v3.Router",
+            suppress_envoy_headers=True,
+        ),
+    ]
+
+
+def _ext_proc(config: RouterConfig, options: EnvoyOptions) -> dict[str, Any]:
+    timeout = options.message_timeout_seconds
+    if timeout is None:
+        timeout = config.limits.deadline_ms / 1000 + _MESSAGE_MARGIN_SECONDS
+    mode: dict[str, Any] = {"request_header_mode": "SEND", "response_header_mode": "SKIP", "response_body_mode": "NONE"}
+    hold: dict[str, Any] = {}
+    match options.body_mode:
+        case BodyMode.STREAMED:
+            mode["request_body_mode"] = "STREAMED"
+            hold = {"send_body_without_waiting_for_header_response": True}
+        case BodyMode.FULL_DUPLEX:
+            mode |= {"request_body_mode": "FULL_DUPLEX_STREAMED", "request_trailer_mode": "SEND"}
+        case BodyMode.BUFFERED:
+            mode["request_body_mode"] = "BUFFERED"
+    previous = extension(
+        "envoy.retry_host_predicates.previous_hosts",
+        "envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate",
+    )
+    return extension(
+        EXT_PROC,
+        "envoy.extensions.filters.http.ext_proc.v3.ExternalProcessor",
+        grpc_service={
+            "envoy_grpc": {"cluster_name": "mom-sidecar"},
+            "# A sidecar that dies while it holds a request costs nothing: another one gets the same stream.": None,
+            "retry_policy": {
+                "retry_on": "connect-failure,reset,refused-stream,unavailable",
+                "num_retries": 3,
+                "retry_back_off": {"base_interval": "0.02s", "max_interval": "0.1s"},
+                "host_selection_retry_max_attempts": 3,
+                "retry_host_predicate": [previous],
+            },
+        },
+        **{
+            "# No sidecar, no answer in time: the request goes on by the routes' own order.": None,
+            "failure_mode_allow": options.failure_mode_allow,
+            "message_timeout": f"{timeout:g}s",
+            "# Answers never pass through the sidecar: a stream does not depend on its life.": None,
+            "processing_mode": mode,
+            **hold,
+            "# The route was picked before the sidecar spoke: pick again after its answer.": None,
+            "route_cache_action": "CLEAR",
+            "mutation_rules": {"allow_all_routing": True},
+            "metadata_options": {"receiving_namespaces": {"untyped": [NAMESPACE]}},
+        },
+    )
+
+
+def _access_logs(options: EnvoyOptions) -> list[Any]:
+    logs: list[Any] = [
+        "# Outcomes: status, model, attempts, times and token usage, once per request, to the sidecar.",
+        extension(
+            "envoy.access_loggers.http_grpc",
+            "envoy.extensions.access_loggers.grpc.v3.HttpGrpcAccessLogConfig",
+            common_config={
+                "log_name": NAMESPACE,
+                "transport_api_version": "V3",
+                "buffer_flush_interval": "0.2s",
+                "grpc_service": {"envoy_grpc": {"cluster_name": "mom-sidecar"}},
+            },
+        ),
+    ]
+    if options.access_log is not None:
+        line = {
+            "time": "%START_TIME%",
+            "method": "%REQ(:METHOD)%",
+            "path": f"%DYNAMIC_METADATA({NAMESPACE}.request:path)%",
+            "status": "%RESPONSE_CODE%",
+            "flags": "%RESPONSE_FLAGS%",
+            "details": "%RESPONSE_CODE_DETAILS%",
+            "route": f"%DYNAMIC_METADATA({NAMESPACE}:route)%",
+            "cluster": "%UPSTREAM_CLUSTER%",
+            "attempts": "%UPSTREAM_REQUEST_ATTEMPT_COUNT%",
+            "duration_ms": "%DURATION%",
+            "request_id": "%REQ(X-REQUEST-ID)%",
+            "ext_proc": f"%FILTER_STATE({EXT_PROC}:PLAIN)%",
+        }
+        logs.append(
+            extension(
+                "envoy.access_loggers.file",
+                "envoy.extensions.access_loggers.file.v3.FileAccessLog",
+                path=options.access_log,
+                log_format={"json_format": line},
+            )
+        )
+    return logs

@@ -1,0 +1,297 @@
+"""Envoy clusters: one per model, with the filters that prepare an attempt for that model, and the sidecar's own."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from importlib.resources import files
+from typing import Any
+
+from router_extproc.config.providers import (
+    API_PATHS,
+    Endpoint,
+    apis_of,
+    cluster_of,
+    endpoint_of,
+    key_header,
+    upstream_name,
+    upstream_path,
+)
+from router_extproc.config.schema import Model, Provider, RouterConfig
+from router_extproc.config.yaml_text import Alias, Anchored
+
+TYPE = "type.googleapis.com/"
+_HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+_ANTHROPIC_VERSION = "2023-06-01"
+
+# Headers that carry a credential, or that say whose account a credential belongs to.
+_CREDENTIALS = (
+    "authorization",
+    "x-api-key",
+    "api-key",
+    "x-goog-api-key",
+    "proxy-authorization",
+    "cookie",
+    "openai-organization",
+    "openai-project",
+)
+CLIENT_CREDENTIALS = ("authorization", "x-api-key", "api-key", "openai-organization", "openai-project")
+"""What `auth.passthrough` hands on. Kept aside in the filter state: an attempt at another model removes it."""
+
+_BREAKERS = {
+    "thresholds": [{f"max_{what}": 100_000 for what in ("connections", "pending_requests", "requests", "retries")}]
+}
+
+
+def typed(name: str, **fields: Any) -> dict[str, Any]:
+    """An Envoy extension's `typed_config`: its message type and fields."""
+    return {"@type": TYPE + name, **fields}
+
+
+def extension(name: str, message: str, **fields: Any) -> dict[str, Any]:
+    """A named Envoy extension (filter, access logger, predicate...)."""
+    return {"name": name, "typed_config": typed(message, **fields)}
+
+
+def client_state(header: str) -> str:
+    """Filter state key under which a client's own credential header is kept."""
+    return f"mom.client.{header}"
+
+
+def set_header(key: str, value: str, action: str = "OVERWRITE_IF_EXISTS_OR_ADD") -> dict[str, Any]:
+    """A header mutation that sets `key`."""
+    return {"append": {"header": {"key": key, "value": value}, "append_action": action}}
+
+
+def secret_name(name: str) -> str:
+    """Envoy's name for the key of a model."""
+    return f"key-{name}"
+
+
+def secrets(config: RouterConfig) -> list[dict[str, Any]]:
+    """Where Envoy reads the keys. Only names of variables and files: no key is ever written into the output."""
+    found = []
+    for name, model in config.models.items():
+        if model.auth is None or model.auth.passthrough:
+            continue
+        source = {"environment_variable": model.auth.env} if model.auth.env else {"filename": model.auth.file}
+        found.append({"name": secret_name(name), "generic_secret": {"secret": source}})
+    return found
+
+
+def model_clusters(config: RouterConfig, ca_file: str) -> list[Any]:
+    """All model clusters, in the catalogue's order."""
+    lua: Any = Anchored("prepare", {"inline_string": lua_source(config.models)})
+    clusters = []
+    for name, model in config.models.items():
+        clusters.append(
+            {
+                f"# {name}: {model.provider.value}, {', '.join(api.value for api in apis_of(model))}": None,
+                **_reachable(cluster_of(name, model), endpoint_of(model), ca_file),
+                "outlier_detection": {
+                    "# For models with several addresses. The panic threshold stays at its default: with all "
+                    "addresses ejected they are tried all the same, and a failed attempt moves on by the plan.": None,
+                    "consecutive_5xx": 10,
+                    "base_ejection_time": "5s",
+                    "max_ejection_percent": 50,
+                },
+                "typed_extension_protocol_options": {
+                    _HTTP_OPTIONS: {
+                        "@type": TYPE + _HTTP_OPTIONS,
+                        **_protocol(endpoint_of(model), config.retry.per_try_seconds),
+                        "# Once per attempt, in this order.": None,
+                        "http_filters": _attempt_filters(name, model, config.models, lua),
+                    }
+                },
+            }
+        )
+        lua = Alias("prepare")
+    return clusters
+
+
+def passthrough_cluster(config: RouterConfig, ca_file: str) -> dict[str, Any]:
+    """Where every path goes that is no LLM API: the first default model's host, without our credentials."""
+    endpoint = endpoint_of(config.models[config.default[0]])
+    return {
+        "# Everything that is no LLM API: the default model's host, the client's own headers, no key of ours.": None,
+        **_reachable("mom-passthrough", endpoint, ca_file),
+        "typed_extension_protocol_options": {
+            _HTTP_OPTIONS: {"@type": TYPE + _HTTP_OPTIONS, **_protocol(endpoint, None)}
+        },
+    }
+
+
+def sidecar_cluster(addresses: tuple[str, ...]) -> dict[str, Any]:
+    """The sidecars: each its own endpoint, so that every Envoy worker connects to each."""
+    endpoints = [_sidecar_address(address) for address in addresses]
+    named = any("socket_address" in e and not _is_ip(e["socket_address"]["address"]) for e in endpoints)
+    return {
+        "name": "mom-sidecar",
+        "type": "STRICT_DNS" if named else "STATIC",
+        "connect_timeout": "0.25s",
+        "lb_policy": "LEAST_REQUEST",
+        "# All down is told by the health check and then fails open at once, instead of being tried.": None,
+        "common_lb_config": {"healthy_panic_threshold": {"value": 0}},
+        "circuit_breakers": _BREAKERS,
+        "health_checks": [
+            {
+                "timeout": "1s",
+                "interval": "1s",
+                "no_traffic_interval": "1s",
+                "unhealthy_threshold": 1,
+                "healthy_threshold": 1,
+                "grpc_health_check": {},
+            }
+        ],
+        "typed_extension_protocol_options": {
+            _HTTP_OPTIONS: typed(_HTTP_OPTIONS, explicit_http_config={"http2_protocol_options": {}})
+        },
+        "load_assignment": {
+            "cluster_name": "mom-sidecar",
+            "endpoints": [{"lb_endpoints": [{"endpoint": {"address": address}} for address in endpoints]}],
+        },
+    }
+
+
+def lua_source(models: Mapping[str, Model]) -> str:
+    """The Lua that prepares an attempt: the table of all models and the code that we ship beside this file."""
+    lines = ["local MODELS = {"]
+    for name, model in models.items():
+        upstream = upstream_name(name, model)
+        lines.append(f"  [{_lua(cluster_of(name, model))}] = {{")
+        lines.append(f"    model = {_lua(name)}, host = {_lua(endpoint_of(model).authority)},")
+        lines.append(f"    name = {_lua(upstream)}, json = {_lua(json.dumps(upstream))},")
+        lines.append("    paths = {")
+        lines += [f"      [{_lua(API_PATHS[a])}] = {_lua(upstream_path(name, model, a))}," for a in apis_of(model)]
+        lines += ["    },", "  },"]
+    lines.append("}")
+    body = files("router_extproc.config").joinpath("model.lua").read_text(encoding="utf-8")
+    return "\n".join(lines) + "\n\n" + body
+
+
+def _lua(text: str) -> str:
+    """A Lua string literal. Bytes outside printable ASCII, quotes and backslashes as decimal escapes."""
+    safe = (chr(b) if 32 <= b < 127 and b not in b'"\\' else f"\\{b:03d}" for b in text.encode())
+    return '"' + "".join(safe) + '"'
+
+
+def _attempt_filters(name: str, model: Model, models: Mapping[str, Model], lua: Any) -> list[Any]:
+    foreign = sorted({*_CREDENTIALS, *(key_header(other)[0] for other in models.values())})
+    # `x-mom-*` covers our internals; `x-envoy-*` and `x-forwarded-*` would tell a provider about the inside.
+    requests: list[Any] = [
+        "# Headers that an earlier attempt set for its own provider are still on the request: all go first.",
+        *({"remove": header} for header in foreign),
+        *({"remove_on_match": {"key_matcher": {"prefix": p}}} for p in ("x-mom-", "x-envoy-", "x-forwarded-")),
+        "# Token usage is read from uncompressed answers only.",
+        set_header("accept-encoding", "identity"),
+        set_header("x-mom-upstream", cluster_of(name, model)),
+    ]
+    if model.provider is Provider.ANTHROPIC:
+        requests.append(set_header("anthropic-version", model.api_version or _ANTHROPIC_VERSION, "ADD_IF_ABSENT"))
+    if model.auth is not None and model.auth.passthrough:
+        requests.append("# auth.passthrough: the client's own credentials, never those of an earlier attempt.")
+        requests += [set_header(h, f"%FILTER_STATE({client_state(h)}:PLAIN)%") for h in CLIENT_CREDENTIALS]
+    responses = [
+        {"remove_on_match": {"key_matcher": {"prefix": "x-mom-"}}},
+        set_header("x-mom-model", name),
+    ]
+    filters: list[Any] = [
+        extension(
+            "envoy.filters.http.header_mutation",
+            "envoy.extensions.filters.http.header_mutation.v3.HeaderMutation",
+            mutations={"request_mutations": requests, "response_mutations": responses},
+        )
+    ]
+    if model.auth is not None and not model.auth.passthrough:
+        header, prefix = key_header(model)
+        filters.append(
+            extension(
+                "envoy.filters.http.credential_injector",
+                "envoy.extensions.filters.http.credential_injector.v3.CredentialInjector",
+                overwrite=True,
+                credential=extension(
+                    "envoy.http.injected_credentials.generic",
+                    "envoy.extensions.http.injected_credentials.generic.v3.Generic",
+                    credential={"name": secret_name(name)},
+                    header=header,
+                    **({"header_value_prefix": prefix} if prefix else {}),
+                ),
+            )
+        )
+    filters.append(
+        extension("envoy.filters.http.lua", "envoy.extensions.filters.http.lua.v3.Lua", default_source_code=lua)
+    )
+    filters.append(
+        extension(
+            "envoy.filters.http.upstream_codec",
+            "envoy.extensions.filters.http.upstream_codec.v3.UpstreamCodec",
+        )
+    )
+    return filters
+
+
+def _reachable(cluster: str, endpoint: Endpoint, ca_file: str) -> dict[str, Any]:
+    # A provider behind a CDN hands out other addresses at every look-up: LOGICAL_DNS keeps its connections. A service
+    # of one's own has an address per replica: STRICT_DNS balances over all of them.
+    kind = "STATIC" if endpoint.address == "ip" else "LOGICAL_DNS" if endpoint.tls else "STRICT_DNS"
+    address = {"socket_address": {"address": endpoint.host, "port_value": endpoint.port}}
+    found: dict[str, Any] = {
+        "name": cluster,
+        "type": kind,
+        "connect_timeout": "2s",
+        "# The default allows 3 retries at a time in a whole cluster.": None,
+        "circuit_breakers": _BREAKERS,
+        "upstream_connection_options": {"tcp_keepalive": {"keepalive_time": 60, "keepalive_interval": 15}},
+        "load_assignment": {
+            "cluster_name": cluster,
+            "endpoints": [{"lb_endpoints": [{"endpoint": {"address": address}}]}],
+        },
+    }
+    if kind != "STATIC":
+        found["dns_lookup_family"] = "V4_PREFERRED"
+    if endpoint.tls:
+        san = {"san_type": "IP_ADDRESS" if endpoint.address == "ip" else "DNS", "matcher": {"exact": endpoint.host}}
+        found["transport_socket"] = extension(
+            "envoy.transport_sockets.tls",
+            "envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext",
+            **({"sni": endpoint.host} if endpoint.address == "name" else {}),
+            common_tls_context={
+                "validation_context": {
+                    "trusted_ca": {"filename": ca_file},
+                    "match_typed_subject_alt_names": [san],
+                }
+            },
+        )
+    return found
+
+
+def _protocol(endpoint: Endpoint, attempt_seconds: float | None) -> dict[str, Any]:
+    # Servers such as uvicorn close idle connections after 5 s; a request sent just then would fail, and move on to
+    # another model for no reason.
+    common: dict[str, Any] = {"idle_timeout": "60s" if endpoint.tls else "4s"}
+    if attempt_seconds is not None:
+        common["max_stream_duration"] = f"{attempt_seconds:g}s"
+    both: dict[str, Any] = {"http_protocol_options": {}, "http2_protocol_options": {}}
+    return {
+        "common_http_protocol_options": common,
+        **({"auto_config": both} if endpoint.tls else {"explicit_http_config": {"http_protocol_options": {}}}),
+    }
+
+
+def _sidecar_address(address: str) -> dict[str, Any]:
+    if address.startswith(("unix:", "/")):
+        return {"pipe": {"path": address.removeprefix("unix:")}}
+    return socket_address(address)
+
+
+def socket_address(address: str) -> dict[str, Any]:
+    """Envoy's form of `host:port` (IPv6 in brackets). Raises ValueError for anything else."""
+    host, _, port = address.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    if not host or not port.isdecimal() or not 0 <= int(port) < 65536:
+        raise ValueError(f"{address!r} is not host:port")
+    return {"socket_address": {"address": host, "port_value": int(port)}}
+
+
+def _is_ip(host: str) -> bool:
+    return ":" in host or host.replace(".", "").isdecimal()

@@ -1,0 +1,202 @@
+"""Envoy's route table: two routes per LLM API, and everything else passing through."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from router_extproc.config.envoy_clusters import extension, typed
+from router_extproc.config.providers import API_PATHS, apis_of, cluster_of, endpoint_of
+from router_extproc.config.schema import Api, RouterConfig
+
+EXT_PROC = "envoy.filters.http.ext_proc.mom"
+AI_MANAGER = "envoy.filters.http.ai_protocol_manager"
+NAMESPACE = "mom"
+"""Dynamic metadata namespace that the sidecar writes."""
+
+_PRIORITY_GROUP = "envoy.extensions.router.cluster_specifiers.priority_group.v3.PriorityGroupClusterSpecifier"
+# Who speaks which protocol, for reading token usage. Completions and embeddings report it as chat completions do.
+_USAGE = {Api.RESPONSES: "OPENAI_RESPONSES", Api.MESSAGES: "ANTHROPIC_MESSAGES"}
+# Retries move on to another model, so there is nothing to wait for.
+_BACK_OFF = {"base_interval": "0.025s", "max_interval": "0.25s"}
+
+_METADATA_HEADERS = ("route", "band", "confidence", "reason", "decision_id")
+
+
+def virtual_host(config: RouterConfig) -> dict[str, Any]:
+    """The one virtual host."""
+    headers = {f"x-mom-{key.replace('_', '-')}": f"%DYNAMIC_METADATA({NAMESPACE}:{key})%" for key in _METADATA_HEADERS}
+    headers["x-mom-attempts"] = "%UPSTREAM_REQUEST_ATTEMPT_COUNT%"
+    routes: list[Any] = []
+    for api in Api:
+        routes += _api_routes(config, api)
+    return {
+        "name": "mom",
+        "domains": ["*"],
+        "# What the sidecar decided, told to the client. A header without a value is left out.": None,
+        "response_headers_to_add": [
+            {"header": {"key": key, "value": value}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}
+            for key, value in headers.items()
+        ],
+        "routes": [*routes, *_other_routes(config)],
+    }
+
+
+def default_order(config: RouterConfig, api: Api) -> list[str]:
+    """Clusters that speak an API in the order that serves without a plan: the default models, then the others."""
+    names = [*config.default, *(name for name in config.models if name not in config.default)]
+    return [cluster_of(n, config.models[n]) for n in names if n in config.models and api in apis_of(config.models[n])]
+
+
+def _api_routes(config: RouterConfig, api: Api) -> list[Any]:
+    clusters = default_order(config, api)
+    # POST only: a GET here would read stored answers of the account that our key belongs to.
+    post = {"name": ":method", "string_match": {"exact": "POST"}}
+    if not clusters:
+        return [_unsupported(api, post)]
+    retry = config.retry
+    common: dict[str, Any] = {"timeout": f"{retry.total_seconds:g}s"}
+    # One limit for all that has to hold a body: a held request, its replay on a retry, the model's name put in.
+    # A little above the sidecar's own limit, so that the sidecar is the one that answers 413.
+    buffer = {"request_body_buffer_limit": config.limits.max_body_bytes + 1024 * 1024}
+    statuses = sorted(set(retry.statuses))
+    usage = {
+        AI_MANAGER: typed(
+            "envoy.extensions.filters.http.ai_protocol_manager.v3.AiProtocolManagerPerRoute",
+            response={"llm_protocol": _USAGE.get(api, "OPENAI_CHAT_COMPLETIONS")},
+        )
+    }
+    single = {
+        "# The sidecar wants one model and no other.": None,
+        "name": f"{api.value}-single",
+        "match": {
+            "path": API_PATHS[api],
+            "headers": [
+                post,
+                {"name": "x-mom-cluster", "present_match": True},
+                {"name": "x-mom-plan", "string_match": {"exact": "single"}},
+            ],
+        },
+        **buffer,
+        "typed_per_filter_config": usage,
+        "route": {
+            **common,
+            "cluster_header": "x-mom-cluster",
+            "retry_policy": {
+                "retry_on": "connect-failure,refused-stream",
+                "num_retries": 1,
+                "retry_back_off": _BACK_OFF,
+            },
+        },
+    }
+    groups = [{"name": cluster, "clusters": [{"cluster_name": cluster, "weight": 1}]} for cluster in clusters]
+    planned = {
+        "# By the sidecar's plan: attempt n goes to its n-th model. Without a plan (the sidecar is down) by this "
+        "order, the default model first.": None,
+        "name": api.value,
+        "match": {"path": API_PATHS[api], "headers": [post]},
+        **buffer,
+        "typed_per_filter_config": usage,
+        "route": {
+            **common,
+            "inline_cluster_specifier_plugin": {
+                "extension": {
+                    "name": "envoy.router.cluster_specifier_plugin.priority_group",
+                    "typed_config": typed(
+                        _PRIORITY_GROUP, override_metadata_namespace=NAMESPACE, priority_groups=groups
+                    ),
+                }
+            },
+            "retry_policy": {
+                "retry_on": "5xx,connect-failure,reset,refused-stream"
+                + (",retriable-status-codes" if statuses else ""),
+                **({"retriable_status_codes": statuses} if statuses else {}),
+                "num_retries": config.limits.max_attempts - 1,
+                "# Only counts until the answer begins: it never cuts a running stream.": None,
+                "per_try_timeout": f"{retry.first_byte_seconds:g}s",
+                "refresh_cluster_on_retry": True,
+                "retry_back_off": _BACK_OFF,
+            },
+        },
+    }
+    return [single, planned]
+
+
+def _unsupported(api: Api, post: dict[str, Any]) -> dict[str, Any]:
+    message = "no model here speaks this API"
+    body: dict[str, Any] = {"error": {"message": message, "type": "invalid_request_error", "param": None, "code": None}}
+    if api is Api.MESSAGES:
+        body = {"type": "error", "error": {"type": "not_found_error", "message": message}}
+    return {
+        "name": api.value,
+        "match": {"path": API_PATHS[api], "headers": [post]},
+        "response_headers_to_add": [
+            {
+                "header": {"key": "content-type", "value": "application/json"},
+                "append_action": "OVERWRITE_IF_EXISTS_OR_ADD",
+            }
+        ],
+        "direct_response": {"status": 404, "body": {"inline_string": json.dumps(body)}},
+    }
+
+
+def _other_routes(config: RouterConfig) -> list[Any]:
+    onwards = {
+        "cluster": "mom-passthrough",
+        "timeout": f"{config.retry.total_seconds:g}s",
+        "host_rewrite_literal": endpoint_of(config.models[config.default[0]]).authority,
+    }
+    disabled = typed("envoy.extensions.filters.http.ext_proc.v3.ExtProcPerRoute", disabled=True)
+    return [
+        {
+            "# Answered by the sidecar with the catalogue.": None,
+            "name": "models",
+            "match": {"path": "/v1/models", "headers": [{"name": ":method", "string_match": {"exact": "GET"}}]},
+            "route": onwards,
+        },
+        {
+            "# Everything else never meets the sidecar.": None,
+            "name": "passthrough",
+            "match": {"prefix": "/"},
+            "typed_per_filter_config": {EXT_PROC: disabled},
+            "route": onwards,
+        },
+    ]
+
+
+def error_mappers() -> list[Any]:
+    """Envoy's own errors in the shape of the API that was called. What the sidecar answers is left as it is."""
+    messages = "xds.route_name.startsWith('messages')"
+    ours = "!response.code_details.startsWith('mom_')"
+    rules = [
+        (f"{messages} && response.code == 413", "request_too_large"),
+        (f"{messages} && response.code < 500", "invalid_request_error"),
+        (f"{messages} && response.code == 503", "overloaded_error"),
+        (f"{messages} && response.code == 504", "timeout_error"),
+        (messages, "api_error"),
+    ]
+    message = "%LOCAL_REPLY_BODY%"
+    found = [
+        _mapper(
+            f"{ours} && {rule}",
+            {"type": "error", "error": {"type": kind, "message": message}, "request_id": "%REQ(X-REQUEST-ID)%"},
+        )
+        for rule, kind in rules
+    ]
+    for rule, kind in ((f"{ours} && response.code < 500", "invalid_request_error"), (ours, "server_error")):
+        error = {"message": message, "type": kind, "param": None, "code": "%RESPONSE_CODE%"}
+        found.append(_mapper(rule, {"error": error}))
+    return found
+
+
+def _mapper(expression: str, shape: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "filter": {
+            "extension_filter": extension(
+                "envoy.access_loggers.extension_filters.cel",
+                "envoy.extensions.access_loggers.filters.cel.v3.ExpressionFilter",
+                expression=expression,
+            )
+        },
+        "body_format_override": {"json_format": shape, "content_type": "application/json"},
+    }

@@ -1,0 +1,119 @@
+-- Runs in every model cluster, once per attempt, after the header changes of that cluster. Above this line stands the
+-- generated table MODELS: cluster -> {model, host, name, json, paths}. It gives the attempt its model's own path, host
+-- and name. `h:body()` is used and never `h:bodyChunks()`: changing chunks in place corrupted requests in Envoy 1.40.
+
+local byte, find, match, sub = string.byte, string.find, string.match, string.sub
+
+-- Position of the quote that ends the JSON string starting at `at`, or nil.
+local function string_end(text, at)
+  local pos = at + 1
+  while true do
+    local hit = find(text, '["\\]', pos)
+    if not hit then return nil end
+    if byte(text, hit) == 34 then return hit end
+    pos = hit + 2
+  end
+end
+
+-- True for `model`, also when some of its letters are written as \u00XX.
+local function is_model(key)
+  if find(key, "\\", 1, true) then
+    key = string.gsub(key, "\\u00(%x%x)", function(hex) return string.char(tonumber(hex, 16)) end)
+  end
+  return key == "model"
+end
+
+-- The spans {first, last} of all string values of `model` at the top level of a JSON object, quotes included.
+local function model_values(text)
+  local spans, depth, pos = {}, 0, 1
+  if not find(text, "^%s*{") then return spans end
+  while true do
+    local at = find(text, '["{}%[%]]', pos)
+    if not at then return spans end
+    local char = byte(text, at)
+    pos = at + 1
+    if char == 34 then
+      local last = string_end(text, at)
+      if not last then return spans end
+      pos = last + 1
+      if depth == 1 then
+        local _, colon = find(text, "^%s*:%s*", pos)
+        if colon and byte(text, colon + 1) == 34 and is_model(sub(text, at + 1, last - 1)) then
+          local value_end = string_end(text, colon + 1)
+          if not value_end then return spans end
+          spans[#spans + 1] = {colon + 1, value_end}
+          pos = value_end + 1
+        end
+      end
+    elseif char == 123 or char == 91 then
+      depth = depth + 1
+    else
+      depth = depth - 1
+    end
+  end
+end
+
+-- The body with this model's name in it. `hint` is where the sidecar says that a name stands; without one that fits
+-- (the sidecar was down) the name is searched for. A body without a model stays as it is: the provider refuses it.
+local function with_name(text, model, hint)
+  if hint then
+    local standing = '"' .. hint.name .. '"'
+    local first = hint.offset + 1
+    if sub(text, first, first + #standing - 1) == standing then
+      return sub(text, 1, first - 1) .. model.json .. sub(text, first + #standing)
+    end
+  end
+  local spans = model_values(text)
+  if #spans == 0 then return nil end
+  local parts, pos = {}, 1
+  for _, span in ipairs(spans) do
+    parts[#parts + 1] = sub(text, pos, span[1] - 1)
+    parts[#parts + 1] = model.json
+    pos = span[2] + 1
+  end
+  parts[#parts + 1] = sub(text, pos)
+  return table.concat(parts)
+end
+
+local function hint_of(metadata)
+  local mom = metadata:get("mom")
+  local hint = mom and mom["body"]
+  if type(hint) == "table" and type(hint["name"]) == "string" and type(hint["offset"]) == "number" then
+    return {name = hint["name"], offset = hint["offset"]}
+  end
+  return nil
+end
+
+local function prepare(h)
+  local headers = h:headers()
+  local model = MODELS[headers:get("x-mom-upstream")]
+  headers:remove("x-mom-upstream")
+  local metadata = h:streamInfo():dynamicMetadata()
+
+  -- An earlier attempt may have changed `:path`; the path that the client sent is kept in the metadata.
+  local request = metadata:get("mom.request")
+  local path, query = match(request and request["path"] or headers:get(":path"), "^([^?]*)%??(.*)$")
+  local target = model.paths[path]
+  if not target then error("model " .. model.model .. " does not speak the API at " .. path) end
+  if query ~= "" then
+    target = target .. (find(target, "?", 1, true) and "&" or "?") .. query
+  end
+  headers:replace(":path", target)
+  headers:replace(":authority", model.host)
+
+  local hint = hint_of(metadata)
+  if hint and hint.name == model.name then return end -- the sidecar wrote this name already: let the body stream
+  local body = h:body()
+  if not body then return end
+  local text = with_name(body:getBytes(0, body:length()), model, hint)
+  if text then headers:replace("content-length", tostring(body:setBytes(text))) end
+end
+
+function envoy_on_request(h)
+  -- Envoy would send the request on as it is after an error in here: with another model's name, path or host.
+  local ok, why = pcall(prepare, h)
+  if not ok then
+    h:logErr("mom: attempt refused: " .. tostring(why))
+    h:respond({[":status"] = "502"}, "the request could not be prepared for this model")
+  end
+end
