@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from router_extproc.apis.base import BodyReader, ClientApi
 from router_extproc.domain import LlmRequest
-from router_extproc.errors import BodyTooLarge
+from router_extproc.errors import BodyTooLarge, UnsupportedEncoding
 from router_extproc.inference.base import Classified, Prompt
 from router_extproc.router import Routed, classifier_prompt
 from router_extproc.runtime import Runtime
@@ -45,19 +45,29 @@ class Exchange:
         """Envoy's request id, which joins our logs with its access log; ours where Envoy set none."""
         return self.headers.get("x-request-id", self.id)
 
-    def check_announced_length(self) -> None:
-        """Refuses by content-length, before a byte of a body that is too large was read."""
+    def check_headers(self) -> None:
+        """Refuses by headers alone, before a byte of the body was read.
+
+        Raises BodyTooLarge by content-length, UnsupportedEncoding for a compressed body: it could not be routed.
+        """
+        encoding = self.headers.get("content-encoding", "identity")
+        if encoding != "identity":
+            raise UnsupportedEncoding(f"a request body with content-encoding {encoding} cannot be routed")
         announced = self.headers.get("content-length", "")
         if announced.isdigit() and int(announced) > self.runtime.config.limits.max_body_bytes:
             raise self._too_large()
 
     def add(self, chunk: bytes) -> None:
         """Takes a chunk of the body. Raises BodyTooLarge or MalformedBody."""
+        self.count(chunk)
+        self.chunks.append(chunk)
+        self.reader.feed(chunk)
+
+    def count(self, chunk: bytes) -> None:
+        """Counts a chunk against the limit without keeping it. Raises BodyTooLarge."""
         self.size += len(chunk)
         if self.size > self.runtime.config.limits.max_body_bytes:
             raise self._too_large()
-        self.chunks.append(chunk)
-        self.reader.feed(chunk)
 
     def speculate(self) -> None:
         """Starts to classify the newest human turn while the rest of the body is still arriving."""

@@ -18,7 +18,7 @@ from router_extproc.signals.base import Signal, SignalInputs
 
 CONTEXT_TURNS = 3
 CONTEXT_TURN_CHARS = 600
-"""How much of the turns before the newest one the classifier reads: enough for "and in Rust?", too little to drown it."""
+"""How much of the turns before the newest one the classifier reads: enough for "and in Rust?", not to drown it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,142 @@
+"""The composition root: what is built from what, in which order it starts, how it stops without losing a request."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import logging
+import signal
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from router_extproc.admin import Admin
+from router_extproc.config.loader import load
+from router_extproc.config.watcher import watch
+from router_extproc.domain import Outcome
+from router_extproc.errors import ConfigError
+from router_extproc.inference.engine import Engine
+from router_extproc.processor import Processor
+from router_extproc.runtime import Runtimes, compile_runtime
+from router_extproc.server import Server
+from router_extproc.signals.base import SHIPPED
+from router_extproc.telemetry.metrics import Metrics
+from router_extproc.telemetry.recorder import Decided, Recorder
+
+log = logging.getLogger(__name__)
+
+SHIPPED_MODEL = Path(__file__).resolve().parents[1] / "models" / "router-minilm"
+
+GIL_SWITCH_SECONDS = 0.001
+"""The inference thread holds the GIL between its kernels. Python's default of 5 ms would let it keep the event loop
+waiting for that long; at 1 ms the loop wakes up in about 1 ms."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServeOptions:
+    """Settings of the process, fixed while it runs. Everything that may change at run time is in router.yaml.
+
+    `drain_notice` seconds pass between saying NOT_SERVING and refusing new streams: longer than Envoy's health check
+    interval. `drain_grace` seconds are for the streams in flight then.
+    """
+
+    config: Path
+    listen: str = "127.0.0.1:50051"
+    admin_host: str = "127.0.0.1"
+    admin_port: int = 9090
+    model_dir: Path = SHIPPED_MODEL
+    model_digest: str | None = None
+    device: str = "auto"
+    max_queued: int = 512
+    drain_notice: float = 2.5
+    drain_grace: float = 30.0
+    live: Callable[[Outcome, Decided | None], None] | None = None
+
+
+async def serve(options: ServeOptions, stop: asyncio.Event | None = None) -> None:
+    """Runs until SIGTERM, SIGINT or `stop`, then drains. Raises ConfigError when the file cannot be used."""
+    sys.setswitchinterval(GIL_SWITCH_SECONDS)
+    stopping = stop or asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+    began = time.monotonic()
+    metrics = Metrics()
+    recorder = Recorder(metrics)
+    recorder.listener = options.live
+    runtimes: Runtimes | None = None
+    engine: Engine | None = None
+    ready = False
+
+    def facts() -> dict[str, Any]:
+        return {"classifier": engine.version if engine else None, "ready": ready}
+
+    async with contextlib.AsyncExitStack() as stack:
+        stack.callback(metrics.close)
+        admin = Admin(options.admin_host, options.admin_port, metrics, lambda: runtimes, lambda: ready, facts)
+        await admin.start()
+        stack.push_async_callback(admin.close)
+
+        loaded = await asyncio.to_thread(load, options.config)
+        engine = await _engine(options)
+        stack.push_async_callback(engine.aclose)
+        classifiers = {SHIPPED: engine}
+        runtimes = Runtimes(await asyncio.to_thread(compile_runtime, loaded, heads(classifiers), classifiers))
+        recorder.reloaded(runtimes.current.generation, accepted=True)
+
+        processor = Processor(runtimes, recorder)
+        server = Server(options.listen, processor, recorder, lambda: runtimes.current.models_by_cluster)
+        await server.start()
+        stack.push_async_callback(server.drain, 0.0, 0.0)
+        reloader = asyncio.create_task(_reload(options.config, runtimes, classifiers, recorder))
+        stack.callback(reloader.cancel)
+        # What was built so far lives as long as the process: collections need not look at it again.
+        gc.collect()
+        gc.freeze()
+        await server.ready()
+        ready = True
+        log.info("ready on %s, admin on port %d, %.1f s", options.listen, admin.port, time.monotonic() - began)
+        await stopping.wait()
+        ready = False
+        log.info("draining")
+        await server.drain(options.drain_notice, options.drain_grace)
+
+
+def heads(classifiers: Mapping[str, Engine]) -> dict[str, Mapping[str, tuple[str, ...]]]:
+    """Labels per classifier and head."""
+    return {name: classifier.labels for name, classifier in classifiers.items()}
+
+
+async def _engine(options: ServeOptions) -> Engine:
+    # Imported here: it takes seconds, and commands that classify nothing never pay for it.
+    from router_extproc.inference import encoder
+
+    model = await asyncio.to_thread(encoder.load, options.model_dir, digest=options.model_digest, device=options.device)
+    engine = Engine(model, max_queued=options.max_queued)
+    await engine.start()
+    return engine
+
+
+async def _reload(path: Path, runtimes: Runtimes, classifiers: Mapping[str, Engine], recorder: Recorder) -> None:
+    """Swaps in every new file that is valid; the last valid one serves on otherwise."""
+
+    async def on_change() -> None:
+        current = runtimes.current
+        try:
+            loaded = await asyncio.to_thread(load, path)
+            new = await asyncio.to_thread(
+                compile_runtime, loaded, heads(classifiers), classifiers, current.generation + 1
+            )
+        except ConfigError as error:
+            runtimes.reject(str(error))
+            recorder.reloaded(current.generation, accepted=False)
+            log.error("refused the new configuration, generation %d serves on: %s", current.generation, error)
+            return
+        runtimes.swap(new)
+        recorder.reloaded(new.generation, accepted=True)
+        log.info("generation %d serves", new.generation)
+
+    await watch(path, on_change)

@@ -1,0 +1,240 @@
+"""The command line: serve | check | envoy | explain | schema | reference."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import logging
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from router_extproc import __version__
+from router_extproc.app import SHIPPED_MODEL, ServeOptions, serve
+from router_extproc.config.envoy import EnvoyOptions, render
+from router_extproc.config.loader import load
+from router_extproc.domain import LlmRequest, Outcome, Turn
+from router_extproc.errors import ConfigError, RouterError
+from router_extproc.inference import artifact
+from router_extproc.reference import config_schema, configuration_reference
+from router_extproc.runtime import compile_runtime
+from router_extproc.signals.base import SHIPPED
+from router_extproc.telemetry import logs
+from router_extproc.telemetry.recorder import Decided
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command. 0 is success, 1 a file that cannot be used, 2 a wrong command line."""
+    arguments = _parser().parse_args(argv)
+    run: Callable[[argparse.Namespace], int] = arguments.run
+    try:
+        return run(arguments)
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        return 1
+    except (RouterError, OSError) as error:
+        print(f"router-extproc: {error}", file=sys.stderr)
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="router-extproc", description="An Envoy external processor that picks the model."
+    )
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(required=True, metavar="command")
+
+    command = commands.add_parser("serve", help="run the sidecar")
+    command.set_defaults(run=_serve)
+    _add_config(command)
+    _add_model(command)
+    _flag(command, "listen", "127.0.0.1:50051", "HOST:PORT or unix:/PATH of ext_proc, access log service and health")
+    _flag(command, "admin", "127.0.0.1:9090", "HOST:PORT of /livez, /readyz, /metrics and /config")
+    _flag(command, "log-level", "info", "debug, info, warning or error")
+    _flag(command, "max-queued", 512, "prompts that may wait for the classifier; more go to the default model at once")
+    _flag(command, "drain-notice", 2.5, "seconds between NOT_SERVING and refusing streams; over Envoy's check interval")
+    _flag(command, "drain-grace", 30.0, "seconds for the streams in flight after that")
+    command.add_argument(
+        "--live", action="store_true", help="print one line per routed request, with the prompt's start"
+    )
+
+    command = commands.add_parser("check", help="name every mistake in a router.yaml")
+    command.set_defaults(run=_check)
+    command.add_argument("file", type=Path, help="router.yaml or the directory of a mounted ConfigMap")
+    _add_model(command)
+
+    command = commands.add_parser("envoy", help="print a complete Envoy configuration for a router.yaml")
+    command.set_defaults(run=_envoy)
+    command.add_argument("file", type=Path, help="router.yaml")
+    EnvoyOptions.add_arguments(command)
+
+    command = commands.add_parser("explain", help="show where a prompt would go, and why")
+    command.set_defaults(run=_explain)
+    _add_config(command)
+    _add_model(command)
+    command.add_argument("--model", default="auto", help="the model that the client names")
+    command.add_argument("--api", default="chat_completions", help="the API that the client calls")
+    command.add_argument("--context", default="", help="an earlier turn of the conversation")
+    command.add_argument("--header", action="append", default=[], metavar="NAME=VALUE", help="a request header")
+    command.add_argument("--json", action="store_true", help="print JSON")
+    command.add_argument("prompt", help="the newest turn")
+
+    command = commands.add_parser("schema", help="print the JSON Schema of router.yaml")
+    command.set_defaults(run=lambda _: _print(json.dumps(config_schema(), indent=2)))
+    command = commands.add_parser("reference", help="print the configuration reference")
+    command.set_defaults(run=lambda _: _print(configuration_reference()))
+    return parser
+
+
+def _flag(command: argparse.ArgumentParser, name: str, default: str | int | float, text: str) -> None:
+    """A flag whose default can be set by the environment: --log-level by ROUTER_EXTPROC_LOG_LEVEL."""
+    variable = "ROUTER_EXTPROC_" + name.upper().replace("-", "_")
+    kind = type(default)
+    command.add_argument(
+        f"--{name}", type=kind, default=kind(os.environ.get(variable, default)), help=f"{text} [{variable}, {default}]"
+    )
+
+
+def _add_config(command: argparse.ArgumentParser) -> None:
+    _flag(command, "config", "router.yaml", "the file, or the directory of a mounted ConfigMap")
+
+
+def _add_model(command: argparse.ArgumentParser) -> None:
+    _flag(command, "model-dir", str(SHIPPED_MODEL), "directory of the classifier")
+    _flag(command, "model-digest", "", "SHA-256 that the classifier must have; empty: any")
+    _flag(command, "device", "auto", "cpu, cuda or auto")
+
+
+def _print(text: str) -> int:
+    print(text)
+    return 0
+
+
+def _serve(arguments: argparse.Namespace) -> int:
+    import uvloop
+
+    logs.configure(arguments.log_level)
+    host, _, port = arguments.admin.rpartition(":")
+    options = ServeOptions(
+        config=Path(arguments.config),
+        listen=arguments.listen,
+        admin_host=host,
+        admin_port=int(port),
+        model_dir=Path(arguments.model_dir),
+        model_digest=arguments.model_digest or None,
+        device=arguments.device,
+        max_queued=arguments.max_queued,
+        drain_notice=arguments.drain_notice,
+        drain_grace=arguments.drain_grace,
+        live=_live if arguments.live else None,
+    )
+    if arguments.live:
+        logging.getLogger("router_extproc.exchange").setLevel(logging.WARNING)
+    uvloop.run(serve(options))
+    return 0
+
+
+def _live(outcome: Outcome, decided: Decided | None) -> None:
+    """One line for a person: what was asked, what was seen, where it went, what came of it."""
+    prompt, signals, plan = "-", "-", "-"
+    if decided is not None:
+        prompt = " ".join(decided.request.prompt.split())[:48] or "-"
+        signals = " ".join(
+            f"{name}={value.label}:{value.confidence:.2f}" for name, value in decided.signals.values.items()
+        )
+        plan = decided.decision.reason
+    tokens = f"{outcome.usage.input}+{outcome.usage.output}" if outcome.usage else "?"
+    print(
+        f"{time.strftime('%H:%M:%S')} {prompt!r} | {signals} | {outcome.route or '-'}/{outcome.band or '-'} ({plan}) | "
+        f"{outcome.model or '-'} {outcome.status} attempts={outcome.attempts} tokens={tokens} "
+        f"{outcome.duration_seconds * 1000:.0f} ms",
+        flush=True,
+    )
+
+
+def _check(arguments: argparse.Namespace) -> int:
+    loaded = load(arguments.file)
+    runtime = compile_runtime(loaded, {SHIPPED: artifact.read(Path(arguments.model_dir)).labels}, {})
+    print(
+        f"{loaded.source}: ok, {len(runtime.config.models)} models, {len(runtime.config.signals)} signals, "
+        f"{len(runtime.config.routes)} routes"
+    )
+    return 0
+
+
+def _envoy(arguments: argparse.Namespace) -> int:
+    return _print(render(load(arguments.file).config, EnvoyOptions.from_arguments(arguments)))
+
+
+def _explain(arguments: argparse.Namespace) -> int:
+    logging.basicConfig(level="WARNING")
+    explained = asyncio.run(_explained(arguments))
+    if arguments.json:
+        return _print(json.dumps(explained, indent=2))
+    for name, signal in explained["signals"].items():
+        value = f" value {signal['value']:g}" if signal["value"] else ""
+        print(f"signal  {name:18} {signal['label'] or '-':28} confidence {signal['confidence']:.3f}{value}")
+    for name, reason in explained["absent"].items():
+        print(f"signal  {name:18} absent: {reason}")
+    for rule in explained["routes"]:
+        print(f"route   {rule['route']:18} {rule['verdict']:12} {rule['why']}")
+    print(f"band    {explained['band']}: {explained['reason']}")
+    print(f"plan    {' -> '.join(explained['plan'])}")
+    return 0
+
+
+async def _explained(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Routes one prompt as the sidecar would, with a deadline that no machine misses."""
+    from router_extproc.inference import encoder
+    from router_extproc.inference.engine import Engine
+
+    loaded = load(Path(arguments.config))
+    model_dir = Path(arguments.model_dir)
+    compile_runtime(loaded, {SHIPPED: artifact.read(model_dir).labels}, {})
+    engine = Engine(encoder.load(model_dir, digest=arguments.model_digest or None, device=arguments.device))
+    await engine.start()
+    try:
+        runtime = compile_runtime(loaded, {SHIPPED: engine.labels}, {SHIPPED: engine})
+        request = _request(arguments)
+        headers = dict(header.lower().split("=", 1) for header in arguments.header if "=" in header)
+        routed = await runtime.router.route(request, headers, time.monotonic() + EXPLAIN_SECONDS)
+    finally:
+        await engine.aclose()
+    virtual = arguments.model in runtime.config.virtual_models
+    rules = runtime.policy.explain(request, routed.signals, arguments.model) if virtual else []
+    verdicts = {True: "matched", False: "no match", None: "not judged"}
+    return {
+        "signals": {
+            name: {"label": value.label, "confidence": value.confidence, "value": value.value}
+            for name, value in routed.signals.values.items()
+        },
+        "absent": dict(routed.signals.absent),
+        "routes": [{"route": rule.route, "verdict": verdicts[rule.matched], "why": rule.why} for rule in rules],
+        "route": routed.decision.route,
+        "band": str(routed.decision.band),
+        "confidence": routed.decision.confidence,
+        "reason": routed.decision.reason,
+        "plan": list(routed.plan.models),
+    }
+
+
+EXPLAIN_SECONDS = 30.0
+
+
+def _request(arguments: argparse.Namespace) -> LlmRequest:
+    """The request that a client with this prompt would send."""
+    context = (Turn("user", arguments.context),) if arguments.context else ()
+    text = len(arguments.prompt) + len(arguments.context)
+    return LlmRequest(
+        api=arguments.api,
+        model=arguments.model,
+        model_span=None,
+        prompt=arguments.prompt,
+        context=context,
+        tokens=text // 4 + 1,
+        turns=1 + len(context),
+    )

@@ -1,0 +1,88 @@
+"""Envoy's access log entries -> `Outcome`s. The response itself never passes through this process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from urllib.parse import urlsplit
+
+from google.protobuf.duration_pb2 import Duration
+
+from router_extproc.apis.table import for_path
+from router_extproc.domain import Outcome, Usage
+from router_extproc.pb import access_log_pb2 as pb
+from router_extproc.wire import METADATA_NAMESPACE
+
+USAGE_NAMESPACE = "envoy.ai.token_usage"
+
+FLAGS = {
+    "no_healthy_upstream": "UH",
+    "upstream_request_timeout": "UT",
+    "local_reset": "LR",
+    "upstream_remote_reset": "UR",
+    "upstream_connection_failure": "UF",
+    "upstream_connection_termination": "UC",
+    "upstream_overflow": "UO",
+    "no_route_found": "NR",
+    "downstream_connection_termination": "DC",
+    "upstream_retry_limit_exceeded": "URX",
+    "stream_idle_timeout": "SI",
+    "downstream_protocol_error": "DPE",
+    "upstream_max_stream_duration_reached": "UMSDR",
+    "duration_timeout": "DT",
+    "upstream_protocol_error": "UPE",
+    "no_cluster_found": "NC",
+    "overload_manager": "OM",
+    "dns_resolution_failure": "DF",
+    "downstream_remote_reset": "DR",
+}
+"""Envoy's short names of response flags, as its text access log prints them."""
+
+
+def outcomes(
+    message: pb.StreamAccessLogsMessage, models_by_cluster: Callable[[], Mapping[str, str]]
+) -> Iterator[Outcome]:
+    """The finished exchanges of one access log message. Entries of paths that are no client API are skipped."""
+    for entry in message.http_logs.log_entry:
+        common = entry.common_properties
+        api = for_path(urlsplit(entry.request.original_path or entry.request.path).path)
+        if api is None or common.intermediate_log_entry:
+            continue
+        facts = common.metadata.filter_metadata.get(METADATA_NAMESPACE)
+        text: Mapping[str, object] = dict(facts) if facts is not None else {}
+        cluster = common.upstream_cluster if common.upstream_request_attempt_count else ""
+        yield Outcome(
+            decision_id=str(text.get("decision_id", "")),
+            api=api.name,
+            status=entry.response.response_code.value,
+            model=models_by_cluster().get(cluster, cluster or None),
+            attempts=common.upstream_request_attempt_count,
+            duration_seconds=_seconds(common.duration),
+            first_byte_seconds=(
+                _seconds(common.time_to_first_downstream_tx_byte)
+                if common.HasField("time_to_first_downstream_tx_byte")
+                else None
+            ),
+            usage=_usage(common.metadata),
+            flags=",".join(short for field, short in FLAGS.items() if getattr(common.response_flags, field)),
+            route=str(text.get("route", "")),
+            band=str(text.get("band", "")),
+            details=entry.response.response_code_details,
+        )
+
+
+def _seconds(duration: Duration) -> float:
+    return duration.seconds + duration.nanos / 1e9
+
+
+def _usage(metadata: pb.Metadata) -> Usage | None:
+    if USAGE_NAMESPACE not in metadata.typed_filter_metadata:
+        return None
+    usage = pb.TokenUsage.FromString(metadata.typed_filter_metadata[USAGE_NAMESPACE].value)
+    if not usage.HasField("input_tokens") and not usage.HasField("output_tokens"):
+        return None
+    return Usage(
+        input=usage.input_tokens.value,
+        output=usage.output_tokens.value,
+        cached=usage.input_details.cached_tokens.value,
+        model=usage.model,
+    )

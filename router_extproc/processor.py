@@ -1,0 +1,231 @@
+"""READ FIRST. One ext_proc stream is one HTTP request; this file tells its story from top to bottom.
+
+Envoy sends the request's headers, then its body as it arrives, and holds everything until it is answered. While the
+body still comes in, its texts are read and the newest human turn is already being classified. When the last byte is
+there, the router decides before its deadline, and the answer tells Envoy the cluster and the plan. Nothing of the
+response passes through here: Envoy streams it to the client, and its access log tells `outcomes` what became of it.
+
+Whatever breaks, the client gets an answer: its own mistakes in the shape of the API that it called, ours by the
+default model.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import AsyncIterator
+
+from router_extproc import wire
+from router_extproc.apis.models_list import answer_models
+from router_extproc.apis.rewrite import replace_span
+from router_extproc.apis.table import for_path
+from router_extproc.domain import Band
+from router_extproc.errors import ClientError, MalformedBody
+from router_extproc.exchange import Exchange
+from router_extproc.router import Routed
+from router_extproc.runtime import Runtimes
+from router_extproc.telemetry.recorder import Decided, Recorder
+from router_extproc.wire import BodyMode, Message, Reply, RequestBody, RequestHeaders, RequestTrailers
+
+log = logging.getLogger(__name__)
+
+
+class ClientGone(Exception):
+    """The stream ended before the body did: the client left, and nobody waits for an answer."""
+
+
+class Processor:
+    """Serves every ext_proc stream of this process, on the event loop."""
+
+    def __init__(self, runtimes: Runtimes, recorder: Recorder) -> None:
+        self._runtimes = runtimes
+        self._recorder = recorder
+
+    async def run(self, messages: AsyncIterator[Message]) -> AsyncIterator[Reply]:
+        """Answers one stream. Ends after the last answer that Envoy waits for."""
+        first = await anext(messages, None)
+        if not isinstance(first, RequestHeaders):
+            return
+        runtime = self._runtimes.current
+        models = answer_models(first.method, first.path, first.headers, runtime.model_names)
+        if models is not None:
+            yield wire.answer(models.status, models.body, "mom_models")
+            return
+        api = for_path(first.path) if first.method == "POST" else None
+        if api is None or not self._can_route(first):
+            async for reply in _pass_on(first, messages):
+                yield reply
+            return
+
+        exchange = Exchange(runtime, api, first.headers, api.reader())
+        trailers = False
+        try:
+            exchange.check_headers()
+            if not first.held:
+                yield wire.proceed(first)
+            trailers = await self._read_body(exchange, first, messages)
+            routed = await self._decide(exchange)
+            for reply in _answers(exchange, routed, first.mode, trailers):
+                yield reply
+        except ClientError as error:
+            yield self._refuse(exchange, error)
+        except ClientGone:
+            self._recorder.client_gone(exchange.api.name)
+        except Exception:
+            log.exception("request %s goes to the default model", exchange.request_id)
+            self._recorder.failed(exchange.api.name)
+            for reply in _default_answers(exchange, first, trailers):
+                yield reply
+        finally:
+            exchange.close()
+        if first.mode is BodyMode.FULL_DUPLEX:
+            # Closing first would end the exchange before Envoy has used the answers.
+            async for _ in messages:
+                pass
+
+    def _can_route(self, first: RequestHeaders) -> bool:
+        """Whether the filter's mode lets the body decide the route. STREAMED must hold the headers for that."""
+        able = first.held or first.mode is BodyMode.BUFFERED
+        if not able:
+            self._recorder.unusable_mode(first.mode.name)
+        return able
+
+    async def _read_body(self, exchange: Exchange, first: RequestHeaders, messages: AsyncIterator[Message]) -> bool:
+        """Reads to the end of the body, classifying ahead. True when the client sent trailers."""
+        ended, trailers, mistake = first.end_of_stream, False, None
+        while not ended:
+            match await anext(messages, None):
+                case RequestBody(chunk, ended):
+                    if mistake is None:
+                        try:
+                            exchange.add(chunk)
+                            if not ended:
+                                exchange.speculate()
+                        except MalformedBody as error:
+                            # An HTTP/1.1 client that is still sending would see a reset instead of the answer.
+                            mistake = error
+                    else:
+                        exchange.count(chunk)
+                case RequestTrailers():
+                    ended = trailers = True
+                case _:
+                    raise ClientGone
+        exchange.body_done = time.monotonic()
+        if mistake is not None:
+            raise mistake
+        return trailers
+
+    async def _decide(self, exchange: Exchange) -> Routed:
+        request = exchange.reader.finish()
+        deadline = exchange.body_done + exchange.runtime.config.limits.deadline_ms / 1000
+        routed = await exchange.runtime.router.route(request, exchange.headers, deadline, exchange.speculated(request))
+        exchange.routed = routed
+        self._recorder.decided(
+            Decided(
+                decision_id=exchange.id,
+                request=routed.request,
+                signals=routed.signals,
+                decision=routed.decision,
+                plan=routed.plan,
+                seconds=time.monotonic() - exchange.body_done,
+                generation=exchange.runtime.generation,
+            )
+        )
+        return routed
+
+    def _refuse(self, exchange: Exchange, error: ClientError) -> Reply:
+        self._recorder.refused(exchange.api.name, error.code)
+        body = exchange.api.error(error.status, error.code, error.message, error.param, exchange.request_id)
+        return wire.answer(error.status, body, f"mom_{error.code}", {"x-mom-decision-id": exchange.id})
+
+
+def _answers(exchange: Exchange, routed: Routed, mode: BodyMode, trailers: bool) -> list[Reply]:
+    """What Envoy waits for: the route, and the body with the picked model's name where the client's stood."""
+    changed = _rewritten(exchange, routed)
+    headers, metadata = _route(exchange, routed)
+    if mode is BodyMode.BUFFERED:
+        chunks = [changed.get(index, chunk) for index, chunk in enumerate(exchange.chunks)]
+        return [wire.route_in_body(headers, metadata, b"".join(chunks) if changed else None)]
+    replies = [wire.route_in_headers(headers, metadata)]
+    if mode is BodyMode.FULL_DUPLEX:
+        chunks = [changed.get(index, chunk) for index, chunk in enumerate(exchange.chunks)]
+        replies += wire.stream_body(chunks, ends=not trailers)
+    else:
+        replies += [
+            wire.replace_chunk(changed[index]) if index in changed else wire.keep_chunk()
+            for index in range(len(exchange.chunks))
+        ]
+    if trailers:
+        replies.append(wire.proceed(RequestTrailers()))
+    return replies
+
+
+def _rewritten(exchange: Exchange, routed: Routed) -> dict[int, bytes]:
+    """The chunks, by index, in which the model's name changes. All others go on as they came."""
+    span = routed.request.model_span
+    upstream = exchange.runtime.upstream_names[routed.plan.pick]
+    if span is None or upstream == routed.request.model:
+        return {}
+    return dict(replace_span(exchange.chunks, span, json.dumps(upstream).encode()))
+
+
+def _route(exchange: Exchange, routed: Routed) -> tuple[dict[str, str], dict[str, object]]:
+    """The headers that choose Envoy's route, and the metadata that holds the plan and explains it.
+
+    Attempt n goes to `priority_groups[n]`. `body` tells each attempt's own filter where the model's name stands and
+    what it is now, so that only an attempt at another model has to touch the body.
+    """
+    runtime, decision, request = exchange.runtime, routed.decision, routed.request
+    clusters = [runtime.clusters[name] for name in routed.plan.models]
+    headers = {"x-mom-cluster": clusters[0], "x-mom-model": routed.plan.pick}
+    if len(clusters) == 1:
+        headers["x-mom-plan"] = "single"
+    metadata: dict[str, object] = {
+        "decision_id": exchange.id,
+        "api": request.api,
+        "route": decision.route,
+        "band": str(decision.band),
+        "confidence": f"{decision.confidence:.2f}",
+        "reason": decision.reason,
+        "model": routed.plan.pick,
+        "priority_groups": [{"name": cluster} for cluster in clusters],
+    }
+    if request.model_span is not None:
+        metadata["body"] = {
+            "offset": request.model_span[0],
+            "name": runtime.upstream_names[routed.plan.pick],
+        }
+    return headers, metadata
+
+
+def _default_answers(exchange: Exchange, first: RequestHeaders, trailers: bool) -> list[Reply]:
+    """Something of ours broke: Envoy's configured order, default model first, serves the request as it came."""
+    metadata = {
+        "decision_id": exchange.id,
+        "route": "default",
+        "band": str(Band.DEFAULT),
+        "confidence": "0.00",
+        "reason": "internal error",
+    }
+    if first.mode is BodyMode.BUFFERED:
+        return [wire.route_in_body({}, metadata, None)]
+    replies = [wire.route_in_headers({}, metadata)]
+    if first.mode is BodyMode.FULL_DUPLEX:
+        replies += wire.stream_body(exchange.chunks, ends=not trailers)
+    else:
+        replies += [wire.keep_chunk() for _ in exchange.chunks]
+    return [*replies, wire.proceed(RequestTrailers())] if trailers else replies
+
+
+async def _pass_on(first: RequestHeaders, messages: AsyncIterator[Message]) -> AsyncIterator[Reply]:
+    """Not ours: every message is answered with the answer that changes nothing."""
+    yield wire.proceed(first)
+    if first.end_of_stream:
+        return
+    async for message in messages:
+        if first.mode is BodyMode.FULL_DUPLEX and isinstance(message, RequestBody):
+            for reply in wire.stream_body([message.chunk], ends=message.end_of_stream):
+                yield reply
+        else:
+            yield wire.proceed(message)

@@ -1,0 +1,89 @@
+"""A configuration compiled: everything a request needs, immutable, swapped whole on reload."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from router_extproc.config.loader import LoadedConfig
+from router_extproc.config.schema import RouterConfig
+from router_extproc.errors import ConfigMistakes
+from router_extproc.inference.base import Classifier
+from router_extproc.policy import Policy
+from router_extproc.router import Router
+from router_extproc.selection.table import SELECTIONS
+from router_extproc.signals.table import build_signals
+
+
+@dataclass(frozen=True, slots=True)
+class Runtime:
+    """One generation. A stream keeps the one that it began with."""
+
+    generation: int
+    digest: str
+    source: Path
+    config: RouterConfig
+    policy: Policy
+    router: Router
+    clusters: Mapping[str, str]
+    upstream_names: Mapping[str, str]
+    models_by_cluster: Mapping[str, str]
+    model_names: tuple[str, ...]
+
+
+def compile_runtime(
+    loaded: LoadedConfig,
+    heads: Mapping[str, Mapping[str, tuple[str, ...]]],
+    classifiers: Mapping[str, Classifier],
+    generation: int = 1,
+) -> Runtime:
+    """Checks names across sections and builds the plugins. `heads` has the labels per classifier and head.
+
+    Raises ConfigError with every mistake. CPU work of some milliseconds: call it off the event loop.
+    """
+    config = loaded.config
+    signals, mistakes = build_signals(config.signals, heads)
+    try:
+        policy = Policy.compile(config, signals, SELECTIONS)
+    except ConfigMistakes as error:
+        raise loaded.error([*mistakes, *error.mistakes]) from None
+    if mistakes:
+        raise loaded.error(mistakes)
+    selections = {name: selection(config.models) for name, selection in SELECTIONS.items()}
+    clusters = {name: model.cluster or name for name, model in config.models.items()}
+    return Runtime(
+        generation=generation,
+        digest=loaded.digest,
+        source=loaded.source,
+        config=config,
+        policy=policy,
+        router=Router(config, policy, signals, selections, classifiers),
+        clusters=clusters,
+        upstream_names={name: model.upstream_model or name for name, model in config.models.items()},
+        models_by_cluster={cluster: name for name, cluster in clusters.items()},
+        model_names=(*config.virtual_models, *config.models),
+    )
+
+
+class Runtimes:
+    """Holds the generation that new streams begin with. Read and swapped on the event loop."""
+
+    def __init__(self, first: Runtime) -> None:
+        self._current = first
+        self.rejected: str | None = None
+        """Why the newest file was refused; None while the newest file serves."""
+
+    @property
+    def current(self) -> Runtime:
+        """The generation that serves now."""
+        return self._current
+
+    def swap(self, runtime: Runtime) -> None:
+        """From the next stream on, `runtime` serves."""
+        self._current = runtime
+        self.rejected = None
+
+    def reject(self, why: str) -> None:
+        """The newest file cannot be used; the current generation serves on."""
+        self.rejected = why
