@@ -10,7 +10,7 @@ from decimal import Decimal
 from enum import StrEnum
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$"
 CEL_NAME = r"^[A-Za-z_][A-Za-z0-9_]{0,62}$"
@@ -24,7 +24,15 @@ def one_or_many(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
 
-Names = Annotated[list[str], BeforeValidator(one_or_many), Field(min_length=1)]
+Names = Annotated[
+    list[str],
+    BeforeValidator(one_or_many),
+    Field(min_length=1),
+    WithJsonSchema(
+        {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}]},
+        mode="validation",
+    ),
+]
 
 
 class Section(BaseModel):
@@ -81,12 +89,8 @@ class Auth(Section):
         pattern=r"^[a-z0-9-]+$",
         description="Header that carries the key. Default by provider: `authorization`, `x-api-key` or `api-key`.",
     )
-    prefix: str | None = Field(
-        None, description="Text before the key, for instance `Bearer `. Default by provider."
-    )
-    passthrough: bool = Field(
-        False, description="Send the client's own credential headers instead of a key of ours."
-    )
+    prefix: str | None = Field(None, description="Text before the key, for instance `Bearer `. Default by provider.")
+    passthrough: bool = Field(False, description="Send the client's own credential headers instead of a key of ours.")
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
@@ -117,9 +121,7 @@ class Model(Section):
     upstream_model: str | None = Field(
         None, min_length=1, max_length=256, description="The provider's name of the model. Default: our name."
     )
-    cluster: Name | None = Field(
-        None, description="Envoy cluster, one per model, never shared. Default: our name."
-    )
+    cluster: Name | None = Field(None, description="Envoy cluster, one per model, never shared. Default: our name.")
     apis: list[Api] | None = Field(None, min_length=1, description="APIs that it speaks. Default by provider.")
     paths: dict[Api, str] = Field(
         default_factory=dict, description="Upstream path per API where it differs from the provider's usual one."
@@ -132,12 +134,8 @@ class Model(Section):
     )
     auth: Auth | None = Field(None, description="The provider's key. Absent: no credential is sent at all.")
     price: Price = Field(description="What a token costs; routing by cost and the savings ledger rest on it.")
-    context_window: int = Field(
-        128_000, ge=1, description="Tokens of input and output together that it can hold."
-    )
-    modalities: frozenset[Modality] = Field(
-        frozenset({Modality.TEXT}), description="Kinds of input that it reads."
-    )
+    context_window: int = Field(128_000, ge=1, description="Tokens of input and output together that it can hold.")
+    modalities: frozenset[Modality] = Field(frozenset({Modality.TEXT}), description="Kinds of input that it reads.")
     tools: bool = Field(True, description="Whether it can call tools.")
     json_mode: bool = Field(True, description="Whether it can be held to JSON output.")
     fallback: Names | None = Field(
@@ -230,7 +228,7 @@ class Retry(Section):
 
 
 class RouterConfig(Section):
-    """router.yaml."""
+    """The whole of router.yaml."""
 
     version: int = Field(1, ge=1, le=1, description="Version of this format.")
     models: dict[Name, Model] = Field(min_length=1, description="The catalogue.")

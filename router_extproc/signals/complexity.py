@@ -32,7 +32,7 @@ class ComplexityParams(BaseModel):
 
 class ComplexitySignal:
     """How much a strong model is needed: `value` from 0 (any model answers well) to 1, and the label `low`, `medium`
-    or `high`."""
+    or `high`. A number, so its confidence is 1: the thresholds are the caution."""
 
     Params = ComplexityParams
     labels = ("low", "medium", "high")
@@ -51,4 +51,4 @@ class ComplexitySignal:
         if found is None:
             return None
         label = "high" if found.value >= self._high else "medium" if found.value >= self._medium else "low"
-        return SignalValue(label, found.confidence, found.value)
+        return SignalValue(label, value=found.value)

@@ -1,0 +1,47 @@
+"""Notices that router.yaml changed. Compares content, because that is right for every way in which files change.
+
+Kubernetes swaps a symlink two levels up, editors write a new file and rename it, others overwrite in place; bind mounts
+and network volumes send no events at all. Reading a few kilobytes now and then catches them all alike, and takes no
+inotify watches, which nodes run out of.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+from router_extproc.config.loader import read
+from router_extproc.errors import ConfigError
+
+MISSING = ""
+"""Stands for the digest of a file that is not there or cannot be read."""
+
+
+async def watch(
+    path: Path, on_change: Callable[[], Awaitable[None]], *, interval: float = 0.5, since: str | None = None
+) -> None:
+    """Calls `on_change` whenever the content of the file, or of router.yaml in the directory, is another than before.
+
+    Runs until cancelled; looks every `interval` seconds, on a thread. `since` is the digest (SHA-256, hex) that counts
+    as known at first; without it, that of the content found now. A bad file is reported once, not again until it
+    changes. A file that is gone counts as a change when it is still gone at the next look: some editors leave a gap.
+    """
+    known = since if since is not None else await asyncio.to_thread(_digest, path)
+    before = known
+    while True:
+        await asyncio.sleep(interval)
+        now = await asyncio.to_thread(_digest, path)
+        settled = now != MISSING or before == MISSING
+        before = now
+        if now != known and settled:
+            known = now
+            await on_change()
+
+
+def _digest(path: Path) -> str:
+    try:
+        return hashlib.sha256(read(path)[1]).hexdigest()
+    except ConfigError:
+        return MISSING
