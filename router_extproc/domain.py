@@ -27,7 +27,8 @@ class LlmRequest:
     `prompt` is the newest human turn without what a coding agent injected, `context` the turns before it, oldest
     first. `tokens` is a cheap upper-side estimate of the whole input (about 4 characters each), `max_output_tokens`
     the client's own limit or None. `model_span` is the byte range of the model's JSON value (quotes included) in the
-    body, or None when the body names no model. `model` is None then.
+    body, or None when the body names no model. `model` is None then. `turns` counts the turns of a human, at least 1.
+    `previous_response_id` says that the conversation so far is held by the provider that gave that id.
     """
 
     api: str
@@ -44,6 +45,7 @@ class LlmRequest:
     json_mode: bool = False
     turns: int = 1
     user: str | None = None
+    previous_response_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

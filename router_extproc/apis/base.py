@@ -11,12 +11,22 @@ class BodyReader(Protocol):
     """Reads one request body, chunk by chunk. One per exchange, on the event loop."""
 
     def feed(self, chunk: bytes) -> None:
-        """Takes the next bytes. Raises MalformedBody as soon as the body cannot become valid."""
+        """Takes the next bytes. Raises MalformedBody as soon as the body cannot become valid.
+
+        Also BodyTooLarge when one value of the body is too large to be held while it arrives.
+        """
 
     def partial(self) -> LlmRequest | None:
         """The request as far as it is certain that a classification of it will be useful, else None.
 
         Returned when a human turn is complete though the body still arrives: speculative work may start from it.
+        """
+
+    def growing(self) -> str:
+        """The readable text so far of a human turn that is still arriving, else "".
+
+        Its beginning stays the same while the turn grows (up to a cap), so windows of it may be classified early.
+        Whether they were part of the prompt shows only at the end: compare with the prompt of `finish`.
         """
 
     def finish(self) -> LlmRequest:

@@ -1,0 +1,53 @@
+"""Anthropic Messages."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from router_extproc.apis.content import read_content
+from router_extproc.apis.error_body import anthropic_error
+from router_extproc.apis.reader import MessagesReader
+from router_extproc.config.schema import Api
+
+
+class AnthropicMessagesReader(MessagesReader):
+    """Reads `system` (a string or blocks) and `messages`, where tool results are blocks of user messages."""
+
+    api = Api.MESSAGES
+    input_fields = frozenset({"messages", "system", "metadata", "output_format", "output_config"})
+
+    def _input_member(self, key: str, value: Any) -> None:
+        match key:
+            case "system":
+                self._conversation.add_system(read_content(value, key))
+            case "metadata":
+                if isinstance(value, dict):
+                    self._set_user(value.get("user_id"))
+            case "output_format":
+                self._set_format(value)
+            case "output_config":
+                self._set_format(value.get("format") if isinstance(value, dict) else None)
+            case _:
+                super()._input_member(key, value)
+
+    def _input_elements(self, key: str, values: list[Any]) -> None:
+        match key:
+            case "messages":
+                super()._input_elements(key, values)
+            case "system":
+                self._conversation.add_system(read_content(values, key))
+
+
+class Messages:
+    """`POST /v1/messages`."""
+
+    name = Api.MESSAGES.value
+    path = "/v1/messages"
+
+    def reader(self) -> AnthropicMessagesReader:
+        """A reader for one body."""
+        return AnthropicMessagesReader()
+
+    def error(self, status: int, code: str, message: str, param: str | None, request_id: str) -> bytes:
+        """Anthropic's shape; `code` and `param` have no place in it."""
+        return anthropic_error(status, message, request_id)
