@@ -35,13 +35,13 @@ class TextReader(Reader):
         if key != self.text_field:
             return
         self._given = True
-        for value in values:
-            if isinstance(value, str):
-                if self._characters <= PROMPT_CHARACTERS:  # a batch of documents: the first ones tell what it is about
-                    self._texts.texts.append(printable(value))
-                    self._characters += len(value)
-            elif isinstance(value, bool) or not isinstance(value, int | list):
-                raise MalformedBody(f"'{key}' must hold strings, token ids or arrays of token ids.", param=key)
+        kinds = set(map(type, values))
+        if not kinds <= {str, int, list}:
+            raise MalformedBody(f"'{key}' must hold strings, token ids or arrays of token ids.", param=key)
+        if str in kinds and self._characters <= PROMPT_CHARACTERS:  # the first of a batch tell what it is about
+            texts = [printable(value) for value in values if isinstance(value, str)]
+            self._texts.texts += texts
+            self._characters += sum(map(len, texts))
         if not values:
             self._conversation.add_user(self._texts)
 

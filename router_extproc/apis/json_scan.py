@@ -46,6 +46,10 @@ LEFT_OUT: Final = "\n[...]\n"
 MAX_DEPTH: Final = 128
 """Containers within containers, the body itself included. JSON schemas of real tools stay under 40."""
 
+MAX_CONTAINERS: Final = 250_000
+"""Objects and arrays in the whole body: decoding them is what takes time, 0.15 us each. A long session of an agent has
+20,000."""
+
 MAX_RUN: Final = 8 * 1024 * 1024
 """Bytes of one value (an element of an array, an object) after long strings were shortened. It is decoded at once."""
 
@@ -103,6 +107,7 @@ class Scanner:
         self._sink = sink
         self._seen: set[str] = set()
         self._field_count = 0
+        self._container_count = 0
         self._carry = b""  # an escape or a character of which the rest is still to come
         self._offset = 0  # of the block in the body
         self._depth = 0
@@ -188,6 +193,9 @@ class Scanner:
         depths += self._depth
         if len(depths) and int(depths.max()) > MAX_DEPTH:
             raise MalformedBody(f"The JSON body is nested deeper than {MAX_DEPTH} levels.")
+        self._container_count += int(np.count_nonzero(steps > 0))
+        if self._container_count > MAX_CONTAINERS:
+            raise MalformedBody(f"The JSON body has more than {MAX_CONTAINERS} objects and arrays.")
         spans = self._string_spans(data, at, inside)
         outer = depths - (steps > 0)  # the level around a bracket
         bounds = np.flatnonzero((steps != 0) & (outer <= 1))
