@@ -186,6 +186,7 @@ class _Compiler:
             if name in RESERVED:
                 self._wrong(("signals", name), f"`{name}` is a reserved word of the rule language: rename the signal")
         self._check_models(self._config.default, ("default",))
+        self._check_catalogue()
         rules = [self._rule(route, ("routes", index)) for index, route in enumerate(self._config.routes)]
         self._check_names()
         views = {
@@ -197,6 +198,16 @@ class _Compiler:
 
     def _wrong(self, path: Path, message: str) -> None:
         self.mistakes.append(Mistake(path, message))
+
+    def _check_catalogue(self) -> None:
+        clusters: dict[str, str] = {}
+        for name, model in self._config.models.items():
+            self._check_models(model.fallback or (), ("models", name, "fallback"))
+            cluster = model.cluster or name
+            if cluster in clusters:
+                # Envoy puts name, path, host and key of the model per cluster: two models in one would mix them up.
+                self._wrong(("models", name, "cluster"), f"the cluster `{cluster}` is that of `{clusters[cluster]}` too")
+            clusters.setdefault(cluster, name)
 
     def _check_names(self) -> None:
         seen: dict[str, int] = {}

@@ -106,7 +106,7 @@ def _parse(source: str) -> cel.Program:
         if place is None:
             raise ConfigMistakes([Mistake((), f"not valid CEL: {shown(text, 200)}")]) from None
         line, column, problem = place.groups()
-        problem = problem.partition(" expecting ")[0]
+        problem = "nested too deep" if "Recursion limit" in problem else problem.partition(" expecting ")[0]
         where = f"column {column}" if line == "1" else f"line {line}, column {column} of the expression"
         raise ConfigMistakes([Mistake((), f"not valid CEL at {where}: {problem}")]) from None
 
@@ -150,7 +150,7 @@ def _check_fields(tokens: list[str], labels: Labels) -> Iterator[str]:
             continue
         if after == "." and field not in SIGNAL_FIELDS:
             yield f"a signal has no field `{field}`: `{name}` has label, confidence, value and scores"
-        elif after in ("==", "!=", "in") or before in ("==", "!="):
+        elif after in ("==", "!=", "in") or (before in ("==", "!=") and after not in (".", "[")):
             yield f"`{name}` is a signal: compare its label, `{name}.label`"
         elif after == "." and field in ("label", "scores"):
             yield from _unknown_labels(name, labels[name], _compared(tokens, i, field))

@@ -68,6 +68,8 @@ def _words(model: type[BaseModel], detail: ErrorDetails) -> str:
         return str(context["error"])
     if kind in ("model_type", "dict_type"):
         return f"expected a mapping (`key: value`), got {_kind(value)}"
+    if kind == "too_short":
+        return "must not be empty"
     if kind == "list_type":
         return f"expected a list, got {_kind(value)}"
     if isinstance(value, str | int | float | bool) or value is None:

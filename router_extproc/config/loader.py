@@ -105,6 +105,7 @@ class _Loader(yaml.CSafeLoader):
     """YAML 1.1 without the two readings that nobody means: `22:00` as a base-60 number, `2024-10-21` as a date."""
 
 
+_COLLECTIONS = {"tag:yaml.org,2002:map", "tag:yaml.org,2002:seq"}
 _SEXAGESIMAL = {"tag:yaml.org,2002:int", "tag:yaml.org,2002:float"}
 _Loader.yaml_implicit_resolvers = {
     first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
@@ -125,6 +126,8 @@ class _Document:
         """The value of `node`, which stands at `path`. Raises ConfigMistakes when it is too large to go on."""
         self._enter(path, depth)
         self.lines.setdefault(path, node.start_mark.line + 1)
+        if not isinstance(node, yaml.ScalarNode) and node.tag not in _COLLECTIONS:
+            self._unusable(node, path)
         if isinstance(node, yaml.MappingNode):
             return self._mapping(node, path, depth)
         if isinstance(node, yaml.SequenceNode):
@@ -171,8 +174,11 @@ class _Document:
         try:
             return self._scalars.construct_object(node, deep=True)
         except (yaml.YAMLError, ValueError):
-            self.mistakes.append(Mistake(path, f"the tag or value `{node.tag.rpartition(':')[2]}` cannot be used here"))
+            self._unusable(node, path)
             return None
+
+    def _unusable(self, node: yaml.Node, path: KeyPath) -> None:
+        self.mistakes.append(Mistake(path, f"the tag or value `{node.tag.removeprefix('tag:yaml.org,2002:')}` cannot be used here"))
 
 
 def _line_of(lines: dict[KeyPath, int], path: KeyPath) -> int:

@@ -1,0 +1,164 @@
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from router_extproc.config.loader import MAX_BYTES, LoadedConfig, load, parse
+from router_extproc.errors import ConfigError, Mistake
+
+GOOD = """\
+models:
+  small: {url: "http://127.0.0.1:8001", price: {input: 0.1, output: 0.2}}
+  big:
+    url: https://api.example.com/v1
+    api_version: 2024-10-21
+    price: {input: 3, output: 15}
+signals:
+  office: {type: time, windows: {day: {from: 08:00, to: 18:30}}}
+routes:
+  - name: day
+    when: office.label == "day"
+    models: small
+default: big
+"""
+
+TEXT = "expected text, but YAML reads"
+FALLBACK = "`falback`, did you mean `fallback`?"
+AT_MOST_1 = "input should be less than or equal to 1, got `2`"
+URL = r"^https?://[^/\s?#@]+(/[^\s?#]*)?$"
+QUOTES = "put it in quotes"
+PATTERN = "is not allowed here: it must match"
+
+
+def parsed(text: str) -> LoadedConfig:
+    return parse(text.encode(), Path("router.yaml"))
+
+
+def mistakes(text: str) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        parsed(text)
+    return caught.value.mistakes
+
+
+def test_a_good_file_loads_with_its_lines_and_digest(tmp_path: Path) -> None:
+    file = tmp_path / "my.yaml"
+    file.write_text(GOOD)
+    loaded = load(file)
+    assert loaded.source == file
+    assert len(loaded.digest) == 64
+    assert loaded.config.routes[0].models == ["small"]
+    assert loaded.line_of(("models", "big", "price")) == 6
+    assert loaded.line_of(("routes", 0, "when")) == 11
+    assert loaded.line_of(("routes", 0, "nowhere", 3)) == 10
+    assert loaded.mistake(("routes", 0, "when"), "is odd") == f"{file}:11: routes[0].when: is odd"
+
+
+def test_times_and_dates_stay_text_without_quotes() -> None:
+    config = parsed(GOOD).config
+    assert config.signals["office"].params["windows"] == {"day": {"from": "08:00", "to": "18:30"}}
+    assert config.models["big"].api_version == "2024-10-21"
+
+
+def test_errors_come_in_the_order_of_the_file() -> None:
+    error = parsed(GOOD).error([Mistake(("default",), "second"), Mistake(("models",), "first")])
+    assert error.mistakes == ["router.yaml:1: models: first", "router.yaml:13: default: second"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "place", "message"),
+    [
+        ("s: small", "s: small\n    falback: big", "13: routes[0].falback", f"unknown field {FALLBACK}"),
+        ("output: 15", "outputs: 15", "6: models.big.price.output", "`output` is missing"),
+        ("price: {input: 3, output: 15}", "tools: true", "3: models.big.price", "`price` is missing"),
+        ("2024-10-21", "off", "5: models.big.api_version", f"{TEXT} this bare word as false: {QUOTES}"),
+        ("2024-10-21", "4.1", "5: models.big.api_version", f"{TEXT} `4.1` as a number: {QUOTES}"),
+        ("  small:", "  no:", "2: models.no", f"YAML reads the key `no` as bool, not text: {QUOTES}"),
+        ("  small:", "  big:", "1: models", "`big` stands twice: lines 2 and 3"),
+        ("default: big", "default: big\nlimits: 7", "14: limits", "expected a mapping (`key: value`), got `7`"),
+        ("default: big", "default: []", "13: default", "must not be empty"),
+        ("default: big", "default: big\nbands: {fallback: 2}", "14: bands.fallback", AT_MOST_1),
+        ("default: big", "default: big\nbands: {fallback: 1}", "14: bands", "fallback must not be above recommended"),
+        ("url: https", "url: ftp", "4: models.big.url", f"`ftp://api.example.com/v1` {PATTERN} {URL}"),
+        ("  office:", "  9to5:", "8: signals.9to5", f"`9to5` {PATTERN} ^[A-Za-z_][A-Za-z0-9_]{{0,62}}$"),
+    ],
+)  # fmt: skip
+def test_each_mistake_is_named_with_line_and_key(old: str, new: str, place: str, message: str) -> None:
+    assert old in GOOD
+    assert f"router.yaml:{place}: {message}" in mistakes(GOOD.replace(old, new, 1))
+
+
+def test_all_mistakes_are_reported_at_once() -> None:
+    text = GOOD.replace("url: https", "uri: https").replace("when:", "wen:").replace("default: big", "defaults: big")
+    keys = {message.split(": ")[1] for message in mistakes(text)}
+    assert keys == {"models.big.url", "models.big.uri", "routes[0].when", "routes[0].wen", "default", "defaults"}
+
+
+def test_merge_keys_and_aliases_work() -> None:
+    text = GOOD.replace(
+        "price: {input: 3, output: 15}",
+        "price: &p {input: 3, output: 15}\n  huge: {<<: &b {price: *p}, url: 'http://h'}",
+    )
+    config = parsed(text).config
+    assert config.models["huge"].price == config.models["big"].price
+    assert config.models["huge"].url == "http://h"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", "router.yaml: is empty"),
+        ("a: [1, 2", "router.yaml:2: not valid YAML: while parsing a flow sequence, did not find expected ',' or ']'"),
+        ("a: 1\n---\nb: 2", "router.yaml:2: not valid YAML: expected a single document in the stream"),
+        ("- 1", "router.yaml:1: expected a mapping (`key: value`), got a list"),
+        ("a: *nowhere", "router.yaml:1: not valid YAML: found undefined alias"),
+        ("a: !!python/object:os.system {}", "router.yaml:1: a: the tag or value `python/object"),
+        ("a: !!int x", "router.yaml:1: a: the tag or value `int` cannot be used here"),
+        ("&a [*a]", "router.yaml:1: " + "[0]" * 65 + ": more than 64 levels deep (an alias inside itself?)"),
+        ("a: &a {<<: *a}", "router.yaml:1: a: more than 64 levels deep (an alias inside itself?)"),
+    ],
+)  # fmt: skip
+def test_what_is_no_configuration_at_all(text: str, expected: str) -> None:
+    assert mistakes(text)[0].startswith(expected)
+
+
+def test_a_bomb_of_aliases_is_refused_quickly() -> None:
+    levels = ["l0: &l0 [x, x, x, x, x, x, x, x, x]"]
+    levels += [f"l{n}: &l{n} [{', '.join([f'*l{n - 1}'] * 9)}]" for n in range(1, 12)]
+    assert "more than 200000 values" in mistakes("\n".join(levels))[0]
+
+
+def test_bad_bytes_and_sizes(tmp_path: Path) -> None:
+    file = tmp_path / "router.yaml"
+    file.write_bytes(b"a: \xff")
+    with pytest.raises(ConfigError, match="is not UTF-8 at byte 3"):
+        load(file)
+    file.write_bytes(b"#" * (MAX_BYTES + 1))
+    with pytest.raises(ConfigError, match="is larger than 1048576 bytes"):
+        load(file)
+    with pytest.raises(ConfigError, match="cannot be read: No such file"):
+        load(tmp_path / "absent.yaml")
+
+
+def test_a_configmap_directory_is_read_through_its_data_link(tmp_path: Path) -> None:
+    (tmp_path / "..2026").mkdir()
+    (tmp_path / "..2026" / "router.yaml").write_text(GOOD)
+    (tmp_path / "..data").symlink_to("..2026")
+    assert load(tmp_path).source == tmp_path / "..2026" / "router.yaml"
+
+
+def test_a_plain_directory_holds_router_yaml(tmp_path: Path) -> None:
+    (tmp_path / "router.yaml").write_text(GOOD)
+    assert load(tmp_path).source == tmp_path / "router.yaml"
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.integers(0, len(GOOD)), st.integers(0, 12), st.text(alphabet="{}[]:&*!|>-'\"#% \n\tab0", max_size=6))
+def test_no_text_gives_anything_but_a_config_or_its_mistakes(start: int, cut: int, put: str) -> None:
+    text = GOOD[:start] + put + GOOD[start + cut :]
+    found: list[str] = []
+    try:
+        parsed(text)
+    except ConfigError as error:
+        found = error.mistakes
+    assert all(message.startswith("router.yaml") for message in found)

@@ -1,0 +1,309 @@
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from router_extproc.config.schema import SignalSpec
+from router_extproc.domain import LlmRequest, SignalValue, Turn
+from router_extproc.errors import ConfigMistakes
+from router_extproc.inference.base import Classified, HeadResult
+from router_extproc.signals.backtracking import TOO_MANY, worst_case
+from router_extproc.signals.base import Signal, SignalInputs
+from router_extproc.signals.table import SIGNALS, build, build_signals
+
+HEADS = {
+    "shipped": {
+        "intent": ("code_generation", "small_talk"),
+        "language": ("de", "en"),
+        "complexity": ("low", "high"),
+    },
+    "own": {"topic": ("a", "b")},
+}
+
+
+def signal(**spec: Any) -> Signal:
+    return build("it", SignalSpec(**spec), HEADS)
+
+
+def inputs(
+    prompt: str = "hello",
+    *,
+    headers: Mapping[str, str] | None = None,
+    now: str = "2026-11-23T12:00:00+00:00",
+    classified: Mapping[str, Classified] | None = None,
+    **request: Any,
+) -> SignalInputs:
+    return SignalInputs(
+        LlmRequest("chat_completions", "auto", None, prompt, **request),
+        headers or {},
+        datetime.fromisoformat(now).astimezone(UTC),
+        classified or {},
+    )
+
+
+def label(built: Signal, given: SignalInputs) -> str:
+    value = built.evaluate(given)
+    assert value is not None
+    assert built.labels is None or value.label in built.labels
+    return value.label
+
+
+def wrong(**spec: Any) -> list[tuple[tuple[str | int, ...], str]]:
+    with pytest.raises(ConfigMistakes) as caught:
+        signal(**spec)
+    return [(mistake.path, mistake.message) for mistake in caught.value.mistakes]
+
+
+def passed(**heads: HeadResult) -> dict[str, Classified]:
+    return {"shipped": Classified(heads, tokens=3, version="v")}
+
+
+def test_every_type_has_typed_closed_described_parameters() -> None:
+    for name, plugin in SIGNALS.table.items():
+        assert plugin.__doc__, name
+        schema = plugin.Params.model_json_schema()
+        assert schema["additionalProperties"] is False, name
+        assert all("description" in field for field in schema.get("properties", {}).values()), name
+
+
+# classifier, language, complexity
+
+
+def test_a_classifier_signal_is_its_head() -> None:
+    built = signal(type="classifier", head="intent")
+    assert built.classifier == "shipped"
+    assert built.labels == ("code_generation", "small_talk")
+    head = HeadResult("small_talk", 0.8, {"code_generation": 0.2, "small_talk": 0.8})
+    assert built.evaluate(inputs(classified=passed(intent=head))) == SignalValue("small_talk", 0.8, 0.0, head.probs)
+    assert built.evaluate(inputs()) is None
+    assert built.evaluate(inputs(classified=passed())) is None
+
+
+def test_language_is_a_head_too() -> None:
+    built = signal(type="language")
+    assert built.classifier == "shipped"
+    assert label(built, inputs(classified=passed(language=HeadResult("de", 0.9, {})))) == "de"
+
+
+@pytest.mark.parametrize(("value", "expected"), [(0.0, "low"), (0.4, "medium"), (0.7, "high"), (1.0, "high")])
+def test_complexity_is_a_certain_number_with_a_label(value: float, expected: str) -> None:
+    built = signal(type="complexity", medium=0.4, high=0.7)
+    found = built.evaluate(inputs(classified=passed(complexity=HeadResult("low", 0.6, {}, value=value))))
+    assert found == SignalValue(expected, 1.0, value)
+    assert built.evaluate(inputs()) is None
+
+
+def test_unknown_classifiers_and_heads_are_mistakes() -> None:
+    assert wrong(type="classifier", head="intnt") == [
+        (("signals", "it", "head"), "the classifier `shipped` has no head `intnt`, did you mean `intent`?")
+    ]
+    assert wrong(type="classifier", head="topic", classifier="owm") == [
+        (("signals", "it", "classifier"), "unknown classifier `owm`, did you mean `own`?")
+    ]
+    assert wrong(type="complexity", classifier="own")[0][0] == ("signals", "it", "head")
+    assert wrong(type="complexity", medium=0.9) == [(("signals", "it"), "medium must not be above high")]
+
+
+def test_types_and_parameters_are_checked() -> None:
+    assert wrong(type="keyword", any=["x"]) == [
+        (("signals", "it", "type"), "unknown signal type `keyword`, did you mean `keywords`?")
+    ]
+    assert wrong(type="keywords", anny=["x"])[0] == (
+        ("signals", "it", "anny"),
+        "unknown field `anny`, did you mean `any`?",
+    )
+
+
+def test_all_signals_are_built_and_all_mistakes_kept() -> None:
+    specs = {"a": SignalSpec(type="tokens"), "b": SignalSpec(type="tokenz"), "c": SignalSpec(type="header")}
+    signals, mistakes = build_signals(specs, HEADS)
+    assert list(signals) == ["a"]
+    assert [mistake.path for mistake in mistakes] == [("signals", "b", "type"), ("signals", "c", "name")]
+
+
+# facts
+
+
+def test_tokens_and_turns_are_numbers() -> None:
+    assert signal(type="tokens").evaluate(inputs(tokens=4321)) == SignalValue("4321", value=4321.0)
+    assert signal(type="turns").evaluate(inputs(turns=7)) == SignalValue("7", value=7.0)
+
+
+def test_tools_is_a_truth() -> None:
+    assert label(signal(type="tools"), inputs(has_tools=True)) == "true"
+    assert label(signal(type="tools"), inputs()) == "false"
+
+
+@pytest.mark.parametrize(
+    ("kinds", "expected"),
+    [({"text"}, "text"), ({"text", "image"}, "image"), ({"image", "audio", "text"}, "audio"), (set(), "text")],
+)
+def test_modality_is_the_rarest_kind(kinds: set[str], expected: str) -> None:
+    found = signal(type="modality").evaluate(inputs(modalities=frozenset(kinds)))
+    assert found is not None
+    assert found.label == expected
+    assert {kind for kind, score in found.scores.items() if score} == kinds
+
+
+def test_header_gives_its_value_cut_and_trimmed() -> None:
+    built = signal(type="header", name="X-Tenant", otherwise="nobody")
+    assert label(built, inputs(headers={"x-tenant": " acme "})) == "acme"
+    assert label(built, inputs(headers={"x-tenant": "a" * 1000})) == "a" * 256
+    assert label(built, inputs()) == "nobody"
+    assert built.labels is None
+
+
+def test_header_with_known_values_and_a_map() -> None:
+    built = signal(type="header", name="x-tenant", values=["acme"], map={"umbrella": "premium"}, otherwise="free")
+    assert built.labels == ("acme", "premium", "free")
+    assert [label(built, inputs(headers={"x-tenant": name})) for name in ("acme", "umbrella", "evil")] == [
+        "acme",
+        "premium",
+        "free",
+    ]
+    assert wrong(type="header", name="not a header")[0][0] == ("signals", "it", "name")
+
+
+# keywords
+
+
+@pytest.mark.parametrize(
+    ("spec", "prompt", "expected"),
+    [
+        ({"any": "refund"}, "I want a REFUND!", True),
+        ({"any": "refund"}, "refundable?", False),
+        ({"any": ["exchange", "money back"]}, "give me my money back", True),
+        ({"any": "C++"}, "is C++ fast", True),
+        ({"any": "C++"}, "is C+ fast", False),
+        ({"any": "straße"}, "Welche STRASSE? Die Straße.", True),
+        ({"any": "退款"}, "我想要退款谢谢", True),
+        ({"any": "คืนเงิน"}, "ขอคืนเงินหน่อย", True),
+        ({"any": "환불"}, "환불해 주세요", True),
+        ({"any": "refund", "case_sensitive": True}, "Refund", False),
+        ({"all": ["return", "broken"]}, "the broken one: can I return it", True),
+        ({"all": ["return", "broken"]}, "can I return it", False),
+        ({"none": ["joke"]}, "tell me a joke", False),
+        ({"none": ["joke"]}, "tell me a story", True),
+        ({"any": "order", "none": "cancel"}, "cancel my order", False),
+        ({"any": r"\border #?\d{4,9}\b", "regex": True}, "where is Order #12345?", True),
+        ({"any": r"\border #?\d{4,9}\b", "regex": True}, "where is order 12?", False),
+        ({"any": r"^Order", "regex": True, "case_sensitive": True}, "order", False),
+        ({"any": "end"}, "x " * 32_000 + "end", True),
+        ({"any": "end"}, "x " * 33_000 + "end", False),
+        ({"any": "end", "regex": True}, "x " * 2_049 + "end", False),
+    ],
+)
+def test_keywords(spec: dict[str, Any], prompt: str, expected: bool) -> None:
+    assert label(signal(type="keywords", **spec), inputs(prompt)) == str(expected).lower()
+
+
+@pytest.mark.parametrize(("where", "expected"), [("prompt", "p"), ("context", "c"), ("system", "s"), ("all", "pcs")])
+def test_keywords_look_where_they_are_told(where: str, expected: str) -> None:
+    given = inputs("word-p", context=(Turn("user", "word-c"), Turn("assistant", "x")), system="word-s")
+    found = [name for name in "pcs" if label(signal(type="keywords", any=f"word-{name}", where=where), given) == "true"]
+    assert "".join(found) == expected
+
+
+@pytest.mark.parametrize(
+    "expression",
+    ["(a+)+b", "(a|aa)+$", r"\w+@\w+", ".*.*x", "(a{1,50}){1,50}", r"(a)\1", "(?>a+)b", "a++b", "(?:(?:a?){9}){9}"],
+)
+def test_slow_regular_expressions_are_refused(expression: str) -> None:
+    assert "could take very long" in wrong(type="keywords", any=expression, regex=True)[0][1]
+
+
+@pytest.mark.parametrize(
+    ("expression", "ways"),
+    [
+        ("abc", 1),
+        ("ab|cd", 2),
+        ("[a-z]{2,5}", 4),
+        (r"\d+", 1000),
+        (r"(ab|cd)?", 3),
+        (r"(?=a)b", 1),
+        ("(?:ab|cd){2}", 7),
+    ],
+)
+def test_worst_case_counts_ways(expression: str, ways: int) -> None:
+    assert worst_case(expression, 1000) == ways
+
+
+def test_worst_case_is_capped() -> None:
+    assert worst_case("((a*)*)*", 4096) == TOO_MANY
+    with pytest.raises(re.error):
+        worst_case("(", 10)
+
+
+def test_what_is_no_regular_expression_is_named() -> None:
+    assert "`(` is not a regular expression" in wrong(type="keywords", any="(", regex=True)[0][1]
+    assert wrong(type="keywords") == [(("signals", "it"), "give at least one of any, all, none")]
+
+
+# time
+
+PARIS = {
+    "type": "time",
+    "timezone": "Europe/Paris",
+    "windows": {
+        "office": {"days": ["mon", "tue", "wed", "thu", "fri"], "from": "09:00", "to": "17:30"},
+        "night": {"days": ["fri"], "from": "22:00", "to": "06:00"},
+    },
+}
+
+
+@pytest.mark.parametrize(
+    ("now", "expected"),
+    [
+        ("2026-11-23T08:00:00+01:00", "none"),
+        ("2026-11-23T09:00:00+01:00", "office"),
+        ("2026-11-23T17:29:59+01:00", "office"),
+        ("2026-11-23T17:30:00+01:00", "none"),
+        ("2026-11-28T10:00:00+01:00", "none"),  # a Saturday
+        ("2026-11-27T22:00:00+01:00", "night"),  # Friday evening
+        ("2026-11-28T05:59:00+01:00", "night"),  # still Friday's night
+        ("2026-11-28T06:00:00+01:00", "none"),
+        ("2026-11-28T22:00:00+01:00", "none"),  # Saturday evening begins none
+        ("2026-11-27T05:00:00+01:00", "none"),  # Thursday's night is none
+        # The same wall clock in summer is another hour of UTC: daylight saving.
+        ("2026-01-05T08:30:00+00:00", "office"),
+        ("2026-07-06T08:30:00+00:00", "office"),
+        ("2026-01-05T07:30:00+00:00", "none"),
+        ("2026-07-06T07:30:00+00:00", "office"),
+        # Clocks go back on Sunday 2026-10-25 at 3:00: the hour from 2:00 comes twice.
+        ("2026-10-23T23:00:00+02:00", "night"),
+    ],
+)
+def test_time_windows(now: str, expected: str) -> None:
+    assert label(signal(**PARIS), inputs(now=now)) == expected
+
+
+@pytest.mark.parametrize(
+    ("now", "inside"),
+    [
+        ("2026-10-24T23:59:00+00:00", False),  # 1:59 summer time
+        ("2026-10-25T00:30:00+00:00", True),  # 2:30 summer time
+        ("2026-10-25T01:30:00+00:00", True),  # 2:30 again, winter time
+        ("2026-10-25T02:00:00+00:00", False),  # 3:00
+        ("2026-03-29T00:59:00+00:00", False),  # 1:59, the next minute is 3:00: the window does not exist that day
+        ("2026-03-29T01:00:00+00:00", False),
+    ],
+)
+def test_a_window_follows_the_wall_clock_when_the_clocks_change(now: str, inside: bool) -> None:
+    built = signal(type="time", timezone="Europe/Paris", windows={"odd": {"from": "02:00", "to": "03:00"}})
+    assert label(built, inputs(now=now)) == ("odd" if inside else "none")
+
+
+def test_a_whole_day_and_the_defaults() -> None:
+    built = signal(type="time", windows={"weekend": {"days": ["sat", "sun"]}}, otherwise="week")
+    assert built.labels == ("weekend", "week")
+    assert label(built, inputs(now="2026-11-28T23:59:59+00:00")) == "weekend"
+    assert label(built, inputs(now="2026-11-30T00:00:00+00:00")) == "week"
+
+
+def test_time_parameters_are_checked() -> None:
+    assert "unknown timezone `Europe/Pari`" in wrong(type="time", timezone="Europe/Pari", windows={"a": {}})[0][1]
+    assert wrong(type="time", windows={"a": {"from": "25:00"}})[0][0] == ("signals", "it", "windows", "a", "from")
+    assert wrong(type="time", windows={"a": {"day": []}})[0][1] == "unknown field `day`, did you mean `days`?"
+    assert wrong(type="time", timezone="../../etc/passwd", windows={"a": {}})[0][0] == ("signals", "it", "timezone")
