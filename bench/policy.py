@@ -46,7 +46,7 @@ def compiled(routes: int, models: int, signals: int, selection: str) -> Policy:
                     "when": f'{names[index % signals]}.label == "label{index % 17 + 1}" && request.tokens > 100'
                     if index < routes - 1
                     else "true",
-                    "models": [f"m{(index + offset) % models}" for offset in range(4)],
+                    "models": [f"m{(index + offset) % models}" for offset in range(min(4, models))],
                     "selection": selection,
                 }
                 for index in range(routes)
