@@ -74,9 +74,7 @@ def embeddings(model: str, inputs: list[Any], encoding: str, tokens: int) -> dic
     for index, _ in enumerate(inputs):
         vector = [(index + 1) / (place + 1) for place in range(8)]
         packed = base64.b64encode(struct.pack("<8f", *vector)).decode()
-        data.append(
-            {"object": "embedding", "index": index, "embedding": packed if encoding == "base64" else vector}
-        )
+        data.append({"object": "embedding", "index": index, "embedding": packed if encoding == "base64" else vector})
     usage = {"prompt_tokens": tokens, "total_tokens": tokens}
     return {"object": "list", "model": model, "data": data, "usage": usage}
 
@@ -164,9 +162,7 @@ def _response_usage(text: str, tokens: int) -> dict[str, Any]:
     }
 
 
-def _response(
-    name: str, model: str, status: str, output: list[Any], usage: dict[str, Any] | None
-) -> dict[str, Any]:
+def _response(name: str, model: str, status: str, output: list[Any], usage: dict[str, Any] | None) -> dict[str, Any]:
     found = {"id": name, "object": "response", "created_at": int(time.time()), "model": model, "status": status}
     found |= {"output": output, "usage": usage, "error": None, "incomplete_details": None, "instructions": None}
     return found | {"metadata": {}, "parallel_tool_calls": True, "tool_choice": "auto", "tools": []}

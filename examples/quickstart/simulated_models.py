@@ -1,12 +1,12 @@
 """Simulated model servers: small, strict, and able to fail on demand.
 
-Strict, so that a wrong rewrite on the way shows: an unknown model is a 404, a wrong path a 404, a wrong or missing key a
-401, a malformed body, another provider's key or an internal header a 400. To make one fail:
+Strict, so that a wrong rewrite on the way shows: an unknown model is a 404, a wrong path a 404, a wrong or missing
+key a 401, a malformed body, another provider's key or an internal header a 400. To make one fail:
 
     curl 127.0.0.1:8101/_simulate -d '{"do": "status", "status": 503, "times": 3}'
 
-`do` is `status`, `reset` (connection reset before an answer), `hang` (`seconds` of silence before the first byte) or `cut` (the
-connection breaks after `chunks` events of a stream). `times` is how many requests it hits (default 1).
+`do` is `status`, `reset` (connection reset before an answer), `hang` (`seconds` of silence before the first byte) or
+`cut` (the connection breaks after `chunks` events of a stream). `times` is how many requests it hits (default 1).
 """
 
 from __future__ import annotations
@@ -22,13 +22,9 @@ from typing import Any
 import simulated_answers as answers
 from aiohttp import web
 
-_PATHS = {
-    "chat_completions": "/chat/completions",
-    "completions": "/completions",
-    "responses": "/responses",
-    "embeddings": "/embeddings",
-    "messages": "/messages",
-}
+from router_extproc.config.providers import endpoint_of, key_header, upstream_name, upstream_path
+from router_extproc.config.schema import RouterConfig
+
 _CREDENTIALS = {"authorization", "x-api-key", "api-key", "x-goog-api-key", "cookie", "openai-organization"}
 _INTERNAL = ("x-mom-", "x-envoy-", "x-forwarded-")
 _MAX_BODY = 80 * 1024 * 1024
@@ -70,15 +66,15 @@ class Refused(Exception):
 class SimulatedModel:
     """One model behind one port.
 
-    `key` is None for a server without authentication. `chunk_seconds` is the pause between the events of a stream,
-    `seen` holds the last requests, oldest first.
+    `model` is its upstream name, `paths` says where it answers which API. `key` is the whole value of `key_header`,
+    None for a server without authentication. `chunk_seconds` is the pause between a stream's events, `seen` holds the
+    last requests, oldest first.
     """
 
     model: str
-    apis: Iterable[str] = ("chat_completions",)
-    key: str | None = None
+    paths: Mapping[str, str]
+    key: str | None
     key_header: str = "authorization"
-    prefix: str = "/v1"
     host: str = "127.0.0.1"
     port: int = 0
     chunk_seconds: float = 0.03
@@ -108,11 +104,6 @@ class SimulatedModel:
         """Makes the next `times` requests fail; see the module's docstring."""
         self.failures.append(Failure(do, times, **how))
 
-    @property
-    def url(self) -> str:
-        """Its base URL, with the path prefix."""
-        return f"http://{self.host}:{self.port}{self.prefix}"
-
     async def _simulate(self, request: web.Request) -> web.Response:
         try:
             found = await request.json()
@@ -135,7 +126,7 @@ class SimulatedModel:
             return web.json_response(
                 {"method": request.method, "path": request.raw_path, "headers": headers, "sha1": digest}
             )
-        api = next((a for a in self.apis if request.path == self.prefix + _PATHS[a]), "")
+        api = self.paths.get(request.path, "")
         failure = self._next_failure()
         try:
             if failure is not None and failure.do == "status":
@@ -170,10 +161,8 @@ class SimulatedModel:
                 raise Refused(400, "internal_header", f"{header} must not leave the gateway")
         if headers.get("host") != f"{self.host}:{self.port}":
             raise Refused(400, "wrong_host", f"host {headers.get('host')} is not this one")
-        if self.key is not None:
-            expected = f"Bearer {self.key}" if self.key_header == "authorization" else self.key
-            if headers.get(self.key_header) != expected:
-                raise Refused(401, "invalid_api_key", "wrong or missing key")
+        if self.key is not None and headers.get(self.key_header) != self.key:
+            raise Refused(401, "invalid_api_key", "wrong or missing key")
         try:
             document = json.loads(body)
         except ValueError as error:
@@ -233,3 +222,23 @@ class SimulatedModel:
             await stream.write(answers.encode(event))
         await stream.write_eof()
         return stream
+
+
+def servers_for(config: RouterConfig, keys: Mapping[str, str]) -> dict[str, SimulatedModel]:
+    """A server for every model of a router.yaml, at the address and paths that the file gives.
+
+    `keys` are the environment variables that Envoy reads the keys from.
+    """
+    servers = {}
+    for name, model in config.models.items():
+        endpoint = endpoint_of(model)
+        header, prefix = key_header(model)
+        servers[name] = SimulatedModel(
+            model=upstream_name(name, model),
+            paths={upstream_path(name, model, api).partition("?")[0]: api.value for api in model.speaks},
+            key=prefix + keys[model.auth.env] if model.auth is not None and model.auth.env is not None else None,
+            key_header=header,
+            host=endpoint.host,
+            port=endpoint.port,
+        )
+    return servers

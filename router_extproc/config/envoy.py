@@ -6,6 +6,7 @@ with the filters that prepare each attempt in `envoy_clusters`.
 
 from __future__ import annotations
 
+import argparse
 import math
 from collections import Counter
 from dataclasses import dataclass
@@ -65,13 +66,56 @@ class EnvoyOptions:
 
     listen: str = "127.0.0.1:10000"
     admin: str = "127.0.0.1:9901"
-    sidecars: tuple[str, ...] = ("127.0.0.1:9002",)
+    sidecars: tuple[str, ...] = ("127.0.0.1:50051",)
     body_mode: BodyMode = BodyMode.STREAMED
     failure_mode_allow: bool = True
     message_timeout_seconds: float | None = None
     access_log: str | None = None
     ca_file: str = "/etc/ssl/certs/ca-certificates.crt"
     max_connections: int = 20_000
+
+    @staticmethod
+    def add_arguments(parser: argparse.ArgumentParser) -> None:
+        """Adds a flag per option, with the same defaults."""
+        defaults = EnvoyOptions()
+        parser.add_argument("--listen", metavar="HOST:PORT", default=defaults.listen, help="where clients connect")
+        parser.add_argument("--envoy-admin", metavar="HOST:PORT", default=defaults.admin, help="Envoy's admin page")
+        parser.add_argument(
+            "--sidecar",
+            metavar="HOST:PORT",
+            action="append",
+            help=f"a sidecar, also unix:/PATH; once for each (default: {defaults.sidecars[0]})",
+        )
+        parser.add_argument(
+            "--body-mode",
+            type=BodyMode,
+            choices=list(BodyMode),
+            default=defaults.body_mode,
+            help="how the body reaches the sidecar (default: streamed)",
+        )
+        parser.add_argument("--fail-closed", action="store_true", help="answer 500 or 504 when no sidecar does")
+        parser.add_argument(
+            "--message-timeout",
+            type=float,
+            metavar="SECONDS",
+            help="longest wait for the sidecar (default: deadline + 2)",
+        )
+        parser.add_argument("--access-log", metavar="PATH", help="one JSON line per request, for instance /dev/stdout")
+        parser.add_argument("--ca-file", metavar="PATH", default=defaults.ca_file, help="verifies https providers")
+
+    @staticmethod
+    def from_arguments(arguments: argparse.Namespace) -> EnvoyOptions:
+        """The options that a command line gave."""
+        return EnvoyOptions(
+            listen=arguments.listen,
+            admin=arguments.envoy_admin,
+            sidecars=tuple(arguments.sidecar or EnvoyOptions().sidecars),
+            body_mode=arguments.body_mode,
+            failure_mode_allow=not arguments.fail_closed,
+            message_timeout_seconds=arguments.message_timeout,
+            access_log=arguments.access_log,
+            ca_file=arguments.ca_file,
+        )
 
 
 def render(config: RouterConfig, options: EnvoyOptions) -> str:

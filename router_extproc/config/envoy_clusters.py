@@ -10,7 +10,6 @@ from typing import Any
 from router_extproc.config.providers import (
     API_PATHS,
     Endpoint,
-    apis_of,
     cluster_of,
     endpoint_of,
     key_header,
@@ -86,7 +85,7 @@ def model_clusters(config: RouterConfig, ca_file: str) -> list[Any]:
     for name, model in config.models.items():
         clusters.append(
             {
-                f"# {name}: {model.provider.value}, {', '.join(api.value for api in apis_of(model))}": None,
+                f"# {name}: {model.provider.value}, {', '.join(api.value for api in model.speaks)}": None,
                 **_reachable(cluster_of(name, model), endpoint_of(model), ca_file),
                 "outlier_detection": {
                     "# For models with several addresses. The panic threshold stays at its default: with all "
@@ -162,7 +161,7 @@ def lua_source(models: Mapping[str, Model]) -> str:
         lines.append(f"    model = {_lua(name)}, host = {_lua(endpoint_of(model).authority)},")
         lines.append(f"    name = {_lua(upstream)}, json = {_lua(json.dumps(upstream))},")
         lines.append("    paths = {")
-        lines += [f"      [{_lua(API_PATHS[a])}] = {_lua(upstream_path(name, model, a))}," for a in apis_of(model)]
+        lines += [f"      [{_lua(API_PATHS[a])}] = {_lua(upstream_path(name, model, a))}," for a in model.speaks]
         lines += ["    },", "  },"]
     lines.append("}")
     body = files("router_extproc.config").joinpath("model.lua").read_text(encoding="utf-8")

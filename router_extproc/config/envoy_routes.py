@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from router_extproc.config.envoy_clusters import extension, typed
-from router_extproc.config.providers import API_PATHS, apis_of, cluster_of, endpoint_of
+from router_extproc.config.providers import API_PATHS, cluster_of, endpoint_of
 from router_extproc.config.schema import Api, RouterConfig
 
 EXT_PROC = "envoy.filters.http.ext_proc.mom"
@@ -45,7 +45,7 @@ def virtual_host(config: RouterConfig) -> dict[str, Any]:
 def default_order(config: RouterConfig, api: Api) -> list[str]:
     """Clusters that speak an API in the order that serves without a plan: the default models, then the others."""
     names = [*config.default, *(name for name in config.models if name not in config.default)]
-    return [cluster_of(n, config.models[n]) for n in names if n in config.models and api in apis_of(config.models[n])]
+    return [cluster_of(n, config.models[n]) for n in names if n in config.models and api in config.models[n].speaks]
 
 
 def _api_routes(config: RouterConfig, api: Api) -> list[Any]:

@@ -106,7 +106,8 @@ local function prepare(h)
   local body = h:body()
   if not body then return end
   local text = with_name(body:getBytes(0, body:length()), model, hint)
-  if text then headers:replace("content-length", tostring(body:setBytes(text))) end
+  -- `headers` is out of scope once `h:body()` has waited for more of the body.
+  if text then h:headers():replace("content-length", tostring(body:setBytes(text))) end
 end
 
 function envoy_on_request(h)

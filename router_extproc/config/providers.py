@@ -18,14 +18,6 @@ API_PATHS: dict[Api, str] = {
 }
 """Where clients call each API."""
 
-DEFAULT_APIS: dict[Provider, tuple[Api, ...]] = {
-    Provider.OPENAI: (Api.CHAT_COMPLETIONS, Api.RESPONSES),
-    Provider.ANTHROPIC: (Api.MESSAGES,),
-    Provider.AZURE_OPENAI: (Api.CHAT_COMPLETIONS, Api.RESPONSES),
-    Provider.VLLM: (Api.CHAT_COMPLETIONS, Api.COMPLETIONS, Api.RESPONSES),
-}
-"""APIs of a model whose entry lists none. Embeddings never come by default: a chat model cannot serve them."""
-
 _KEY_HEADERS: dict[Provider, str] = {
     Provider.OPENAI: "authorization",
     Provider.ANTHROPIC: "x-api-key",
@@ -58,11 +50,6 @@ def cluster_of(name: str, model: Model) -> str:
 def upstream_name(name: str, model: Model) -> str:
     """What the provider calls the model."""
     return model.upstream_model or name
-
-
-def apis_of(model: Model) -> tuple[Api, ...]:
-    """The APIs that a model speaks."""
-    return tuple(model.apis) if model.apis is not None else DEFAULT_APIS[model.provider]
 
 
 def endpoint_of(model: Model) -> Endpoint:

@@ -1,0 +1,193 @@
+"""The rendered configuration: accepted by the real Envoy, and what must never be in it."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Sequence
+from dataclasses import replace
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from router_extproc.config.envoy import BodyMode, EnvoyOptions, render
+from router_extproc.config.providers import endpoint_of, key_header, upstream_path
+from router_extproc.config.schema import Api, RouterConfig
+from router_extproc.errors import ConfigError
+
+ENVOY = str(files("envoy") / "_bin" / "envoy")
+PRICE = {"input": 1, "output": 2}
+LOCAL = {"url": "http://127.0.0.1:8101", "price": PRICE}
+EVERYTHING: dict[str, Any] = {
+    "local": {**LOCAL, "upstream_model": 'odd "name" \\ ü'},
+    "vllm": {"url": "http://vllm.models.svc:8000", "provider": "vllm", "price": PRICE, "auth": {"env": "VLLM_KEY"}},
+    "gpt": {"url": "https://api.openai.com/v1", "price": PRICE, "auth": {"env": "OPENAI_KEY"}},
+    "claude": {
+        "url": "https://api.anthropic.com",
+        "provider": "anthropic",
+        "price": PRICE,
+        "auth": {"file": "KEY_FILE"},
+        "cluster": "anthropic",
+    },
+    "azure": {
+        "url": "https://mine.openai.azure.com",
+        "provider": "azure_openai",
+        "price": PRICE,
+        "api_version": "2024-10-21",
+        "auth": {"env": "AZURE_KEY"},
+        "upstream_model": "my/deployment",
+    },
+    "theirs": {"url": "https://10.0.0.1:8443/llm/v1", "price": PRICE, "auth": {"passthrough": True}},
+    "six": {"url": "http://[::1]:8000", "price": PRICE, "apis": ["embeddings"]},
+}
+
+
+def config_of(models: dict[str, Any], default: Sequence[str] | None = None, **sections: Any) -> RouterConfig:
+    chosen = list(default or [next(iter(models))])
+    return RouterConfig.model_validate({"models": models, "default": chosen, **sections})
+
+
+def everything(tmp_path: Path) -> RouterConfig:
+    key = tmp_path / "key"
+    key.write_text("sk-from-a-file\n")
+    claude = {**EVERYTHING["claude"], "auth": {"file": str(key)}}
+    return config_of({**EVERYTHING, "claude": claude}, ["gpt", "claude"], retry={"per_try_seconds": 90})
+
+
+def validate(text: str, directory: Path) -> str:
+    path = directory / "envoy.yaml"
+    path.write_text(text)
+    environment = {"VLLM_KEY": "sk-vllm", "OPENAI_KEY": "sk-openai", "AZURE_KEY": "sk-azure"}
+    done = subprocess.run(
+        [ENVOY, "--mode", "validate", "-c", str(path), "--log-level", "error"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("mode", list(BodyMode))
+def test_envoy_accepts_every_provider_in_every_body_mode(mode: BodyMode, tmp_path: Path) -> None:
+    options = EnvoyOptions(body_mode=mode, sidecars=("127.0.0.1:50051", "[::1]:50052"), access_log="/dev/null")
+    text = render(everything(tmp_path), options)
+    assert "OK" in validate(text, tmp_path)
+
+
+def test_envoy_accepts_sidecars_on_a_socket_or_by_name(tmp_path: Path) -> None:
+    config = config_of({"local": LOCAL})
+    for sidecar in ("unix:/run/router-extproc.sock", "router-extproc.mom.svc:50051"):
+        validate(render(config, EnvoyOptions(sidecars=(sidecar,), failure_mode_allow=False)), tmp_path)
+
+
+def test_no_key_is_ever_printed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_KEY", "sk-openai")
+    text = render(everything(tmp_path), EnvoyOptions())
+    assert "sk-" not in text
+    assert "environment_variable: OPENAI_KEY" in text
+
+
+def test_every_cluster_removes_the_key_headers_of_all_others() -> None:
+    models = {"a": {**LOCAL, "auth": {"env": "A", "header": "x-special-key"}}, "b": LOCAL}
+    document = yaml.safe_load(render(config_of(models), EnvoyOptions()))
+    for name in ("a", "b"):
+        mutations = filters_of(document, name)[0]["typed_config"]["mutations"]["request_mutations"]
+        removed = {m["remove"] for m in mutations if "remove" in m}
+        assert {"authorization", "x-api-key", "api-key", "x-special-key"} <= removed
+
+
+def test_attempts_are_prepared_in_order(tmp_path: Path) -> None:
+    document = yaml.safe_load(render(everything(tmp_path), EnvoyOptions()))
+    short = [f["name"].rpartition(".")[2] for f in filters_of(document, "gpt")]
+    assert short == ["header_mutation", "credential_injector", "lua", "upstream_codec"]
+    assert "credential_injector" not in str(filters_of(document, "local"))
+
+
+def test_limits_follow_the_file() -> None:
+    config = config_of(
+        {"a": LOCAL, "b": {**LOCAL, "apis": ["chat_completions"]}},
+        ["b"],
+        limits={"max_body_bytes": 5000, "max_attempts": 4, "deadline_ms": 500},
+        retry={"statuses": [408, 429], "first_byte_seconds": 7, "total_seconds": 70},
+    )
+    document = yaml.safe_load(render(config, EnvoyOptions()))
+    [route] = [r for r in routes_of(document) if r["name"] == "chat_completions"]
+    assert route["request_body_buffer_limit"] > 5000
+    assert route["route"]["timeout"] == "70s"
+    policy = route["route"]["retry_policy"]
+    assert policy["num_retries"] == 3
+    assert policy["per_try_timeout"] == "7s"
+    assert policy["retriable_status_codes"] == [408, 429]
+    groups = route["route"]["inline_cluster_specifier_plugin"]["extension"]["typed_config"]["priority_groups"]
+    assert [group["name"] for group in groups] == ["b", "a"]
+    [processor] = [f for f in manager_of(document)["http_filters"] if f["name"].endswith("ext_proc.mom")]
+    assert processor["typed_config"]["message_timeout"] == "2.5s"
+
+
+def test_an_api_that_nobody_speaks_is_answered_in_its_own_shape() -> None:
+    document = yaml.safe_load(render(config_of({"a": LOCAL}), EnvoyOptions()))
+    [route] = [r for r in routes_of(document) if r["name"] == "messages"]
+    assert route["direct_response"]["status"] == 404
+    assert '"type": "error"' in route["direct_response"]["body"]["inline_string"]
+
+
+@pytest.mark.parametrize(
+    ("models", "default", "options", "said"),
+    [
+        ({"a": LOCAL, "b": {**LOCAL, "cluster": "a"}}, ["a"], EnvoyOptions(), "every model needs its own"),
+        ({"mom-sidecar": LOCAL}, ["mom-sidecar"], EnvoyOptions(), "reserved"),
+        ({"a": {**LOCAL, "url": "http://host:99999"}}, ["a"], EnvoyOptions(), "models.a.url"),
+        ({"a": LOCAL}, ["b"], EnvoyOptions(), "unknown model 'b'"),
+        ({"a": LOCAL}, ["a"], EnvoyOptions(listen="nowhere"), "not host:port"),
+        ({"a": LOCAL}, ["a"], EnvoyOptions(sidecars=()), "at least one sidecar"),
+    ],
+)
+def test_what_cannot_be_rendered_is_named(
+    models: dict[str, Any], default: list[str], options: EnvoyOptions, said: str
+) -> None:
+    with pytest.raises(ConfigError, match=said):
+        render(config_of(models, default), options)
+
+
+def test_paths_and_keys_by_provider() -> None:
+    models = config_of(EVERYTHING).models
+    azure = models["azure"]
+    chat, answer = Api.CHAT_COMPLETIONS, Api.RESPONSES
+    assert upstream_path("local", models["local"], chat) == "/v1/chat/completions"
+    assert upstream_path("theirs", models["theirs"], chat) == "/llm/v1/chat/completions"
+    assert upstream_path("claude", models["claude"], Api.MESSAGES) == "/v1/messages"
+    assert upstream_path("azure", azure, chat) == (
+        "/openai/deployments/my%2Fdeployment/chat/completions?api-version=2024-10-21"
+    )
+    assert upstream_path("azure", azure, answer) == "/openai/responses?api-version=2024-10-21"
+    newer = azure.model_copy(update={"api_version": None})
+    assert upstream_path("azure", newer, chat) == "/openai/v1/chat/completions"
+    assert key_header(models["gpt"]) == ("authorization", "Bearer ")
+    assert key_header(models["claude"]) == ("x-api-key", "")
+    assert key_header(azure) == ("api-key", "")
+    assert endpoint_of(models["six"]).authority == "[::1]:8000"
+    assert endpoint_of(models["gpt"]).authority == "api.openai.com"
+    assert replace(endpoint_of(models["gpt"]), port=444).authority == "api.openai.com:444"
+
+
+def manager_of(document: dict[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = document["static_resources"]["listeners"][0]["filter_chains"][0]["filters"][0][
+        "typed_config"
+    ]
+    return found
+
+
+def routes_of(document: dict[str, Any]) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = manager_of(document)["route_config"]["virtual_hosts"][0]["routes"]
+    return found
+
+
+def filters_of(document: dict[str, Any], cluster: str) -> list[dict[str, Any]]:
+    [found] = [c for c in document["static_resources"]["clusters"] if c["name"] == cluster]
+    [options] = found["typed_extension_protocol_options"].values()
+    filters: list[dict[str, Any]] = options["http_filters"]
+    return filters
