@@ -33,7 +33,9 @@ for module in (ext_proc, als, entries, base, status):
     for descriptor in module.DESCRIPTOR.message_types_by_name.values():
         add(descriptor)
 services = {
-    s.full_name: {m.name: [m.input_type.name, m.output_type.name, m.client_streaming, m.server_streaming] for m in s.methods}
+    s.full_name: {
+        m.name: [m.input_type.name, m.output_type.name, m.client_streaming, m.server_streaming] for m in s.methods
+    }
     for s in (*ext_proc.DESCRIPTOR.services_by_name.values(), *als.DESCRIPTOR.services_by_name.values())
 }
 modes = dict(mode.ProcessingMode.BodySendMode.items())

@@ -1,0 +1,319 @@
+"""The processor behind a real gRPC server, in every body mode, against bodies of every size and shape."""
+
+import asyncio
+import json
+import random
+from collections.abc import Awaitable, Callable
+
+import grpc
+import pytest
+from tests.stream import streams
+from tests.stream.conftest import CONFIG, Sidecar, compiled
+from tests.stream.streams import BUFFERED, FULL_DUPLEX, STREAMED, Answers, body, chat, headers, request
+
+from router_extproc.inference.base import Overloaded
+from router_extproc.pb import ext_proc_pb2 as pb
+
+Until = Callable[[Callable[[], bool]], Awaitable[None]]
+MODES = [STREAMED, FULL_DUPLEX, BUFFERED]
+
+
+async def send(sidecar: Sidecar, content: bytes, mode: int = STREAMED, **kwargs: object) -> Answers:
+    if mode == BUFFERED:
+        return await sidecar.exchange([headers(mode=mode, **kwargs), body(content, end=True)])  # type: ignore[arg-type]
+    return await sidecar.exchange(request(content, mode=mode, **kwargs))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("mode", MODES)
+async def test_a_sure_route_takes_its_model_and_falls_back_to_the_others(sidecar: Sidecar, mode: int) -> None:
+    answers = await send(sidecar, chat("write code"), mode)
+    assert answers.headers["x-mom-cluster"] == "coder-cluster"
+    assert answers.headers["x-mom-model"] == "coder"
+    assert answers.plan == ["coder-cluster", "small", "premium"]
+    assert (answers.metadata["route"], answers.metadata["band"]) == ("code", "recommended")
+    assert json.loads(answers.upstream_body())["model"] == "coder"
+
+
+@pytest.mark.parametrize(
+    ("prompt", "band", "plan"),
+    [
+        ("write code", "recommended", ["coder-cluster", "small", "premium"]),
+        ("maybe code", "fallback", ["small", "premium"]),
+        ("hardly code", "default", ["premium"]),
+        ("something else", "default", ["premium"]),
+    ],
+)
+async def test_the_band_decides(sidecar: Sidecar, prompt: str, band: str, plan: list[str]) -> None:
+    answers = await send(sidecar, chat(prompt))
+    assert (answers.metadata["band"], answers.plan) == (band, plan)
+
+
+async def test_a_plan_of_one_asks_for_the_single_route(sidecar: Sidecar) -> None:
+    answers = await send(sidecar, chat("something else"))
+    assert answers.headers["x-mom-plan"] == "single"
+    assert "x-mom-plan" not in (await send(sidecar, chat("write code"))).headers
+
+
+@pytest.mark.parametrize(
+    ("mode", "trailers"),
+    # BUFFERED sends the whole body in one message, whether or not trailers follow.
+    [(STREAMED, False), (STREAMED, True), (FULL_DUPLEX, False), (FULL_DUPLEX, True), (BUFFERED, False)],
+)
+@pytest.mark.parametrize("size", [1, 7, 65536])
+async def test_the_body_stays_byte_exact_but_for_the_model(
+    sidecar: Sidecar, mode: int, trailers: bool, size: int
+) -> None:
+    before = b'{"b":1.50,"a":"\\u00e9\\ud83d\\ude00\xc3\xa9", "messages" :[{"role":"user","content":"hello"}],\n"n":1e2,"model"  : '
+    after = b' ,"unknown":{"model":"auto","deep":[{}]},"a2":[1,2,{"model":"x"}]}'
+    content = before + b'"auto"' + after
+    if mode == BUFFERED:
+        answers = await send(sidecar, content, mode)
+    else:
+        answers = await sidecar.exchange(request(content, size=size, mode=mode, with_trailers=trailers))
+    assert answers.upstream_body() == before + b'"small-v1"' + after
+    offset = int(answers.metadata["body"]["offset"])
+    assert answers.upstream_body()[offset:].startswith(b'"small-v1"')
+    assert answers.metadata["body"]["name"] == "small-v1"
+
+
+@pytest.mark.parametrize("mode", MODES)
+async def test_the_answers_come_in_the_order_that_envoy_demands(sidecar: Sidecar, mode: int) -> None:
+    content = chat("write code")
+    if mode == BUFFERED:
+        assert (await send(sidecar, content, mode)).kinds == ["request_headers", "request_body"]
+        return
+    answers = await sidecar.exchange(request(content, size=20, mode=mode, with_trailers=True))
+    assert answers.kinds[0] == "request_headers"
+    assert set(answers.kinds[1:-1]) == {"request_body"}
+    assert answers.kinds[-1] == "request_trailers"
+    answers = await sidecar.exchange(request(content, size=20, mode=mode))
+    if mode == FULL_DUPLEX:
+        ends = [r.request_body.response.body_mutation.streamed_response.end_of_stream for r in answers.replies[1:]]
+        assert ends == [False] * (len(ends) - 1) + [True]
+    else:
+        assert len(answers.replies) == 1 + len(answers.sent)
+
+
+async def test_the_headers_are_held_until_the_last_byte(sidecar: Sidecar) -> None:
+    call = sidecar.open()
+    content = chat("write code")
+    await call.write(headers())
+    await call.write(body(content[:30], end=False))
+    reading = asyncio.ensure_future(call.read())
+    done, _ = await asyncio.wait([reading], timeout=0.2)
+    assert not done
+    await call.write(body(content[30:], end=True))
+    reply = await reading
+    assert isinstance(reply, pb.ProcessingResponse)
+    assert reply.HasField("request_headers")
+    call.cancel()
+
+
+async def test_classification_starts_before_the_body_is_complete(sidecar: Sidecar, until: Until) -> None:
+    call = sidecar.open()
+    content = chat("write code", tools=[{"type": "function", "function": {"name": "f"}}])
+    await call.write(headers())
+    await call.write(body(content[:-40], end=False))
+    await until(lambda: [prompt.text for prompt in sidecar.classifier.seen] == ["write code"])
+    await call.write(body(content[-40:], end=True))
+    reply = await call.read()
+    assert isinstance(reply, pb.ProcessingResponse)
+    assert Answers([reply]).headers["x-mom-model"] == "coder"
+    assert len(sidecar.classifier.seen) == 1
+    call.cancel()
+
+
+async def test_a_wrong_guess_is_classified_again(sidecar: Sidecar) -> None:
+    content = json.dumps(
+        {
+            "model": "auto",
+            "messages": [
+                {"role": "user", "content": "hello"},
+                {"role": "assistant", "content": "Hi."},
+                {"role": "user", "content": "write code"},
+            ],
+        }
+    ).encode()
+    cut = content.index(b'{"role": "assistant"')
+    answers = await sidecar.exchange([headers(), body(content[:cut], end=False), body(content[cut:], end=True)])
+    assert answers.metadata["route"] == "code"
+
+
+@pytest.mark.parametrize("error", [Overloaded("full")])
+async def test_a_classifier_that_refuses_costs_the_route_and_not_the_request(
+    sidecar: Sidecar, error: Overloaded
+) -> None:
+    sidecar.classifier.error = error
+    answers = await send(sidecar, chat("write code"))
+    assert answers.plan == ["premium"]
+    assert "overloaded" in answers.metadata["reason"]
+
+
+async def test_a_late_classifier_is_not_waited_for(sidecar: Sidecar) -> None:
+    sidecar.classifier.delay_seconds = 60
+    answers = await send(sidecar, chat("write code"))
+    assert (answers.metadata["band"], answers.plan) == ("default", ["premium"])
+    assert "late" in answers.metadata["reason"]
+
+
+async def test_a_late_guess_is_not_waited_for(sidecar: Sidecar) -> None:
+    sidecar.classifier.delay_seconds = 60
+    content = chat("write code", n=1)
+    answers = await sidecar.exchange([headers(), body(content[:-6], end=False), body(content[-6:], end=True)])
+    assert answers.plan == ["premium"]
+    assert "late" in answers.metadata["reason"]
+
+
+async def test_a_bug_of_ours_costs_the_route_and_not_the_request(sidecar: Sidecar) -> None:
+    sidecar.classifier.error = RuntimeError("a bug")
+    content = chat("write code")
+    answers = await send(sidecar, content)
+    assert answers.metadata["reason"] == "internal error"
+    assert "priority_groups" not in answers.metadata
+    assert answers.upstream_body() == content
+    answers = await send(sidecar, content, FULL_DUPLEX)
+    assert answers.upstream_body() == content
+
+
+def classifying() -> bool:
+    """Whether a classification is under way."""
+    return any(getattr(task.get_coro(), "__qualname__", "") == "Router.classify" for task in asyncio.all_tasks())
+
+
+async def test_a_client_that_leaves_cancels_its_classification(sidecar: Sidecar, until: Until) -> None:
+    sidecar.classifier.delay_seconds = 60
+    call = sidecar.open()
+    await call.write(headers())
+    await call.write(body(chat("write code"), end=False))
+    await until(classifying)
+    call.cancel()
+    await until(lambda: not classifying())
+
+
+async def test_a_client_that_leaves_mid_body_is_counted(sidecar: Sidecar, until: Until) -> None:
+    call = sidecar.open()
+    await call.write(headers())
+    await call.write(body(b'{"model":', end=False))
+    await call.done_writing()
+    assert await call.read() is grpc.aio.EOF
+    assert b"mom_requests_abandoned" in sidecar.metrics.exposition()
+
+
+@pytest.mark.parametrize(
+    ("content", "status", "code"),
+    [
+        (b"", 400, "malformed_body"),
+        (b"{", 400, "malformed_body"),
+        (b"[]", 400, "malformed_body"),
+        (b'{"model":"auto"}', 400, "malformed_body"),
+        (b'{"model":"auto","model":"premium","messages":[]}', 400, "malformed_body"),
+        (chat("x", model="nobody"), 404, "model_not_found"),
+        (chat("x", model="claude"), 400, "model_not_supported"),
+        (chat("x " * 20_000, model="small"), 400, "context_length_exceeded"),
+    ],
+)
+@pytest.mark.parametrize("mode", MODES)
+async def test_mistakes_are_answered_in_the_api_s_shape(
+    sidecar: Sidecar, content: bytes, status: int, code: str, mode: int
+) -> None:
+    got, document = (await send(sidecar, content, mode)).error
+    assert got == status
+    assert set(document["error"]) == {"message", "type", "param", "code"}
+    assert document["error"]["code"] == code
+
+
+async def test_anthropic_mistakes_have_anthropic_s_shape(sidecar: Sidecar) -> None:
+    status, document = (await send(sidecar, b"{", path="/v1/messages")).error
+    assert status == 400
+    assert (document["type"], document["error"]["type"]) == ("error", "invalid_request_error")
+
+
+async def test_a_request_only_goes_to_models_that_speak_its_api(sidecar: Sidecar) -> None:
+    content = json.dumps({"model": "auto", "max_tokens": 5, "messages": [{"role": "user", "content": "write code"}]})
+    answers = await send(sidecar, content.encode(), path="/v1/messages")
+    assert answers.plan == ["claude"]
+
+
+async def test_an_image_only_goes_to_models_that_see(sidecar: Sidecar) -> None:
+    parts = [{"type": "text", "text": "hello"}, {"type": "image_url", "image_url": {"url": "data:,"}}]
+    content = json.dumps({"model": "auto", "messages": [{"role": "user", "content": parts}]}).encode()
+    status, document = (await send(sidecar, content)).error
+    assert (status, document["error"]["code"]) == (400, "model_not_supported")
+
+
+async def test_a_body_over_the_cap_is_refused_by_its_length_or_when_it_crosses(sidecar: Sidecar) -> None:
+    status, _ = (await sidecar.exchange([headers(content_length="1000001")])).error
+    assert status == 413
+    status, document = (await send(sidecar, chat("x" * 1_000_000))).error
+    assert (status, document["error"]["code"]) == (413, "request_too_large")
+
+
+async def test_a_compressed_body_is_refused(sidecar: Sidecar) -> None:
+    status, document = (await send(sidecar, b"\x1f\x8b", content_encoding="gzip")).error
+    assert (status, document["error"]["code"]) == (415, "unsupported_content_encoding")
+
+
+async def test_a_named_model_keeps_its_name_and_gets_fallbacks(sidecar: Sidecar) -> None:
+    answers = await send(sidecar, chat("hello", model="coder"))
+    assert (answers.metadata["route"], answers.metadata["band"]) == ("named", "named")
+    assert answers.plan == ["coder-cluster", "premium"]
+    assert json.loads(answers.upstream_body())["model"] == "coder"
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("path", ["/v1/files", "/", "/v1/chat/completions/x"])
+async def test_other_paths_pass_through_untouched(sidecar: Sidecar, path: str, mode: int) -> None:
+    content = random.Random(1).randbytes(100)
+    answers = await send(sidecar, content, mode, path=path)
+    assert answers.kinds[0] == "request_headers"
+    assert not any(reply.HasField("dynamic_metadata") for reply in answers.replies)
+    assert answers.upstream_body() == content
+
+
+async def test_models_are_listed(sidecar: Sidecar) -> None:
+    answers = await sidecar.exchange([headers(path="/v1/models", method="GET", end=True)])
+    reply = answers.replies[0].immediate_response
+    assert reply.status.code == 200
+    assert [m["id"] for m in json.loads(reply.body)["data"]] == ["auto", "small", "coder", "claude", "premium"]
+
+
+async def test_a_filter_that_does_not_hold_is_reported_and_passed(sidecar: Sidecar) -> None:
+    answers = await sidecar.exchange(request(chat("write code"), held=False))
+    assert not any(reply.HasField("dynamic_metadata") for reply in answers.replies)
+    assert b'mom_streams_unusable_total{mode="STREAMED"} 1.0' in sidecar.metrics.exposition()
+
+
+async def test_a_stream_keeps_the_generation_that_it_began_with(sidecar: Sidecar, until: Until) -> None:
+    call = sidecar.open()
+    content = chat("write code")
+    await call.write(headers())
+    await call.write(body(content[:-2], end=False))
+    await until(lambda: bool(sidecar.classifier.seen))
+    sidecar.runtimes.swap(compiled(CONFIG.replace("models: [coder]", "models: [premium]"), sidecar.classifier, 2))
+    await call.write(body(content[-2:], end=True))
+    reply = await call.read()
+    assert isinstance(reply, pb.ProcessingResponse)
+    assert Answers([reply]).headers["x-mom-model"] == "coder"
+    call.cancel()
+    assert (await send(sidecar, content)).headers["x-mom-model"] == "premium"
+
+
+@pytest.mark.stress
+async def test_a_hundred_streams_at_once_do_not_mix(sidecar: Sidecar) -> None:
+    prompts = ["write code", "maybe code", "hello", "else"] * 25
+    expected = {"write code": "coder", "maybe code": "small", "hello": "small", "else": "premium"}
+    answers = await asyncio.gather(*(sidecar.exchange(request(chat(p), size=11)) for p in prompts))
+    assert [a.headers["x-mom-model"] for a in answers] == [expected[p] for p in prompts]
+
+
+async def test_a_body_of_fifty_megabytes_is_kept_byte_exact(sidecar: Sidecar) -> None:
+    sidecar.runtimes.swap(compiled(CONFIG.replace("1000000", "60000000"), sidecar.classifier, 2))
+    filler = random.Random(2).randbytes(25 * 1024 * 1024).hex().encode()
+    content = b'{"messages":[{"role":"user","content":"hello"}],"metadata":"' + filler + b'","model":"auto"}'
+    for mode in MODES:
+        answers = await send(sidecar, content, mode)
+        assert answers.upstream_body() == content[:-7] + b'"small-v1"}'
+
+
+def test_the_builders_cut_exactly() -> None:
+    assert b"".join(streams.cut(b"abcdefg", 3)) == b"abcdefg"
