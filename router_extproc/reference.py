@@ -102,7 +102,7 @@ def configuration_reference() -> str:
     request = "\n".join(f"| `request.{name}` | {_REQUEST[name]} |" for name in request_fields(_NO_REQUEST, ""))
     functions = ", ".join(f"`{name}`" for name in sorted(FUNCTIONS))
     parts.append(_RULES.format(request=request, functions=functions))
-    return "\n".join(parts)
+    return "\n".join(parts).rstrip("\n")
 
 
 _NO_REQUEST = LlmRequest("", None, None, "")

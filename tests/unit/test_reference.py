@@ -9,7 +9,7 @@ DOCS = Path(__file__).parents[2] / "docs"
 
 def test_the_reference_on_disk_is_what_the_code_says() -> None:
     # Write it anew with: router-extproc reference > docs/configuration.md
-    assert (DOCS / "configuration.md").read_text() == configuration_reference()
+    assert (DOCS / "configuration.md").read_text() == configuration_reference() + "\n"
 
 
 def test_every_reference_inside_the_schema_resolves() -> None:
