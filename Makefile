@@ -58,14 +58,14 @@ check: $(VENV)/.dev $(VENV)/.train ## Lint, type-check, check imports and spelli
 
 .PHONY: generated
 generated: $(VENV)/.dev ## Write what is generated: protobuf modules, configuration reference, JSON Schema
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m grpc_tools.protoc -I proto --python_out=. --grpc_python_out=. --mypy_out=quiet:. proto/router_extproc/pb/*.proto
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m grpc_tools.protoc -I proto --python_out=. --grpc_python_out=. --mypy_out=quiet:. --mypy_grpc_out=quiet:. proto/router_extproc/pb/*.proto
 	$(BIN)/router-extproc reference > docs/configuration.md
 	$(BIN)/router-extproc schema > docs/router.schema.json
 
 .PHONY: generated-check
 generated-check: $(VENV)/.dev
 	@rm -rf .run/generated && mkdir -p .run/generated
-	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m grpc_tools.protoc -I proto --python_out=.run/generated --grpc_python_out=.run/generated --mypy_out=quiet:.run/generated proto/router_extproc/pb/*.proto
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m grpc_tools.protoc -I proto --python_out=.run/generated --grpc_python_out=.run/generated --mypy_out=quiet:.run/generated --mypy_grpc_out=quiet:.run/generated proto/router_extproc/pb/*.proto
 	@for file in .run/generated/router_extproc/pb/*; do diff -q $$file router_extproc/pb/$$(basename $$file) || { echo "run make generated"; exit 1; }; done
 	@$(BIN)/router-extproc reference | diff -q - docs/configuration.md || { echo "run make generated"; exit 1; }
 	@$(BIN)/router-extproc schema | diff -q - docs/router.schema.json || { echo "run make generated"; exit 1; }

@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 
 from router_extproc import wire
 from router_extproc.apis.models_list import answer_models
@@ -42,7 +42,7 @@ class Processor:
         self._runtimes = runtimes
         self._recorder = recorder
 
-    async def run(self, messages: AsyncIterator[Message]) -> AsyncIterator[Reply]:
+    async def run(self, messages: AsyncIterator[Message]) -> AsyncGenerator[Reply, None]:
         """Answers one stream. Ends after the last answer that Envoy waits for."""
         first = await anext(messages, None)
         if not isinstance(first, RequestHeaders):

@@ -13,7 +13,8 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any, Self
 
 import grpc
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1._async import HealthServicer
 
 from router_extproc import wire
 from router_extproc.outcomes import outcomes
@@ -86,7 +87,7 @@ class Server:
         models_by_cluster: Callable[[], Mapping[str, str]],
     ) -> None:
         self._server = grpc.aio.server(options=list(OPTIONS))
-        self._health = health.aio.HealthServicer()
+        self._health = HealthServicer()
         ext_proc_pb2_grpc.add_ExternalProcessorServicer_to_server(_ExternalProcessor(processor), self._server)
         access_log_pb2_grpc.add_AccessLogServiceServicer_to_server(
             _AccessLog(recorder, models_by_cluster), self._server

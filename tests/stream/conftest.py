@@ -1,5 +1,7 @@
 """A real gRPC server on loopback with the real processor, and a client that speaks as Envoy does."""
 
+from __future__ import annotations
+
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass
@@ -8,7 +10,6 @@ from pathlib import Path
 import grpc
 import pytest
 import pytest_asyncio
-from tests.stream.streams import Answers, chunks_of
 
 from router_extproc.config.loader import parse
 from router_extproc.pb import access_log_pb2_grpc, ext_proc_pb2, ext_proc_pb2_grpc
@@ -19,6 +20,7 @@ from router_extproc.signals.base import SHIPPED
 from router_extproc.telemetry.metrics import Metrics
 from router_extproc.telemetry.recorder import Recorder
 from router_extproc.testing import FakeClassifier
+from tests.stream.streams import Answers, chunks_of
 
 CONFIG = """
 models:
@@ -58,8 +60,8 @@ class Sidecar:
     runtimes: Runtimes
     metrics: Metrics
     recorder: Recorder
-    stub: ext_proc_pb2_grpc.ExternalProcessorStub
-    log_stub: access_log_pb2_grpc.AccessLogServiceStub
+    stub: ext_proc_pb2_grpc.ExternalProcessorAsyncStub
+    log_stub: access_log_pb2_grpc.AccessLogServiceAsyncStub
     address: str
 
     async def exchange(self, messages: Iterable[ext_proc_pb2.ProcessingRequest]) -> Answers:
@@ -70,7 +72,7 @@ class Sidecar:
 
     def open(self) -> grpc.aio.StreamStreamCall[ext_proc_pb2.ProcessingRequest, ext_proc_pb2.ProcessingResponse]:
         """A stream to be driven message by message."""
-        return self.stub.Process()
+        return self.stub.Process()  # type: ignore[call-arg] # without an iterator it is written to by hand
 
 
 @pytest.fixture
@@ -106,7 +108,7 @@ def until() -> Callable[[Callable[[], bool]], object]:
     """Waits for a condition that another task brings about; the test's own timeout bounds it."""
 
     async def wait(condition: Callable[[], bool]) -> None:
-        while not condition():
+        while not condition():  # noqa: ASYNC110 - the condition is set by code that knows no event of ours
             await asyncio.sleep(0.001)
 
     return wait
