@@ -137,6 +137,7 @@ def sidecar_cluster(addresses: tuple[str, ...]) -> dict[str, Any]:
                 "timeout": "1s",
                 "interval": "1s",
                 "no_traffic_interval": "1s",
+                "unhealthy_interval": "0.25s",
                 "unhealthy_threshold": 1,
                 "healthy_threshold": 1,
                 "grpc_health_check": {},
