@@ -15,6 +15,13 @@ from router_extproc.inference.base import Classified, Prompt
 from router_extproc.router import Routed, classifier_prompt
 from router_extproc.runtime import Runtime
 
+SPECULATION_PAUSE = 0.002
+"""Seconds without a further chunk after which classifying what is there is worth a guess. It doubles with every guess:
+a conversation that trickles in costs a few passes and not one per turn."""
+
+SPECULATION_SECONDS = 30.0
+"""How long an early classification may wait in the queue: the body may take its time to arrive."""
+
 
 @dataclass(slots=True)
 class Speculation:
@@ -39,6 +46,8 @@ class Exchange:
     body_done: float = 0.0
     speculation: Speculation | None = None
     routed: Routed | None = None
+    _pause: asyncio.TimerHandle | None = None
+    _guesses: int = 0
 
     @property
     def request_id(self) -> str:
@@ -70,7 +79,13 @@ class Exchange:
             raise self._too_large()
 
     def speculate(self) -> None:
-        """Starts to classify the newest human turn while the rest of the body is still arriving."""
+        """Arranges to classify the newest human turn if the rest of the body keeps us waiting."""
+        if self._pause is not None:
+            self._pause.cancel()
+        wait = SPECULATION_PAUSE * 2**self._guesses
+        self._pause = asyncio.get_running_loop().call_later(wait, self._guess)
+
+    def _guess(self) -> None:
         request = self.reader.partial()
         if request is None:
             return
@@ -79,12 +94,15 @@ class Exchange:
             if self.speculation.prompt == prompt:
                 return
             self.speculation.task.cancel()
+        self._guesses += 1
         self.speculation = Speculation(
             prompt, asyncio.create_task(self.runtime.router.classify(prompt, time.monotonic() + SPECULATION_SECONDS))
         )
 
     def speculated(self, request: LlmRequest) -> asyncio.Task[dict[str, Classified | str]] | None:
         """The early classification, if it turned out to be of the right text; a wrong one is cancelled."""
+        if self._pause is not None:
+            self._pause.cancel()
         if self.speculation is None:
             return None
         if self.speculation.prompt == classifier_prompt(request):
@@ -94,6 +112,8 @@ class Exchange:
 
     def close(self) -> None:
         """Drops what is still running. Safe to call at any time, more than once."""
+        if self._pause is not None:
+            self._pause.cancel()
         if self.speculation is not None:
             self.speculation.task.cancel()
         self.chunks.clear()
@@ -101,7 +121,3 @@ class Exchange:
     def _too_large(self) -> BodyTooLarge:
         limit = self.runtime.config.limits.max_body_bytes
         return BodyTooLarge(f"the request body is larger than the limit of {limit} bytes")
-
-
-SPECULATION_SECONDS = 30.0
-"""How long an early classification may wait in the queue: the body may take its time to arrive."""

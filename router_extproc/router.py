@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -100,13 +100,16 @@ class Router:
     async def _classified_by(
         self, request: LlmRequest, deadline: float, early: asyncio.Task[dict[str, Classified | str]] | None
     ) -> dict[str, Classified | str]:
-        if early is None:
-            return await self.classify(classifier_prompt(request), deadline)
-        try:
-            async with asyncio.timeout(deadline - time.monotonic()):
-                return await early
-        except TimeoutError:
-            return dict.fromkeys(self._classifiers, "late")
+        if early is not None:
+            try:
+                async with asyncio.timeout(deadline - time.monotonic()):
+                    results = await early
+            except TimeoutError:
+                return dict.fromkeys(self._classifiers, "late")
+            if all(isinstance(result, Classified) for result in results.values()):
+                return results
+            # Refused while the body was still arriving: there may be room now.
+        return await self.classify(classifier_prompt(request), deadline)
 
     def signals(
         self, request: LlmRequest, headers: Mapping[str, str], results: Mapping[str, Classified | str]
@@ -146,19 +149,24 @@ class Router:
         )
 
     def _plan(self, request: LlmRequest, decision: Decision, signals: SignalSet) -> Plan:
-        candidates = self._able(decision.candidates, request)
+        candidates = self._able(decision.candidates, request, decision.allowed)
         if decision.band is Band.NAMED and not candidates:
             raise self._nobody(decision.candidates, request)
         if len(candidates) > 1:
             candidates = list(self._selections[decision.selection].order(candidates, request, signals))
-        ordered = candidates + self._able(decision.fallbacks, request) + self._able(self._config.default, request)
+        others = self._able((*decision.fallbacks, *self._config.default), request, decision.allowed)
+        ordered = [*candidates, *others]
         models = tuple(dict.fromkeys(ordered))[: self._config.limits.max_attempts]
         if not models:
             raise self._nobody((*decision.candidates, *decision.fallbacks, *self._config.default), request)
         return Plan(models)
 
-    def _able(self, names: Iterable[str], request: LlmRequest) -> list[str]:
-        return [name for name in names if misfit(self._config.models[name], request) is None]
+    def _able(self, names: Iterable[str], request: LlmRequest, allowed: Container[str] | None) -> list[str]:
+        return [
+            name
+            for name in names
+            if (allowed is None or name in allowed) and misfit(self._config.models[name], request) is None
+        ]
 
     def _nobody(self, names: Iterable[str], request: LlmRequest) -> ClientError:
         """The error to raise when none of `names` can take `request`: too long only if a shorter one would fit."""

@@ -1,0 +1,101 @@
+"""The command line as a user meets it: what it prints and with which status it exits."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from router_extproc.cli import main
+from router_extproc.testing import tiny_model_directory
+
+GOOD = """
+models:
+  small: {url: "http://127.0.0.1:1", price: {input: 1, output: 2}}
+  big: {url: "https://api.example.com/v1", auth: {env: BIG_KEY}, price: {input: 5, output: 9}}
+signals:
+  intent: {type: classifier, head: intent}
+routes:
+  - {name: code, when: 'intent.label == "code_generation"', models: small, bands: {recommended: 0, fallback: 0}}
+default: big
+"""
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> str:
+    return str(tiny_model_directory(tmp_path / "model"))
+
+
+def write(tmp_path: Path, text: str) -> str:
+    path = tmp_path / "router.yaml"
+    path.write_text(text)
+    return str(path)
+
+
+def test_check_accepts_a_good_file(tmp_path: Path, model: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", write(tmp_path, GOOD), "--model-dir", model]) == 0
+    assert "ok, 2 models, 1 signals, 1 routes" in capsys.readouterr().out
+
+
+def test_check_names_every_mistake_with_file_line_and_key(
+    tmp_path: Path, model: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = GOOD.replace("models: small,", "models: smal,").replace("head: intent", "head: intention")
+    assert main(["check", write(tmp_path, text.replace("default: big", "default: huge")), "--model-dir", model]) == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 3
+    assert "router.yaml:6: signals.intent.head:" in lines[0]
+    assert "router.yaml:8: routes[0].models" in lines[1]
+    assert "`smal`" in lines[1]
+    assert "router.yaml:9: default" in lines[2]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["check", "/nowhere/router.yaml"],
+        ["envoy", "/nowhere/router.yaml"],
+        ["check", "{file}", "--model-dir", "/nowhere"],
+    ],
+)
+def test_what_cannot_be_read_is_said_without_a_traceback(
+    tmp_path: Path, arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = write(tmp_path, GOOD)
+    assert main([argument.format(file=file) for argument in arguments]) == 1
+    assert "/nowhere" in capsys.readouterr().err
+
+
+def test_envoy_prints_a_configuration_without_any_key(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BIG_KEY", "sk-not-to-be-seen")
+    assert main(["envoy", write(tmp_path, GOOD)]) == 0
+    out = capsys.readouterr().out
+    assert "BIG_KEY" in out
+    assert "sk-not-to-be-seen" not in out
+
+
+def test_explain_shows_signals_rules_and_plan(tmp_path: Path, model: str, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["explain", "--config", write(tmp_path, GOOD), "--model-dir", model]
+    assert main([*arguments, "hello"]) == 0
+    out = capsys.readouterr().out
+    assert "signal  intent" in out
+    assert "route   code" in out
+    assert main([*arguments, "--json", "--model", "big", "hello"]) == 0
+    explained = json.loads(capsys.readouterr().out)
+    assert explained["plan"] == ["big"]
+    assert explained["band"] == "named"
+
+
+def test_schema_is_json_schema(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["schema"]) == 0
+    assert "models" in json.loads(capsys.readouterr().out)["properties"]
+
+
+def test_an_environment_variable_sets_a_flag(
+    tmp_path: Path, model: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("ROUTER_EXTPROC_MODEL_DIR", model)
+    monkeypatch.setenv("ROUTER_EXTPROC_CONFIG", write(tmp_path, GOOD))
+    assert main(["explain", "--json", "hello"]) == 0
+    assert json.loads(capsys.readouterr().out)["signals"]["intent"]["label"] in ("code_generation", "factual_qa")

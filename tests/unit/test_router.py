@@ -1,0 +1,116 @@
+"""Filters and plans: which models can take a request, in which order to try them, what to say if none can."""
+
+import asyncio
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from router_extproc.config.loader import parse
+from router_extproc.domain import LlmRequest, Turn
+from router_extproc.errors import ClientError, ContextTooLong, UnknownModel, UnsupportedModel
+from router_extproc.router import Routed, classifier_prompt
+from router_extproc.runtime import Runtime, compile_runtime
+from router_extproc.signals.base import SHIPPED
+from router_extproc.testing import FakeClassifier
+
+CONFIG = """
+models:
+  tiny: {url: "http://h:1", price: {input: 1, output: 1}, context_window: 1000, tools: false, json_mode: false}
+  wide: {url: "http://h:2", price: {input: 2, output: 2}, context_window: 100000, fallback: [seeing]}
+  seeing: {url: "http://h:3", price: {input: 3, output: 3}, modalities: [text, image], context_window: 50000}
+  claude: {url: "http://h:4", provider: anthropic, price: {input: 4, output: 4}}
+signals:
+  intent: {type: classifier, head: intent}
+routes:
+  - {name: talk, when: 'intent.label == "small_talk"', models: [tiny, wide], fallback: [seeing]}
+default: [wide, seeing, claude]
+virtual_models: {auto: {}, "auto:plain": {routes: [], default: tiny}}
+limits: {max_attempts: 3}
+"""
+
+REQUEST = LlmRequest(api="chat_completions", model="auto", model_span=None, prompt="hello", tokens=10)
+
+
+def runtime(text: str = CONFIG) -> Runtime:
+    classifier = FakeClassifier({"hello": {"intent": ("small_talk", 0.95)}}, {"intent": ("other", "small_talk")})
+    heads = {SHIPPED: classifier.labels}
+    return compile_runtime(parse(text.encode(), Path("router.yaml")), heads, {SHIPPED: classifier})
+
+
+def route(text: str = CONFIG, **changes: Any) -> Routed:
+    return asyncio.run(runtime(text).router.route(replace(REQUEST, **changes), {}, time.monotonic() + 5))
+
+
+@pytest.mark.parametrize(
+    ("changes", "plan"),
+    [
+        ({}, ("tiny", "wide", "seeing")),
+        ({"tokens": 2_000}, ("wide", "seeing")),
+        ({"tokens": 900, "max_output_tokens": 200}, ("wide", "seeing")),
+        ({"has_tools": True}, ("wide", "seeing")),
+        ({"json_mode": True}, ("wide", "seeing")),
+        ({"tokens": 60_000}, ("wide",)),
+        ({"modalities": frozenset({"text", "image"})}, ("seeing",)),
+        ({"api": "messages"}, ("claude",)),
+        ({"model": "wide"}, ("wide", "seeing")),
+        ({"model": "tiny"}, ("tiny", "wide", "seeing")),
+        ({"model": "auto:plain"}, ("tiny", "wide", "seeing")),
+    ],
+)
+def test_the_plan_holds_only_models_that_can_take_the_request(changes: dict[str, Any], plan: tuple[str, ...]) -> None:
+    assert route(**changes).plan.models == plan
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "words"),
+    [
+        ({"model": "gpt-nobody"}, UnknownModel, "gpt-nobody"),
+        ({"model": "claude"}, UnsupportedModel, "chat_completions"),
+        ({"model": "tiny", "tokens": 5_000}, ContextTooLong, "5000 input tokens"),
+        ({"tokens": 99_999, "max_output_tokens": 2}, ContextTooLong, "2 output tokens"),
+        ({"modalities": frozenset({"audio"})}, UnsupportedModel, "audio"),
+        ({"modalities": frozenset({"text", "image"}), "tokens": 70_000}, ContextTooLong, "70000"),
+    ],
+)
+def test_a_request_that_no_model_can_take_is_told_why(
+    changes: dict[str, Any], error: type[ClientError], words: str
+) -> None:
+    with pytest.raises(error, match=words):
+        route(**changes)
+
+
+def test_max_attempts_bounds_the_plan() -> None:
+    assert route(CONFIG.replace("max_attempts: 3", "max_attempts: 1")).plan.models == ("tiny",)
+
+
+def test_a_policy_without_classifier_signals_never_asks_one() -> None:
+    text = CONFIG.replace("intent: {type: classifier, head: intent}", "long: {type: keywords, any: [hello]}")
+    text = text.replace('intent.label == "small_talk"', 'long.label == "true"')
+    classifier = FakeClassifier({}, {"intent": ("other",)})
+    classifier.error = AssertionError("was asked")
+    compiled = compile_runtime(parse(text.encode(), Path("router.yaml")), {}, {SHIPPED: classifier})
+    routed = asyncio.run(compiled.router.route(REQUEST, {}, time.monotonic() + 5))
+    assert routed.plan.pick == "tiny"
+
+
+def test_an_empty_prompt_is_not_classified() -> None:
+    routed = route(prompt="")
+    assert routed.signals.absent == {"intent": "no text"}
+    assert routed.plan.pick == "wide"
+
+
+def test_the_classifier_reads_the_newest_turn_and_the_end_of_the_last_ones() -> None:
+    turns = (
+        Turn("user", "old"),
+        Turn("user", "Write a sort in Python"),
+        Turn("tool", "{}"),
+        Turn("assistant", "x" * 700 + "end"),
+    )
+    prompt = classifier_prompt(replace(REQUEST, prompt="and in Rust?", context=turns))
+    assert prompt.text == "and in Rust?"
+    assert prompt.context.startswith("Write a sort in Python\n")
+    assert prompt.context.endswith("xend")
+    assert len(prompt.context) < 700
