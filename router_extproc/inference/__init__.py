@@ -1,1 +1,1 @@
-"""Classification on one worker thread: `base` the seam, `queue` the batch policy, `engine` the thread, `encoder` torch."""
+"""Classification on one thread: `base` the seam, `queue` the policy, `engine` the thread, `encoder` torch."""

@@ -33,6 +33,12 @@ class ModelFailed(InferenceError):
     reason = "failed"
 
 
+class UnusableModel(InferenceError):
+    """A model folder that cannot be read, or a model that fails its warm-up. The one that served before serves on."""
+
+    reason = "unusable"
+
+
 @dataclass(frozen=True, slots=True)
 class Prompt:
     """What is classified: the newest human turn (segment A) and what came before it (segment B, may be empty)."""
@@ -55,7 +61,10 @@ class Span:
 class HeadResult:
     """One head's calibrated answer. `probs` sums to 1 for label heads; each is its own probability for multi_label.
 
-    For token heads `label` is "none" or the label of the most certain span, and `spans` holds them all.
+    For token heads `label` is "none" or the label of the most certain span, `spans` holds them all, and `probs` has the
+    best confidence per label found. A text read in several windows keeps, for a head that has the label `benign`, each
+    other label's maximum and the minimum of `benign`, so that these may sum to more than 1. `value` is a number in
+    [0, 1] where the head is one (complexity).
     """
 
     label: str
@@ -67,7 +76,13 @@ class HeadResult:
 
 @dataclass(frozen=True, slots=True)
 class Classified:
-    """All heads of one prompt from one forward pass, with where the time went (milliseconds) and the batch it was in."""
+    """All heads of one prompt, with where the time went (milliseconds) and the batch it was in.
+
+    A long text is read in `windows`. `coverage` in (0, 1] is the part of the text that was read: below 1 when it had
+    more windows than the engine reads, or when the deadline came before the last of them. `queue_ms` is the wait of the
+    window that waited longest, `run_ms` the sum over the batches' forward passes, `batch_size` the largest batch.
+    `embedding`, where the model gives one, has unit length.
+    """
 
     heads: Mapping[str, HeadResult]
     tokens: int
@@ -76,10 +91,12 @@ class Classified:
     run_ms: float = 0.0
     batch_size: int = 1
     embedding: Sequence[float] = field(default=(), repr=False)
+    windows: int = 1
+    coverage: float = 1.0
 
 
 class Model(Protocol):
-    """A loaded classifier. Every method but `labels` and `version` runs on the inference thread only."""
+    """A loaded classifier. The methods run on one thread at a time, the attributes may be read from any."""
 
     @property
     def version(self) -> str:
@@ -87,7 +104,11 @@ class Model(Protocol):
 
     @property
     def labels(self) -> Mapping[str, tuple[str, ...]]:
-        """Labels per head. Safe from any thread."""
+        """Labels per head."""
+
+    @property
+    def batch_tokens(self) -> int:
+        """Tokens (padding included) that one batch should hold on this device: more only adds waiting."""
 
     def warm_up(self) -> None:
         """Runs every shape that traffic will use, so that the first request pays nothing."""
@@ -110,6 +131,6 @@ class Classifier(Protocol):
     async def classify(self, prompt: Prompt, deadline: float) -> Classified:
         """Classifies before `deadline` (in `time.monotonic()` seconds).
 
-        Raises Overloaded at once when the queue is full, DeadlineExceeded when time is up, ModelFailed when the
-        forward pass raised. Cancelling the caller drops the job.
+        Raises Overloaded at once when the queue is full, DeadlineExceeded when time is up and no window of the text
+        has been read, ModelFailed when the forward pass raised. Cancelling the caller drops the job.
         """

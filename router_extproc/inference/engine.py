@@ -1,0 +1,323 @@
+"""The inference thread: windows cross to it under one lock, a batch comes back with one wake-up of the event loop.
+
+The thread takes a batch whenever it is idle; there is no timer and nothing waits for a fuller batch. While a batch
+runs, the next one gathers in the queue, so batches grow with the load by themselves.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from router_extproc.inference.base import (
+    Classified,
+    DeadlineExceeded,
+    InferenceError,
+    Model,
+    ModelFailed,
+    Overloaded,
+    Prompt,
+    UnusableModel,
+)
+from router_extproc.inference.pooling import combine
+from router_extproc.inference.queue import BatchQueue, Job
+from router_extproc.inference.stats import Counters, EngineStats
+from router_extproc.inference.windows import Window, cut, estimate_tokens, reading_order
+
+log = logging.getLogger(__name__)
+
+CONTEXT_TOKENS = 96
+"""Upper bound of the tokens that a prompt's context adds to each of its windows."""
+
+
+@dataclass(slots=True, eq=False)
+class _Reading:
+    """One text on its way through: its windows, its caller's future. Changed on the event loop only."""
+
+    future: asyncio.Future[Classified]
+    length: int
+    jobs: list[Job[_Part]] = field(default_factory=list)
+    done: list[tuple[int, Classified]] = field(default_factory=list)
+    read: int = 0
+
+    def coverage(self) -> float:
+        """Part of the text that has been read (the windows' overlap does not count twice)."""
+        return min(1.0, self.read / self.length) if self.length else 1.0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Part:
+    """What a job carries: a window of a reading, and when it was queued."""
+
+    reading: _Reading
+    window: Window
+    prompt: Prompt
+    queued_at: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Swap:
+    model: Model
+    taken: asyncio.Future[None]
+
+
+class Engine:
+    """The classifier that serves: one model, one thread, one queue. All methods are called on one event loop.
+
+    `max_queued` bounds the windows that wait, `max_queued_bytes` their text, `max_batch_tokens` one batch (default:
+    what the model finds best for its device), `max_windows` how much of a very long text is read: its beginning, its
+    end and evenly spread windows between.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        *,
+        max_queued: int = 512,
+        max_queued_bytes: int = 16 * 1024 * 1024,
+        max_batch_tokens: int | None = None,
+        max_windows: int = 64,
+    ) -> None:
+        self._model = model
+        self._labels = model.labels
+        self._version = model.version
+        self._max_batch_tokens = max_batch_tokens
+        self._max_windows = max_windows
+        self._wake = threading.Condition()
+        self._queue: BatchQueue[_Part] = BatchQueue(max_jobs=max_queued, max_bytes=max_queued_bytes)
+        self._running: list[Job[_Part]] = []
+        self._swap: _Swap | None = None
+        self._swapping = asyncio.Lock()
+        self._open = False
+        self._thread: threading.Thread | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._gone = asyncio.Event()
+        self._counters = Counters()
+
+    @property
+    def labels(self) -> Mapping[str, tuple[str, ...]]:
+        """Labels per head of the model that serves now."""
+        return self._labels
+
+    @property
+    def version(self) -> str:
+        """Version of the model that serves now."""
+        return self._version
+
+    def stats(self) -> EngineStats:
+        """Counters since the start, and how much waits now."""
+        return self._counters.snapshot(queued=len(self._queue), queued_bytes=self._queue.queued_bytes)
+
+    async def start(self) -> None:
+        """Warms the model up on a thread, then serves. Raises UnusableModel when the warm-up fails."""
+        if self._thread is not None:
+            raise RuntimeError("the engine was started before")
+        self._loop = asyncio.get_running_loop()
+        await _warm_up(self._model)
+        self._open = True
+        self._thread = threading.Thread(target=self._work, name="inference", daemon=True)
+        self._thread.start()
+
+    async def aclose(self) -> None:
+        """Refuses new texts, fails those that wait, lets the batch in flight finish, and ends the thread."""
+        self._open = False
+        with self._wake:
+            left = self._queue.clear()
+            self._wake.notify()
+        for job in left:
+            self._fail(job.payload.reading, ModelFailed("the classifier is shutting down"))
+        if self._thread is not None:
+            await self._gone.wait()
+            self._thread.join()
+
+    async def classify(self, prompt: Prompt, deadline: float) -> Classified:
+        """See `inference.base.Classifier.classify`."""
+        if not self._open:
+            raise ModelFailed("the classifier is not running")
+        now = time.monotonic()
+        if deadline <= now:
+            self._counters.late += 1
+            raise DeadlineExceeded("no time left to classify")
+        loop = asyncio.get_running_loop()
+        reading = _Reading(loop.create_future(), len(prompt.text))
+        windows = cut(prompt.text, limit=self._max_windows)
+        reading.jobs = [_job(reading, windows[index], prompt, deadline, now) for index in reading_order(len(windows))]
+        with self._wake:
+            accepted = self._queue.offer(reading.jobs)
+            if accepted:
+                self._wake.notify()
+        if not accepted:
+            self._counters.refused += 1
+            raise Overloaded("the classifier's queue is full")
+        self._counters.texts += 1
+        timer = loop.call_later(deadline - now, self._expire, reading)
+        try:
+            return await reading.future
+        except asyncio.CancelledError:
+            self._counters.cancelled += 1
+            raise
+        finally:
+            timer.cancel()
+            self._drop(reading)
+
+    async def swap(self, model: Model) -> None:
+        """Warms `model` up beside the one that serves, then lets it take over between two batches.
+
+        Raises UnusableModel when the warm-up fails; the old model goes on serving then.
+        """
+        async with self._swapping:
+            await _warm_up(model)
+            if not self._open:
+                raise UnusableModel("the classifier is not running")
+            swap = _Swap(model, asyncio.get_running_loop().create_future())
+            with self._wake:
+                self._swap = swap
+                self._wake.notify()
+            await swap.taken
+
+    # On the event loop.
+
+    def _deliver(self, finished: Sequence[tuple[Job[_Part], Classified | InferenceError]]) -> None:
+        for job, outcome in finished:
+            part = job.payload
+            reading = part.reading
+            if reading.future.done():
+                continue
+            if isinstance(outcome, InferenceError):
+                self._counters.failed += 1
+                self._fail(reading, outcome)
+                continue
+            reading.done.append((part.window.start, outcome))
+            reading.read += len(part.window.text)
+            if len(reading.done) == len(reading.jobs):
+                self._finish(reading)
+
+    def _expire(self, reading: _Reading) -> None:
+        """The deadline has come: what has been read of a long text is an answer, nothing is not."""
+        if reading.future.done():
+            return
+        if reading.done:
+            self._counters.partial += 1
+            self._finish(reading)
+        else:
+            self._counters.late += 1
+            self._fail(reading, DeadlineExceeded("not classified in time"))
+
+    def _finish(self, reading: _Reading) -> None:
+        try:
+            pooled = combine(sorted(reading.done, key=_offset), coverage=reading.coverage())
+        except Exception as error:
+            log.exception("the windows of a text could not be pooled")
+            self._fail(reading, ModelFailed(f"pooling failed: {type(error).__name__}"))
+        else:
+            reading.future.set_result(pooled)
+
+    def _fail(self, reading: _Reading, error: InferenceError) -> None:
+        if not reading.future.done():
+            reading.future.set_exception(error)
+
+    def _drop(self, reading: _Reading) -> None:
+        if len(reading.done) < len(reading.jobs):
+            with self._wake:
+                for job in reading.jobs:
+                    self._queue.drop(job)
+
+    def _taken_over(self, swap: _Swap) -> None:
+        self._labels = swap.model.labels
+        self._version = swap.model.version
+        if not swap.taken.done():
+            swap.taken.set_result(None)
+
+    def _worker_gone(self) -> None:
+        """The thread has ended; on purpose, or by something that no batch may survive (then nobody may wait for it)."""
+        self._open = False
+        with self._wake:
+            left = self._queue.clear() + self._running
+            swap, self._swap = self._swap, None
+        for job in left:
+            self._fail(job.payload.reading, ModelFailed("the inference thread has ended"))
+        if swap is not None and not swap.taken.done():
+            swap.taken.set_exception(UnusableModel("the inference thread has ended"))
+        self._gone.set()
+
+    # On the inference thread.
+
+    def _work(self) -> None:
+        assert self._loop is not None
+        try:
+            while True:
+                with self._wake:
+                    while self._open and self._swap is None and not len(self._queue):
+                        self._wake.wait()
+                    if not self._open:
+                        return
+                    swap, self._swap = self._swap, None
+                    if swap is None:
+                        budget = self._max_batch_tokens or self._model.batch_tokens
+                        self._running = self._queue.take(budget, time.monotonic())
+                if swap is not None:
+                    self._model = swap.model
+                    self._loop.call_soon_threadsafe(self._taken_over, swap)
+                elif self._running:
+                    finished = self._run(self._running)
+                    self._loop.call_soon_threadsafe(self._deliver, finished)
+                    self._running = []
+        except BaseException:
+            log.critical("the inference thread has ended", exc_info=True)
+            raise
+        finally:
+            if not self._loop.is_closed():
+                self._loop.call_soon_threadsafe(self._worker_gone)
+
+    def _run(self, batch: Sequence[Job[_Part]]) -> list[tuple[Job[_Part], Classified | InferenceError]]:
+        """One forward pass. A batch that raises is run again one by one, so that only what is to blame fails."""
+        started = time.monotonic()
+        try:
+            results = self._model.run([job.payload.prompt for job in batch])
+            if len(results) != len(batch):
+                raise ValueError(f"{len(results)} results for {len(batch)} texts")
+        except Exception as error:
+            if len(batch) > 1:
+                log.warning("a batch of %d failed (%s); running its texts one by one", len(batch), error)
+                return [outcome for job in batch if not job.dropped for outcome in self._run([job])]
+            log.warning("a text could not be classified", exc_info=True)
+            return [(batch[0], ModelFailed(f"the forward pass failed: {type(error).__name__}"))]
+        run_ms = (time.monotonic() - started) * 1e3
+        self._counters.batch(
+            [result.tokens for result in results], [started - job.payload.queued_at for job in batch], run_ms
+        )
+        return [
+            (
+                job,
+                replace(
+                    result,
+                    queue_ms=(started - job.payload.queued_at) * 1e3,
+                    run_ms=run_ms,
+                    batch_size=len(batch),
+                ),
+            )
+            for job, result in zip(batch, results, strict=True)
+        ]
+
+
+async def _warm_up(model: Model) -> None:
+    try:
+        await asyncio.to_thread(model.warm_up)
+    except Exception as error:
+        raise UnusableModel(f"model {model.version} fails its warm-up: {error}") from error
+
+
+def _job(reading: _Reading, window: Window, prompt: Prompt, deadline: float, now: float) -> Job[_Part]:
+    tokens = estimate_tokens(window.text)
+    if prompt.context:
+        tokens += min(CONTEXT_TOKENS, estimate_tokens(prompt.context))
+    size = len(window.text) + len(prompt.context)
+    return Job(_Part(reading, window, Prompt(window.text, prompt.context), now), tokens, size, deadline)
+
+
+def _offset(part: tuple[int, Classified]) -> int:
+    return part[0]

@@ -1,0 +1,312 @@
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+
+import pytest
+
+from router_extproc.inference.base import (
+    Classified,
+    DeadlineExceeded,
+    ModelFailed,
+    Overloaded,
+    Prompt,
+    UnusableModel,
+)
+from router_extproc.inference.engine import Engine
+from router_extproc.testing import FakeModel
+
+LABELS = {"intent": ("chat", "code")}
+
+
+class GatedModel(FakeModel):
+    """Holds every batch until the gate opens, and tells when one is being held."""
+
+    def __init__(self, *, version: str = "gated-1", poison: str | None = None) -> None:
+        super().__init__({"def": {"intent": "code"}}, LABELS, version=version, poison=poison)
+        self.gate = threading.Event()
+        self.entered = threading.Semaphore(0)
+        self.seen: list[str] = []
+
+    def run(self, prompts: Sequence[Prompt]) -> list[Classified]:
+        self.entered.release()
+        assert self.gate.wait(30)
+        self.seen += [prompt.text for prompt in prompts]
+        return super().run(prompts)
+
+    async def busy(self) -> None:
+        """Returns when the inference thread is inside `run`."""
+        await asyncio.to_thread(self.entered.acquire)
+
+
+@asynccontextmanager
+async def serving(engine: Engine) -> AsyncIterator[Engine]:
+    await engine.start()
+    try:
+        yield engine
+    finally:
+        await engine.aclose()
+
+
+def soon(seconds: float = 30) -> float:
+    return time.monotonic() + seconds
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    while not condition():  # noqa: ASYNC110 - the engine has no event for what is counted
+        await asyncio.sleep(0)
+
+
+async def queued(engine: Engine, count: int) -> None:
+    await until(lambda: engine.stats().queued == count)
+
+
+async def test_texts_that_come_while_a_batch_runs_form_the_next_one() -> None:
+    model = GatedModel()
+    async with serving(Engine(model)) as engine:
+        first = asyncio.create_task(engine.classify(Prompt("first"), soon()))
+        await model.busy()
+        rest = [asyncio.create_task(engine.classify(Prompt(f"text {i}"), soon())) for i in range(10)]
+        await queued(engine, 10)
+        model.gate.set()
+        assert (await first).batch_size == 1
+        assert {(await each).batch_size for each in rest} == {10}
+        stats = engine.stats()
+    assert model.batches == [1, 10]
+    assert (stats.texts, stats.batches, stats.windows, stats.batch_sizes) == (11, 2, 11, {1: 1, 16: 1})
+    assert 0 <= stats.padding_waste < 1
+
+
+async def test_a_full_queue_refuses_at_once() -> None:
+    model = GatedModel()
+    async with serving(Engine(model, max_queued=2)) as engine:
+        running = asyncio.create_task(engine.classify(Prompt("running"), soon()))
+        await model.busy()
+        waiting = [asyncio.create_task(engine.classify(Prompt("waiting"), soon())) for _ in range(2)]
+        await queued(engine, 2)
+        with pytest.raises(Overloaded):
+            await engine.classify(Prompt("too many"), soon())
+        model.gate.set()
+        await asyncio.gather(running, *waiting)
+        assert engine.stats().refused == 1
+
+
+async def test_the_bytes_that_wait_are_bounded_too() -> None:
+    model = GatedModel()
+    async with serving(Engine(model, max_queued_bytes=1000)) as engine:
+        running = asyncio.create_task(engine.classify(Prompt("running"), soon()))
+        await model.busy()
+        waiting = asyncio.create_task(engine.classify(Prompt("w" * 900), soon()))
+        await queued(engine, 1)
+        with pytest.raises(Overloaded):
+            await engine.classify(Prompt("x" * 200), soon())
+        model.gate.set()
+        await asyncio.gather(running, waiting)
+
+
+async def test_a_late_answer_is_an_error_in_time_and_is_skipped_when_popped() -> None:
+    model = GatedModel()
+    async with serving(Engine(model)) as engine:
+        running = asyncio.create_task(engine.classify(Prompt("running"), soon()))
+        await model.busy()
+        with pytest.raises(DeadlineExceeded):
+            await engine.classify(Prompt("late"), soon(0.01))
+        with pytest.raises(DeadlineExceeded):
+            await engine.classify(Prompt("too late already"), time.monotonic())
+        assert engine.stats().queued == 0
+        model.gate.set()
+        await running
+        await engine.classify(Prompt("after"), soon())
+        assert engine.stats().late == 2
+    assert model.seen == ["running", "after"]
+
+
+async def test_a_cancelled_caller_costs_nothing() -> None:
+    model = GatedModel()
+    async with serving(Engine(model)) as engine:
+        running = asyncio.create_task(engine.classify(Prompt("running"), soon()))
+        await model.busy()
+        gone = [asyncio.create_task(engine.classify(Prompt("gone"), soon())) for _ in range(400)]
+        await queued(engine, 400)
+        for task in gone:
+            task.cancel()
+        await asyncio.gather(*gone, return_exceptions=True)
+        assert engine.stats().queued == 0
+        model.gate.set()
+        await running
+        await engine.classify(Prompt("after"), soon())
+        assert engine.stats().cancelled == 400
+    assert model.seen == ["running", "after"]
+
+
+async def test_cancelling_the_text_that_runs_harms_nobody() -> None:
+    model = GatedModel()
+    async with serving(Engine(model)) as engine:
+        running = asyncio.create_task(engine.classify(Prompt("running"), soon()))
+        await model.busy()
+        running.cancel()
+        model.gate.set()
+        assert (await engine.classify(Prompt("after"), soon())).heads["intent"].label == "chat"
+
+
+async def test_a_poisoned_text_fails_alone() -> None:
+    model = GatedModel(poison="poison")
+    async with serving(Engine(model)) as engine:
+        first = asyncio.create_task(engine.classify(Prompt("first"), soon()))
+        await model.busy()
+        texts = ["good", "poison", "def"]
+        rest = [asyncio.create_task(engine.classify(Prompt(text), soon())) for text in texts]
+        await queued(engine, 3)
+        model.gate.set()
+        await first
+        good, poisoned, code = await asyncio.gather(*rest, return_exceptions=True)
+        assert isinstance(poisoned, ModelFailed)
+        assert isinstance(good, Classified)
+        assert isinstance(code, Classified)
+        assert code.heads["intent"].label == "code"
+        assert (await engine.classify(Prompt("still alive"), soon())).heads["intent"].label == "chat"
+        assert engine.stats().failed == 1
+
+
+class WrongCount(FakeModel):
+    def run(self, prompts: Sequence[Prompt]) -> list[Classified]:
+        return super().run(prompts)[1:]
+
+
+async def test_a_model_that_answers_too_few_is_an_error_and_not_the_end() -> None:
+    async with serving(Engine(WrongCount({}, LABELS))) as engine:
+        for _ in range(2):
+            with pytest.raises(ModelFailed):
+                await engine.classify(Prompt("x"), soon())
+
+
+class Dying(FakeModel):
+    def run(self, prompts: Sequence[Prompt]) -> list[Classified]:
+        raise SystemExit
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+async def test_nobody_waits_for_a_thread_that_has_ended() -> None:
+    async with serving(Engine(Dying({}, LABELS))) as engine:
+        with pytest.raises(ModelFailed, match="ended"):
+            await engine.classify(Prompt("x"), soon())
+        with pytest.raises(ModelFailed, match="not running"):
+            await engine.classify(Prompt("x"), soon())
+
+
+async def test_a_long_text_is_read_in_windows_and_pooled() -> None:
+    model = FakeModel({}, LABELS, batch_tokens=100_000)
+    async with serving(Engine(model)) as engine:
+        result = await engine.classify(Prompt("lorem ipsum " * 1000), soon())
+    assert result.windows == sum(model.batches) == 13
+    assert result.coverage == 1.0
+
+
+async def test_of_a_very_long_text_a_bounded_part_is_read() -> None:
+    model = FakeModel({}, LABELS)
+    async with serving(Engine(model, max_windows=8)) as engine:
+        result = await engine.classify(Prompt("lorem ipsum " * 10_000), soon())
+    assert result.windows == 8
+    assert result.coverage == pytest.approx(8 * 1000 / 120_000, rel=0.05)
+
+
+class OneBatch(GatedModel):
+    """Lets the first batch through at once."""
+
+    def run(self, prompts: Sequence[Prompt]) -> list[Classified]:
+        return super().run(prompts) if self.batches else FakeModel.run(self, prompts)
+
+
+async def test_at_the_deadline_the_windows_read_so_far_are_the_answer() -> None:
+    model = OneBatch()
+    async with serving(Engine(model, max_batch_tokens=1)) as engine:
+        result = await engine.classify(Prompt("lorem ipsum " * 400), soon(0.2))
+        assert result.windows == 1
+        assert 0 < result.coverage < 0.5
+        assert engine.stats().partial == 1
+        model.gate.set()
+
+
+async def test_short_texts_overtake_the_windows_of_a_long_one() -> None:
+    model = GatedModel()
+    async with serving(Engine(model)) as engine:
+        long = asyncio.create_task(engine.classify(Prompt("lorem ipsum " * 3000), soon()))
+        await model.busy()
+        short = asyncio.create_task(engine.classify(Prompt("short"), soon()))
+        await until(lambda: engine.stats().texts == 2)
+        model.gate.set()
+        await asyncio.gather(long, short)
+    assert model.seen.index("short") < 8 < len(model.seen)
+
+
+async def test_a_new_model_takes_over_between_batches_without_a_failed_text() -> None:
+    old = GatedModel(version="old")
+    new = FakeModel({}, {"intent": ("talk",)}, version="new")
+    async with serving(Engine(old)) as engine:
+        running = asyncio.create_task(engine.classify(Prompt("running"), soon()))
+        await old.busy()
+        waiting = asyncio.create_task(engine.classify(Prompt("waiting"), soon()))
+        swapping = asyncio.create_task(engine.swap(new))
+        await queued(engine, 1)
+        assert engine.version == "old"
+        old.gate.set()
+        await swapping
+        assert (engine.version, engine.labels) == ("new", {"intent": ("talk",)})
+        assert (await running).version == "old"
+        assert (await waiting).version in ("old", "new")
+        assert (await engine.classify(Prompt("after"), soon())).version == "new"
+
+
+async def test_swapping_under_load_fails_nobody() -> None:
+    async with serving(Engine(FakeModel({}, LABELS, version="0"), max_queued=2000)) as engine:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(engine.classify(Prompt(f"text {i}"), soon())) for i in range(1000)]
+            for version in "123":
+                await engine.swap(FakeModel({}, LABELS, version=version))
+        assert {task.result().version for task in tasks} <= {"0", "1", "2", "3"}
+        assert engine.version == "3"
+
+
+class Broken(FakeModel):
+    def warm_up(self) -> None:
+        raise RuntimeError("weights are all zeros")
+
+
+async def test_a_broken_model_is_refused_and_the_old_one_serves_on() -> None:
+    async with serving(Engine(FakeModel({}, LABELS, version="good"))) as engine:
+        with pytest.raises(UnusableModel, match="all zeros"):
+            await engine.swap(Broken({}, LABELS, version="bad"))
+        assert engine.version == "good"
+        assert (await engine.classify(Prompt("x"), soon())).version == "good"
+
+
+async def test_an_engine_whose_model_is_broken_does_not_start() -> None:
+    engine = Engine(Broken({}, LABELS))
+    with pytest.raises(UnusableModel):
+        await engine.start()
+    with pytest.raises(ModelFailed):
+        await engine.classify(Prompt("x"), soon())
+    await engine.aclose()
+
+
+async def test_closing_fails_those_who_wait_and_lets_the_batch_in_flight_finish() -> None:
+    model = GatedModel()
+    engine = Engine(model)
+    await engine.start()
+    running = asyncio.create_task(engine.classify(Prompt("running"), soon()))
+    await model.busy()
+    waiting = asyncio.create_task(engine.classify(Prompt("waiting"), soon()))
+    await queued(engine, 1)
+    closing = asyncio.create_task(engine.aclose())
+    with pytest.raises(ModelFailed, match="shutting down"):
+        await waiting
+    model.gate.set()
+    assert (await running).heads["intent"].label == "chat"
+    await closing
+    await engine.aclose()
+    assert not any(thread.name == "inference" for thread in threading.enumerate())
+    with pytest.raises(UnusableModel):
+        await engine.swap(FakeModel({}, LABELS))
