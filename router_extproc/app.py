@@ -52,6 +52,7 @@ class ServeOptions:
     model_digest: str | None = None
     device: str = "auto"
     max_queued: int = 512
+    max_streams: int = 8192
     drain_notice: float = 2.5
     drain_grace: float = 30.0
     live: Callable[[Outcome, Decided | None], None] | None = None
@@ -88,7 +89,9 @@ async def serve(options: ServeOptions, stop: asyncio.Event | None = None) -> Non
         recorder.reloaded(runtimes.current.generation, accepted=True)
 
         processor = Processor(runtimes, recorder)
-        server = Server(options.listen, processor, recorder, lambda: runtimes.current.models_by_cluster)
+        server = Server(
+            options.listen, processor, recorder, lambda: runtimes.current.models_by_cluster, options.max_streams
+        )
         await server.start()
         stack.push_async_callback(server.drain, 0.0, 0.0)
         reloader = asyncio.create_task(_reload(options.config, runtimes, classifiers, recorder))

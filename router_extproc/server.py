@@ -85,8 +85,10 @@ class Server:
         processor: Processor,
         recorder: Recorder,
         models_by_cluster: Callable[[], Mapping[str, str]],
+        max_streams: int = 8192,
     ) -> None:
-        self._server = grpc.aio.server(options=list(OPTIONS))
+        """More than `max_streams` at once are refused with RESOURCE_EXHAUSTED: Envoy then fails open at once."""
+        self._server = grpc.aio.server(options=list(OPTIONS), maximum_concurrent_rpcs=max_streams)
         self._health = HealthServicer()
         ext_proc_pb2_grpc.add_ExternalProcessorServicer_to_server(_ExternalProcessor(processor), self._server)
         access_log_pb2_grpc.add_AccessLogServiceServicer_to_server(
