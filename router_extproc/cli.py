@@ -1,4 +1,4 @@
-"""The command line: serve | check | envoy | explain | schema | reference."""
+"""The command line: serve | check | envoy | explain | cost | schema | reference."""
 
 from __future__ import annotations
 
@@ -15,8 +15,10 @@ from typing import Any
 
 from router_extproc import __version__
 from router_extproc.app import SHIPPED_MODEL, ServeOptions, serve
+from router_extproc.config.cost_plan import load_plan
 from router_extproc.config.envoy import EnvoyOptions, render
 from router_extproc.config.loader import load
+from router_extproc.cost import calculate
 from router_extproc.domain import LlmRequest, Outcome, Turn
 from router_extproc.errors import ConfigError, RouterError
 from router_extproc.inference import artifact
@@ -82,6 +84,11 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--header", action="append", default=[], metavar="NAME=VALUE", help="a request header")
     command.add_argument("--json", action="store_true", help="print JSON")
     command.add_argument("prompt", help="the newest turn")
+
+    command = commands.add_parser("cost", help="work out what a mixture costs against a single model, step by step")
+    command.set_defaults(run=_cost)
+    command.add_argument("--json", action="store_true", help="print JSON")
+    command.add_argument("plan", type=Path, help="the plan, for instance examples/cost/three-tiers.yaml")
 
     command = commands.add_parser("schema", help="print the JSON Schema of router.yaml")
     command.set_defaults(run=lambda _: _print(json.dumps(config_schema(), indent=2)))
@@ -168,6 +175,13 @@ def _check(arguments: argparse.Namespace) -> int:
 
 def _envoy(arguments: argparse.Namespace) -> int:
     return _print(render(load(arguments.file).config, EnvoyOptions.from_arguments(arguments)))
+
+
+def _cost(arguments: argparse.Namespace) -> int:
+    """1 when a published figure does not follow from the plan."""
+    report = calculate(load_plan(arguments.plan))
+    _print(json.dumps(report.json(), indent=2) if arguments.json else report.text())
+    return 0 if report.follows else 1
 
 
 def _explain(arguments: argparse.Namespace) -> int:

@@ -6,9 +6,10 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
+from pydantic import BaseModel
 
 from router_extproc.config.schema import RouterConfig
 from router_extproc.errors import ConfigError, ConfigMistakes, Mistake
@@ -20,6 +21,7 @@ MAX_NODES = 200_000  # after aliases are expanded: a few lines of them can stand
 MAX_DEPTH = 64
 
 KeyPath = tuple[str | int, ...]
+M = TypeVar("M", bound=BaseModel)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +78,12 @@ def load(path: Path) -> LoadedConfig:
 
 def parse(content: bytes, source: Path) -> LoadedConfig:
     """Checks the bytes of a router.yaml; `source` only names it in messages. Raises ConfigError."""
+    config, lines = parse_as(RouterConfig, content, source)
+    return LoadedConfig(config, source, hashlib.sha256(content).hexdigest(), lines)
+
+
+def parse_as(model: type[M], content: bytes, source: Path) -> tuple[M, dict[KeyPath, int]]:
+    """Checks YAML against any model: the value, and the line of every key. Raises ConfigError with every mistake."""
     try:
         text = content.decode("utf-8-sig")
         node = yaml.compose(text, _Loader)
@@ -95,10 +103,9 @@ def parse(content: bytes, source: Path) -> LoadedConfig:
         data = document.build(node, (), 0)
         if document.mistakes:
             raise ConfigMistakes(document.mistakes)
-        config = validate(RouterConfig, data)
+        return validate(model, data), document.lines
     except ConfigMistakes as error:
         raise _error(source, document.lines, error.mistakes) from None
-    return LoadedConfig(config, source, hashlib.sha256(content).hexdigest(), document.lines)
 
 
 class _Loader(yaml.CSafeLoader):

@@ -105,8 +105,9 @@ class Price(Section):
     input: Decimal = Field(ge=0, description="USD per million input tokens.")
     output: Decimal = Field(ge=0, description="USD per million output tokens.")
     cached_input: Decimal | None = Field(
-        None, ge=0, description="USD per million input tokens that the provider's prompt cache served."
+        None, ge=0, description="USD per million input tokens that the provider's prompt cache served. Default: `input`."
     )
+    per_request: Decimal = Field(Decimal(0), ge=0, description="USD per answered request, beside the tokens.")
 
 
 class Model(Section):
@@ -227,6 +228,25 @@ class Retry(Section):
     total_seconds: float = Field(600, gt=0, le=86_400, description="Time for the whole exchange.")
 
 
+class Ledger(Section):
+    """What the savings are counted against, and who they are counted for."""
+
+    baseline: Name | None = Field(
+        None,
+        description="The model that would have answered everything. Default: the first of the file's `default`. The "
+        "same number of tokens is assumed.",
+    )
+    router_per_query: Decimal = Field(
+        Decimal(0), ge=0, description="USD that the router itself costs per query; taken off the savings."
+    )
+    tenant_header: str | None = Field(
+        None,
+        pattern=r"^[a-z0-9-]+$",
+        description="Request header that names the tenant. Set or strip it in front of the router: a client could "
+        "name another one.",
+    )
+
+
 class RouterConfig(Section):
     """The whole of router.yaml."""
 
@@ -241,3 +261,4 @@ class RouterConfig(Section):
     )
     limits: Limits = Field(default_factory=Limits)
     retry: Retry = Field(default_factory=Retry)
+    ledger: Ledger = Field(default_factory=Ledger)

@@ -1,0 +1,28 @@
+"""What an answer costs: tokens and a catalogue price, in exact decimals."""
+
+from __future__ import annotations
+
+from decimal import Context, Decimal, DecimalException, DivisionByZero, Inexact, InvalidOperation, Overflow
+
+from router_extproc.config.schema import Price
+from router_extproc.domain import Usage
+
+MILLION = Decimal(1_000_000)
+TRAPS: list[type[DecimalException]] = [Inexact, InvalidOperation, DivisionByZero, Overflow]
+EXACT = Context(prec=80, traps=TRAPS)
+"""Sums and products of money: a result that would have to be rounded is an error, not a slightly wrong figure."""
+
+
+def cost_of(price: Price, usage: Usage) -> Decimal:
+    """USD of one answered request, exact: input, cached input, output and the fee per request.
+
+    `usage.cached` is a part of `usage.input`; it costs as other input where the price names no `cached_input`.
+    """
+    cached = min(usage.cached, usage.input)
+    per_cached = price.input if price.cached_input is None else price.cached_input
+    micro = EXACT.add(
+        EXACT.add(EXACT.multiply(price.input, usage.input - cached), EXACT.multiply(per_cached, cached)),
+        EXACT.multiply(price.output, usage.output),
+    )
+    # A shift by six places divides by a million without any rounding.
+    return EXACT.add(EXACT.scaleb(micro, -6), price.per_request)
