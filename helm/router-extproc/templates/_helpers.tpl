@@ -1,0 +1,382 @@
+{{- define "router-extproc.name" -}}
+{{- default .Chart.Name .Values.nameOverride | trunc 63 | trimSuffix "-" -}}
+{{- end -}}
+
+{{/* Room is left for the longest suffix, so that no object's name is cut in another place than its siblings'. */}}
+{{- define "router-extproc.fullname" -}}
+{{- if .Values.fullnameOverride -}}
+{{- .Values.fullnameOverride | trunc 44 | trimSuffix "-" -}}
+{{- else if contains (include "router-extproc.name" .) .Release.Name -}}
+{{- .Release.Name | trunc 44 | trimSuffix "-" -}}
+{{- else -}}
+{{- printf "%s-%s" .Release.Name (include "router-extproc.name" .) | trunc 44 | trimSuffix "-" -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Call: list root component. Never the chart's or the app's version: selectors cannot be changed. */}}
+{{- define "router-extproc.selectorLabels" -}}
+{{- $root := index . 0 -}}
+app.kubernetes.io/name: {{ include "router-extproc.name" $root }}
+app.kubernetes.io/instance: {{ $root.Release.Name }}
+app.kubernetes.io/component: {{ index . 1 }}
+{{- end -}}
+
+{{- define "router-extproc.labels" -}}
+{{- $root := index . 0 -}}
+{{ include "router-extproc.selectorLabels" . }}
+app.kubernetes.io/version: {{ $root.Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ $root.Release.Service }}
+app.kubernetes.io/part-of: router-extproc
+helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name $root.Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-" }}
+{{- with $root.Values.commonLabels }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}
+
+{{/* metadata of an object. Call: list root component suffix [extra annotations] [extra labels] */}}
+{{- define "router-extproc.metadata" -}}
+{{- $root := index . 0 -}}
+{{- $annotations := merge (dict) $root.Values.commonAnnotations -}}
+{{- if gt (len .) 3 }}{{ $annotations = merge (dict) (index . 3 | default dict) $annotations }}{{ end -}}
+name: {{ include "router-extproc.fullname" $root }}{{ index . 2 }}
+namespace: {{ $root.Release.Namespace }}
+labels:
+  {{- include "router-extproc.labels" (list $root (index . 1)) | nindent 2 }}
+  {{- if gt (len .) 4 }}{{ with index . 4 }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}{{ end }}
+{{- with $annotations }}
+annotations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end -}}
+
+{{- define "router-extproc.image" -}}
+{{- $image := .Values.image -}}
+{{- $name := $image.repository -}}
+{{- if $image.registry }}{{ $name = printf "%s/%s" $image.registry $image.repository }}{{ end -}}
+{{- if $image.digest -}}
+{{ $name }}@{{ $image.digest }}
+{{- else -}}
+{{ $name }}:{{ $image.tag | default .Chart.AppVersion }}
+{{- end -}}
+{{- end -}}
+
+{{- define "router-extproc.serviceAccountName" -}}
+{{- if .Values.serviceAccount.create -}}
+{{- default (include "router-extproc.fullname" .) .Values.serviceAccount.name -}}
+{{- else -}}
+{{- default "default" .Values.serviceAccount.name -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "router-extproc.routesConfigMap" -}}
+{{- .Values.existingRoutesConfigMap | default (printf "%s-routes" (include "router-extproc.fullname" .)) -}}
+{{- end -}}
+
+{{- define "router-extproc.kubeVersion" -}}
+{{- .Values.kubeVersion | default .Capabilities.KubeVersion.Version -}}
+{{- end -}}
+
+{{/* "true" or "": whether kinds of an optional API are rendered. Call: list root auto|true|false group/version */}}
+{{- define "router-extproc.optional" -}}
+{{- $root := index . 0 -}}
+{{- $wanted := index . 1 | toString -}}
+{{- if or (eq $wanted "true") (and (eq $wanted "auto") ($root.Capabilities.APIVersions.Has (index . 2))) -}}true{{- end -}}
+{{- end -}}
+
+{{- define "router-extproc.udsPath" -}}
+/var/run/router-extproc/router.sock
+{{- end -}}
+
+{{- define "router-extproc.graceSeconds" -}}
+{{- $drain := .Values.drain -}}
+{{- $sum := add $drain.preStopSeconds (ceil $drain.noticeSeconds) (ceil $drain.graceSeconds) 5 -}}
+{{- .Values.terminationGracePeriodSeconds | default $sum | int -}}
+{{- end -}}
+
+{{/* Waits without a shell where Kubernetes can (1.30 has it on by default). Call: dict root seconds */}}
+{{- define "router-extproc.preStop" -}}
+{{- if semverCompare ">=1.30-0" (include "router-extproc.kubeVersion" .root) -}}
+sleep:
+  seconds: {{ .seconds }}
+{{- else -}}
+exec:
+  command: [sleep, {{ .seconds | quote }}]
+{{- end -}}
+{{- end -}}
+
+{{/* The sidecar process as a container. Call: dict root uds(bool) native(bool) */}}
+{{- define "router-extproc.container" -}}
+{{- $root := .root -}}
+{{- $values := $root.Values -}}
+name: router
+image: {{ include "router-extproc.image" $root | quote }}
+imagePullPolicy: {{ $values.image.pullPolicy }}
+args: [serve]
+{{- if .native }}
+# A native sidecar: starts before the gateway's Envoy and stops after it.
+restartPolicy: Always
+{{- end }}
+envFrom:
+  - configMapRef:
+      name: {{ include "router-extproc.fullname" $root }}-static
+  {{- with $values.extraEnvFrom }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
+{{- with $values.extraEnv }}
+env:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+ports:
+  {{- if not .uds }}
+  - name: grpc
+    containerPort: {{ $values.grpc.port }}
+  {{- end }}
+  - name: metrics
+    containerPort: {{ $values.admin.port }}
+{{- range $probe, $health := dict "startup" "readiness" "liveness" "liveness" "readiness" "readiness" }}
+{{ $probe }}Probe:
+  {{- if $.uds }}
+  # The kubelet cannot probe a Unix socket.
+  httpGet:
+    path: {{ eq $health "liveness" | ternary "/livez" "/readyz" }}
+    port: metrics
+  {{- else }}
+  grpc:
+    port: {{ $values.grpc.port }}
+    service: {{ $health }}
+  {{- end }}
+  {{- toYaml (get $values.probes $probe) | nindent 2 }}
+{{- end }}
+lifecycle:
+  preStop:
+    {{- include "router-extproc.preStop" (dict "root" $root "seconds" $values.drain.preStopSeconds) | nindent 4 }}
+{{- $resources := deepCopy $values.resources }}
+{{- if $values.gpu.enabled }}
+{{- $limits := get $resources "limits" | default dict }}
+{{- $_ := set $limits $values.gpu.resourceName $values.gpu.count }}
+{{- $_ := set $resources "limits" $limits }}
+{{- end }}
+resources:
+  {{- toYaml $resources | nindent 2 }}
+securityContext:
+  {{- toYaml $values.securityContext | nindent 2 }}
+volumeMounts:
+  {{- include "router-extproc.volumeMounts" $root | nindent 2 }}
+  {{- if .uds }}
+  - name: router-socket
+    mountPath: {{ dir (include "router-extproc.udsPath" $root) }}
+  {{- end }}
+  {{- with $values.extraVolumeMounts }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
+{{- end -}}
+
+{{- define "router-extproc.volumeMounts" -}}
+# The directory, never a subPath: a subPath mount is not updated when the ConfigMap changes.
+- name: router-routes
+  mountPath: /etc/router-extproc
+  readOnly: true
+- name: router-tmp
+  mountPath: /tmp
+{{- if ne .Values.models.source "image" }}
+- name: router-model
+  mountPath: /models
+  readOnly: true
+{{- end }}
+{{- end -}}
+
+{{/* Volumes of the sidecar container. Names begin with router-, for they also go into the pods of gateways. */}}
+{{- define "router-extproc.volumes" -}}
+- name: router-routes
+  configMap:
+    name: {{ include "router-extproc.routesConfigMap" . }}
+- name: router-tmp
+  emptyDir:
+    sizeLimit: {{ .Values.tmpSizeLimit }}
+{{- include "router-extproc.modelVolume" . }}
+{{- with .Values.extraVolumes }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}
+
+{{- define "router-extproc.modelVolume" -}}
+{{- $models := .Values.models }}
+{{- if eq $models.source "pvc" }}
+- name: router-model
+  persistentVolumeClaim:
+    claimName: {{ include "router-extproc.claimName" . }}
+    readOnly: true
+{{- else if eq $models.source "initContainer" }}
+- name: router-model
+  emptyDir:
+    sizeLimit: {{ $models.initContainer.sizeLimit }}
+- name: router-scripts
+  configMap:
+    name: {{ include "router-extproc.fullname" . }}-scripts
+{{- else if eq $models.source "ociVolume" }}
+- name: router-model
+  image:
+    reference: {{ $models.ociVolume.reference | quote }}
+    pullPolicy: {{ $models.ociVolume.pullPolicy }}
+{{- else if eq $models.source "hostPath" }}
+- name: router-model
+  hostPath:
+    path: {{ $models.hostPath.path | quote }}
+    type: Directory
+{{- end }}
+{{- end -}}
+
+{{- define "router-extproc.claimName" -}}
+{{- .Values.models.pvc.existingClaim | default (printf "%s-model" (include "router-extproc.fullname" .)) -}}
+{{- end -}}
+
+{{- define "router-extproc.modelInitContainers" -}}
+{{- if eq .Values.models.source "initContainer" }}
+- name: fetch-model
+  image: {{ include "router-extproc.image" . | quote }}
+  imagePullPolicy: {{ .Values.image.pullPolicy }}
+  command: [python, /scripts/fetch_model.py]
+  args:
+    - {{ .Values.models.initContainer.url | quote }}
+    - {{ .Values.models.initContainer.sha256 | quote }}
+    - /models
+  resources:
+    {{- toYaml .Values.models.initContainer.resources | nindent 4 }}
+  securityContext:
+    {{- toYaml .Values.securityContext | nindent 4 }}
+  volumeMounts:
+    - name: router-model
+      mountPath: /models
+    - name: router-scripts
+      mountPath: /scripts
+      readOnly: true
+    - name: router-tmp
+      mountPath: /tmp
+{{- end }}
+{{- end -}}
+
+{{/* What all our pods share. Call: list root */}}
+{{- define "router-extproc.podBasics" -}}
+automountServiceAccountToken: false
+{{- with .Values.imagePullSecrets }}
+imagePullSecrets:
+  {{- range . }}
+  - name: {{ . }}
+  {{- end }}
+{{- end }}
+{{- with .Values.priorityClassName }}
+priorityClassName: {{ . }}
+{{- end }}
+securityContext:
+  {{- toYaml .Values.podSecurityContext | nindent 2 }}
+{{- end -}}
+
+{{- define "router-extproc.placement" -}}
+{{- $root := index . 0 }}
+{{- $component := index . 1 }}
+{{- $values := $root.Values }}
+{{- with $values.nodeSelector }}
+nodeSelector:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- $tolerations := $values.tolerations }}
+{{- if and $values.gpu.enabled $values.gpu.tolerate (eq $component "router") }}
+{{- $tolerations = append $tolerations (dict "key" $values.gpu.resourceName "operator" "Exists" "effect" "NoSchedule") }}
+{{- end }}
+{{- with $tolerations }}
+tolerations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with $values.affinity }}
+affinity:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- if $values.topologySpreadConstraints }}
+topologySpreadConstraints:
+  {{- toYaml $values.topologySpreadConstraints | nindent 2 }}
+{{- else if $values.topologySpread.enabled }}
+topologySpreadConstraints:
+  {{- range list "kubernetes.io/hostname" "topology.kubernetes.io/zone" }}
+  - maxSkew: 1
+    topologyKey: {{ . }}
+    whenUnsatisfiable: ScheduleAnyway
+    labelSelector:
+      matchLabels:
+        {{- include "router-extproc.selectorLabels" (list $root $component) | nindent 8 }}
+  {{- end }}
+{{- end }}
+{{- end -}}
+
+{{/* What no schema can say: values that only make sense together. Rendered by every install, before anything else. */}}
+{{- define "router-extproc.validate" -}}
+{{- $v := .Values -}}
+{{- if and (not $v.router) (not $v.existingRoutesConfigMap) -}}
+{{- fail "router is empty: put your router.yaml there (models, routes, default), for instance `helm install ... -f routes.yaml` with a file that starts with `router:`; or name a ConfigMap in existingRoutesConfigMap" -}}
+{{- end -}}
+{{- if and $v.router $v.existingRoutesConfigMap -}}
+{{- fail "router and existingRoutesConfigMap are both set: the ConfigMap would win and router would do nothing" -}}
+{{- end -}}
+{{- range $name := $v.router.default | default list | kindIs "string" | ternary (list $v.router.default) ($v.router.default | default list) -}}
+{{- if not (hasKey ($v.router.models | default dict) $name) -}}
+{{- fail (printf "router.default names the model %q, which is not in router.models" $name) -}}
+{{- end -}}
+{{- end -}}
+{{- if and $v.existingRoutesConfigMap (has $v.attach.provider (list "istio" "envoy-gateway")) -}}
+{{- fail (printf "attach.provider %s renders objects for every model: it needs the models in `router`, not in existingRoutesConfigMap" $v.attach.provider) -}}
+{{- end -}}
+{{- if and (eq $v.mode "sidecar") (ne $v.autoscaling.type "none") -}}
+{{- fail "autoscaling scales the pods of mode deployment; in mode sidecar the gateway scales" -}}
+{{- end -}}
+{{- if gt (int $v.autoscaling.minReplicas) (int $v.autoscaling.maxReplicas) -}}
+{{- fail "autoscaling.minReplicas is above maxReplicas" -}}
+{{- end -}}
+{{- $models := $v.models -}}
+{{- if eq $models.source "pvc" -}}
+{{- if not (or $models.pvc.existingClaim $models.pvc.create) -}}
+{{- fail "models.source pvc: set models.pvc.existingClaim, or models.pvc.create" -}}
+{{- end -}}
+{{- else if eq $models.source "initContainer" -}}
+{{- if not (and $models.initContainer.url $models.initContainer.sha256) -}}
+{{- fail "models.source initContainer: set models.initContainer.url and .sha256" -}}
+{{- end -}}
+{{- else if eq $models.source "ociVolume" -}}
+{{- if not $models.ociVolume.reference -}}{{- fail "models.source ociVolume: set models.ociVolume.reference" -}}{{- end -}}
+{{- if semverCompare "<1.31-0" (include "router-extproc.kubeVersion" .) -}}
+{{- fail "models.source ociVolume: image volumes need Kubernetes 1.31 (and the ImageVolume feature gate before 1.35)" -}}
+{{- end -}}
+{{- else if eq $models.source "hostPath" -}}
+{{- if not $models.hostPath.path -}}{{- fail "models.source hostPath: set models.hostPath.path" -}}{{- end -}}
+{{- end -}}
+{{- if eq $v.attach.provider "istio" -}}
+{{- if and $v.attach.istio.targetRefs $v.attach.istio.workloadSelector -}}
+{{- fail "attach.istio: targetRefs and workloadSelector exclude each other" -}}
+{{- end -}}
+{{- if not (or $v.attach.istio.targetRefs $v.attach.istio.workloadSelector) -}}
+{{- fail "attach.istio: set targetRefs or workloadSelector, or the filter would go into every proxy of the namespace" -}}
+{{- end -}}
+{{- if and (ne $v.attach.istio.context "GATEWAY") (not $v.attach.istio.workloadSelector) -}}
+{{- fail "attach.istio: the sidecar contexts need a workloadSelector" -}}
+{{- end -}}
+{{- end -}}
+{{- if and (eq $v.attach.provider "envoy-gateway") (not $v.attach.envoyGateway.gateway.name) -}}
+{{- fail "attach.envoyGateway.gateway.name: which Gateway?" -}}
+{{- end -}}
+{{- if and (eq $v.mode "sidecar") (eq $v.attach.provider "none") -}}
+{{- fail "mode sidecar: set attach.provider, there is no pod to be beside of otherwise" -}}
+{{- end -}}
+{{- if and (has $v.attach.provider (list "envoy" "istio")) (not $v.providerKeys.existingSecret) -}}
+{{- range $name, $model := $v.router.models | default dict -}}
+{{- if ($model.auth | default dict).env -}}
+{{- fail (printf "router.models.%s.auth.env: set providerKeys.existingSecret to the Secret that holds the key %s" $name $model.auth.env) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Of what the process reads only at its start. Everything in `router` is left out: it is read anew while it runs. */}}
+{{- define "router-extproc.staticChecksum" -}}
+{{- $v := .Values -}}
+{{- list $v.mode $v.grpc $v.admin $v.listenHost $v.logLevel $v.maxQueued $v.device $v.gpu.enabled $v.drain $v.models | toJson | sha256sum -}}
+{{- end -}}

@@ -1,0 +1,55 @@
+{{/*
+What attaching by Istio or Envoy Gateway needs of one model of router.yaml, as YAML.
+Call: list root name model. The defaults by provider are those of the sidecar, in router_extproc/config/providers.py.
+*/}}
+{{- define "router-extproc.model" -}}
+{{- $root := index . 0 -}}
+{{- $name := index . 1 -}}
+{{- $model := index . 2 -}}
+{{- $at := printf "router.models.%s" $name -}}
+{{- $only := "attach.provider envoy can do this; Istio and Envoy Gateway objects cannot" -}}
+{{- if $model.paths -}}{{- fail (printf "%s.paths: %s" $at $only) -}}{{- end -}}
+{{- if and (eq ($model.provider | default "") "azure_openai") $model.api_version -}}
+{{- fail (printf "%s.api_version: %s. Without it Azure's /openai/v1 API is used" $at $only) -}}
+{{- end -}}
+{{- if ($model.auth | default dict).file -}}{{- fail (printf "%s.auth.file: %s; use auth.env" $at $only) -}}{{- end -}}
+{{- $url := urlParse $model.url -}}
+{{- $host := regexReplaceAll ":[0-9]+$" $url.host "" -}}
+{{- $tls := eq $url.scheme "https" -}}
+{{- $port := regexFind "[0-9]+$" (regexFind ":[0-9]+$" $url.host) | default ($tls | ternary "443" "80") -}}
+{{- $provider := $model.provider | default "openai" -}}
+{{- $header := dict "openai" "authorization" "vllm" "authorization" "anthropic" "x-api-key" "azure_openai" "api-key" | dig $provider "authorization" -}}
+{{- $auth := $model.auth | default dict -}}
+{{- $header = $auth.header | default $header -}}
+{{- $bearer := eq $header "authorization" | ternary "Bearer " "" -}}
+{{- $labels := splitList "." $host -}}
+{{- $service := and (not $tls) (ge (len $labels) 3) (eq (index $labels (min 2 (sub (len $labels) 1) | int)) "svc") -}}
+name: {{ $name | quote }}
+host: {{ $host | quote }}
+ip: {{ or (regexMatch "^[0-9.]+$" $host) (contains "[" $host) }}
+port: {{ $port }}
+tls: {{ $tls }}
+authority: {{ has $port (list ($tls | ternary "443" "80")) | ternary $host (printf "%s:%s" $host $port) | quote }}
+prefix: {{ $url.path | trimSuffix "/" | default (eq $provider "azure_openai" | ternary "/openai/v1" "/v1") | quote }}
+upstream: {{ $model.upstream_model | default $name | quote }}
+env: {{ $auth.env | default "" | quote }}
+passthrough: {{ $auth.passthrough | default false }}
+keyHeader: {{ $header | quote }}
+keyPrefix: {{ hasKey $auth "prefix" | ternary ($auth.prefix | default "") $bearer | quote }}
+service: {{ $service | ternary (index $labels 0) "" | quote }}
+namespace: {{ $service | ternary (index $labels (min 1 (sub (len $labels) 1) | int)) "" | quote }}
+slug: {{ $name | lower | replace "." "-" | replace "_" "-" | trimSuffix "-" | quote }}
+{{- end -}}
+
+{{/* Headers that carry a credential: none of one provider may reach another. Call: list root */}}
+{{- define "router-extproc.credentialHeaders" -}}
+{{- $headers := list "authorization" "x-api-key" "api-key" "x-goog-api-key" "proxy-authorization" "cookie" "openai-organization" "openai-project" -}}
+{{- range $name, $model := .Values.router.models -}}
+{{- with ($model.auth | default dict).header -}}{{- $headers = append $headers . -}}{{- end -}}
+{{- end -}}
+{{- $headers | uniq | toJson -}}
+{{- end -}}
+
+{{- define "router-extproc.defaultModel" -}}
+{{- kindIs "string" .Values.router.default | ternary .Values.router.default (first (kindIs "string" .Values.router.default | ternary (list "") .Values.router.default)) -}}
+{{- end -}}

@@ -1,0 +1,283 @@
+"""What the chart renders for every values file, and what it refuses."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import Any
+
+import helm_python as helm
+import kubernetes_validate  # type: ignore[import-untyped]
+import pytest
+import yaml
+
+from router_extproc.app import ServeOptions
+from router_extproc.cli import main as cli
+from router_extproc.config.envoy import EnvoyOptions, render
+from router_extproc.config.loader import parse
+from tests.helm.rendering import (
+    CHART,
+    NEWEST_MINOR,
+    OLDEST_MINOR,
+    ROOT,
+    Object,
+    UniqueKeys,
+    built_in,
+    cases,
+    check_fields,
+    objects,
+    one,
+    pod_specs,
+    texts,
+    values,
+)
+
+
+@pytest.mark.parametrize("case", cases())
+def test_lints_strictly(case: str) -> None:
+    report = helm.lint(str(CHART), values(case), strict=True, kube_version="v1.33.0", with_subcharts=True)
+    assert [m for m in report["messages"] if m["severity"] > 1] == []
+    assert report["errors"] == []
+
+
+@pytest.mark.parametrize("minor", [OLDEST_MINOR, NEWEST_MINOR])
+@pytest.mark.parametrize("case", cases())
+def test_kubernetes_knows_every_field(case: str, minor: str) -> None:
+    given = values(case, kubeVersion=f"v{minor}.0")
+    if given.get("models", {}).get("source") == "ociVolume" and minor == OLDEST_MINOR:
+        with pytest.raises(helm.HelmError, match=r"image volumes need Kubernetes 1\.31"):
+            objects(given)
+        return
+    found = objects(given)
+    for thing in found:
+        if built_in(thing):
+            check_fields(thing, minor)
+    names = [(o["apiVersion"], o["kind"], o["metadata"].get("namespace"), o["metadata"]["name"]) for o in found]
+    assert len(names) == len(set(names))
+    assert all(len(name) <= 63 for *_, name in names)
+
+
+def test_strict_validation_would_catch_a_typo() -> None:
+    service = one(objects(values("minimal")), "Service", "router-extproc")
+    service["spec"]["portz"] = service["spec"].pop("ports")
+    with pytest.raises(kubernetes_validate.ValidationError, match="portz"):
+        check_fields(service, NEWEST_MINOR)
+
+
+def test_duplicate_keys_would_be_caught() -> None:
+    with pytest.raises(yaml.YAMLError, match="duplicate"):
+        yaml.load("a: {b: 1, b: 2}", UniqueKeys)
+
+
+@pytest.mark.parametrize("case", cases())
+def test_every_pod_meets_the_restricted_standard(case: str) -> None:
+    specs = pod_specs(objects(values(case)))
+    assert specs
+    for name, spec in specs.items():
+        assert spec["automountServiceAccountToken"] is False, name
+        assert spec["securityContext"]["runAsNonRoot"] is True, name
+        assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}, name
+        for container in [*spec.get("initContainers", []), *spec["containers"]]:
+            security = container["securityContext"]
+            assert security["readOnlyRootFilesystem"] is True, name
+            assert security["allowPrivilegeEscalation"] is False, name
+            assert security["capabilities"] == {"drop": ["ALL"]}, name
+            assert "limits" in container["resources"], name
+            mounted = {mount["name"] for mount in container.get("volumeMounts", [])}
+            assert mounted <= {volume["name"] for volume in spec["volumes"]}, name
+            assert not any("subPath" in mount for mount in container.get("volumeMounts", [])), name
+
+
+@pytest.mark.parametrize("case", cases())
+def test_selectors_and_references_meet(case: str) -> None:
+    found = objects(values(case))
+    maps = {o["metadata"]["name"] for o in found if o["kind"] == "ConfigMap"} | {"my-routes"}
+    for spec in pod_specs(found).values():
+        assert {v["configMap"]["name"] for v in spec["volumes"] if "configMap" in v} <= maps
+    for thing in found:
+        if thing["kind"] == "Deployment":
+            wanted = thing["spec"]["selector"]["matchLabels"]
+            labels = thing["spec"]["template"]["metadata"]["labels"]
+            assert wanted.items() <= labels.items()
+            assert not {"app.kubernetes.io/version", "helm.sh/chart"} & wanted.keys()
+    templates = [o["spec"]["template"]["metadata"]["labels"] for o in found if o["kind"] == "Deployment"]
+    for service in (o for o in found if o["kind"] == "Service"):
+        assert any(service["spec"]["selector"].items() <= labels.items() for labels in templates)
+
+
+def test_a_router_yaml_arrives_as_it_was_written() -> None:
+    given = values("envoy")
+    given["router"]["limits"] = {"max_body_bytes": 33554432, "deadline_ms": 120}
+    routes = one(objects(given), "ConfigMap", "router-extproc-routes")["data"]["router.yaml"]
+    assert yaml.safe_load(routes) == given["router"]
+    assert parse(routes.encode(), CHART).config.limits.max_body_bytes == 33554432
+
+
+def _checksums(given: dict[str, Any], name: str) -> dict[str, str]:
+    annotations = one(objects(given), "Deployment", name)["spec"]["template"]["metadata"]["annotations"]
+    return {key: value for key, value in annotations.items() if key.startswith("checksum/")}
+
+
+def test_only_settings_restart_the_sidecar() -> None:
+    before = _checksums(values("minimal"), "router-extproc")
+    other = values("minimal")
+    other["router"]["models"]["new"] = {"url": "http://new:1", "price": {"input": 1, "output": 1}}
+    assert _checksums(other, "router-extproc") == before
+    assert _checksums(values("minimal", maxQueued=9), "router-extproc") != before
+
+
+def test_a_route_edit_changes_neither_envoy_s_configuration_nor_its_checksum() -> None:
+    """The checksum leaves out the keys that `router-extproc envoy` does not read: this finds a key that it does."""
+    before, after = values("envoy"), values("envoy")
+    after["router"]["signals"] = {"length": {"type": "tokens"}}
+    after["router"]["routes"] = [{"name": "any", "when": "true", "models": "small"}]
+    after["router"]["bands"] = {"recommended": 0.5, "fallback": 0.1}
+    after["router"]["virtual_models"] = {"best": {}}
+
+    def envoy(given: dict[str, Any]) -> str:
+        return render(parse(yaml.safe_dump(given["router"]).encode(), CHART).config, EnvoyOptions())
+
+    assert envoy(before) == envoy(after)
+    assert _checksums(before, "router-extproc-envoy") == _checksums(after, "router-extproc-envoy")
+    after["router"]["retry"] = {"total_seconds": 10}
+    assert envoy(before) != envoy(after)
+    assert _checksums(before, "router-extproc-envoy") != _checksums(after, "router-extproc-envoy")
+
+
+def test_settings_are_environment_variables_that_the_command_line_knows(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings: Object = one(objects(values("gpu")), "ConfigMap", "router-extproc-static")["data"]
+    with pytest.raises(SystemExit):
+        cli(["serve", "--help"])
+    known = capsys.readouterr().out
+    for name, value in settings.items():
+        assert name in known
+        monkeypatch.setenv(name, value)
+    # `serve` reads them all before it looks for the file, which does not exist here.
+    monkeypatch.setenv("ROUTER_EXTPROC_CONFIG", "/nonexistent")
+    monkeypatch.setenv("ROUTER_EXTPROC_ADMIN", "127.0.0.1:0")
+    assert cli(["serve"]) == 1
+    assert "/nonexistent: cannot be read" in capsys.readouterr().err
+
+
+def test_the_pod_is_given_time_for_the_whole_drain() -> None:
+    spec = one(objects(values("minimal")), "Deployment")["spec"]["template"]["spec"]
+    pre_stop = spec["containers"][0]["lifecycle"]["preStop"]["sleep"]["seconds"]
+    defaults = ServeOptions(config=CHART)
+    assert spec["terminationGracePeriodSeconds"] > pre_stop + defaults.drain_notice + defaults.drain_grace
+    assert one(objects(values("hpa")), "Deployment")["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] == 120
+
+
+def test_autoscalers_own_the_number_of_pods() -> None:
+    for case, kind in (("hpa", "HorizontalPodAutoscaler"), ("keda", "ScaledObject")):
+        found = objects(values(case))
+        assert "replicas" not in one(found, "Deployment")["spec"]
+        assert one(found, kind)["spec"]["scaleTargetRef"]["name"] == "router-extproc"
+
+
+def test_native_sidecars_only_where_kubernetes_has_them() -> None:
+    for version, native in (("v1.29.0", True), ("v1.28.5", False)):
+        pod = one(objects(values("envoy-sidecar", kubeVersion=version)), "Deployment")["spec"]["template"]["spec"]
+        listed = {c["name"]: c for c in (pod["initContainers"] if native else pod["containers"])}
+        assert listed["router"].get("restartPolicy") == ("Always" if native else None)
+        assert "httpGet" in listed["router"]["readinessProbe"]
+
+
+REFUSED = [
+    ({"replicaCount": "two"}, "got string, want integer"),
+    ({"replicaCont": 2}, "additional properties 'replicaCont' not allowed"),
+    ({"mode": "daemonset"}, "value must be one of"),
+    ({"image": {"digest": "latest"}}, "does not match pattern"),
+    ({"attach": {"provider": "nginx"}}, "value must be one of"),
+    ({"attach": {"istio": {"contxt": "GATEWAY"}}}, "additional properties 'contxt' not allowed"),
+    ({"attach": {"messageTimeout": 2}}, "got number, want string"),
+    ({"metrics": {"serviceMonitor": {"enabled": "yes"}}}, "value must be one of"),
+    ({"models": {"initContainer": {"url": "http://insecure"}}}, "does not match pattern"),
+    ({"grpc": {"port": 70000}}, "maximum"),
+    ({"router": {"models": {}, "default": "a"}}, "minProperties"),
+    ({"router": {"models": {"a": {"url": "ftp://a", "price": {"input": 1, "output": 1}}}, "default": "a"}}, "pattern"),
+    ({"router": {"models": {"a": {"url": "http://a"}}, "default": "a"}}, "missing property 'price'"),
+    ({"router": {"modles": {}}}, "additional properties 'modles' not allowed"),
+]
+
+
+@pytest.mark.parametrize(("change", "message"), REFUSED, ids=[str(change) for change, _ in REFUSED])
+def test_the_schema_refuses(change: dict[str, Any], message: str) -> None:
+    with helm.Chart.load(str(CHART)) as chart, pytest.raises(helm.HelmValuesError, match=message):
+        chart.validate_schema(values("minimal", **change))
+
+
+ISTIO = {"provider": "istio", "istio": {"workloadSelector": {"a": "b"}}}
+NONSENSE = [
+    ({"router": {}}, "router is empty: put your router.yaml there"),
+    ({"existingRoutesConfigMap": "mine"}, "router and existingRoutesConfigMap are both set"),
+    ({"mode": "sidecar"}, "mode sidecar: set attach.provider"),
+    ({"autoscaling": {"type": "hpa", "minReplicas": 5, "maxReplicas": 2}}, "minReplicas is above maxReplicas"),
+    ({"models": {"source": "pvc"}}, "set models.pvc.existingClaim, or models.pvc.create"),
+    ({"models": {"source": "initContainer"}}, r"set models.initContainer.url and .sha256"),
+    ({"attach": {"provider": "istio"}}, "set targetRefs or workloadSelector"),
+    ({"attach": {"provider": "envoy-gateway"}}, r"gateway.name: which Gateway\?"),
+    ({"router": {}, "existingRoutesConfigMap": "mine", "attach": ISTIO}, "it needs the models in `router`"),
+]
+
+
+@pytest.mark.parametrize(("change", "message"), NONSENSE, ids=[str(change) for change, _ in NONSENSE])
+def test_values_that_make_no_sense_together_are_refused(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(helm.HelmError, match=message):
+        texts(values("minimal", **change))
+
+
+MODELS = [
+    ({"auth": {"env": "KEY"}}, "set providerKeys.existingSecret to the Secret that holds the key KEY"),
+    ({"auth": {"file": "/key"}}, "auth.file"),
+    ({"paths": {"chat_completions": "/chat"}}, "paths"),
+    ({"provider": "azure_openai", "api_version": "2024-10-21"}, "api_version"),
+    ({"url": "http://10.0.0.1:80"}, "Istio routes to names, not to IP addresses"),
+]
+
+
+@pytest.mark.parametrize(("change", "message"), MODELS, ids=[str(change) for change, _ in MODELS])
+def test_a_model_that_the_gateway_cannot_serve_is_refused(change: dict[str, Any], message: str) -> None:
+    given = values("minimal", attach=ISTIO)
+    given["router"]["models"]["small"].update(change)
+    with pytest.raises(helm.HelmError, match=message):
+        texts(given)
+
+
+def test_the_default_model_must_exist() -> None:
+    given = values("minimal")
+    given["router"]["default"] = ["small", "huge"]
+    with pytest.raises(helm.HelmError, match=r'router\.default names the model "huge"'):
+        texts(given)
+
+
+def test_what_is_generated_is_in_step() -> None:
+    done = subprocess.run(
+        [sys.executable, ROOT / "helm" / "generate.py", "--check"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_every_value_is_described() -> None:
+    sys.path.insert(0, str(ROOT / "helm"))
+    try:
+        from generate import comments
+    finally:
+        sys.path.pop(0)
+    text = (CHART / "values.yaml").read_text(encoding="utf-8")
+    described = {name for kind, name, _ in comments(text) if kind == "param"}
+
+    def leaves(node: Any, at: str) -> list[str]:
+        if at in described or not isinstance(node, dict) or not node:
+            return [at]
+        return [leaf for key, value in node.items() for leaf in leaves(value, f"{at}.{key}" if at else key)]
+
+    assert set(leaves(yaml.safe_load(text), "")) == described
+
+
+@pytest.mark.parametrize("case", cases())
+def test_the_notes_say_what_to_do_next(case: str) -> None:
+    notes = texts(values(case))["NOTES.txt"]
+    assert "kubectl -n mom" in notes
+    assert "<no value>" not in notes
