@@ -9,7 +9,7 @@ RouterError
  |    +-- BodyTooLarge         413  over the body cap
  |    +-- UnsupportedEncoding  415  a compressed body
  |    +-- GuardBlocked         403  a guard's policy says no
- +-- Unavailable        503  ours: no model can take this request now; the text is generic
+ +-- Saturated               too many bytes are held; the default model serves, unrouted
  +-- ConfigError             a router.yaml that cannot be used; never reaches a client
  +-- ConfigMistakes          the same while it is compiled: paths into the document instead of lines of the file
  +-- inference.base.InferenceError   a signal that is absent; never reaches a client
@@ -89,11 +89,8 @@ class GuardBlocked(ClientError):
     code = "blocked_by_policy"
 
 
-class Unavailable(RouterError):
-    """No model can take this request now."""
-
-    status = 503
-    code = "unavailable"
+class Saturated(RouterError):
+    """The bodies held at once are over the process's bound. Never reaches a client."""
 
 
 class ConfigError(RouterError):

@@ -19,6 +19,8 @@ SPECULATION_PAUSE = 0.002
 """Seconds without a further chunk after which classifying what is there is worth a guess. It doubles with every guess:
 a conversation that trickles in costs a few passes and not one per turn."""
 
+MAX_TENANT = 64
+
 SPECULATION_SECONDS = 30.0
 """How long an early classification may wait in the queue: the body may take its time to arrive."""
 
@@ -42,6 +44,9 @@ class Exchange:
     id: str = field(default_factory=lambda: uuid.uuid4().hex)
     chunks: list[bytes] = field(default_factory=list)
     size: int = 0
+    held: int = 0
+    body_ended: bool = False
+    trailers: bool = False
     started: float = field(default_factory=time.monotonic)
     body_done: float = 0.0
     speculation: Speculation | None = None
@@ -53,6 +58,13 @@ class Exchange:
     def request_id(self) -> str:
         """Envoy's request id, which joins our logs with its access log; ours where Envoy set none."""
         return self.headers.get("x-request-id", self.id)
+
+    @property
+    def tenant(self) -> str:
+        """Who the request is counted for, by the header that `ledger.tenant_header` names; empty without one."""
+        header = self.runtime.config.ledger.tenant_header
+        value = self.headers.get(header, "") if header is not None else ""
+        return "".join(char if char.isprintable() else "?" for char in value[:MAX_TENANT])
 
     def check_headers(self) -> None:
         """Refuses by headers alone, before a byte of the body was read.
@@ -66,11 +78,11 @@ class Exchange:
         if announced.isdigit() and int(announced) > self.runtime.config.limits.max_body_bytes:
             raise self._too_large()
 
-    def add(self, chunk: bytes) -> None:
-        """Takes a chunk of the body. Raises BodyTooLarge or MalformedBody."""
+    def hold(self, chunk: bytes) -> None:
+        """Keeps a chunk of the body. Raises BodyTooLarge."""
         self.count(chunk)
         self.chunks.append(chunk)
-        self.reader.feed(chunk)
+        self.held += len(chunk)
 
     def count(self, chunk: bytes) -> None:
         """Counts a chunk against the limit without keeping it. Raises BodyTooLarge."""

@@ -21,7 +21,7 @@ from router_extproc.apis.models_list import answer_models
 from router_extproc.apis.rewrite import replace_span
 from router_extproc.apis.table import for_path
 from router_extproc.domain import Band
-from router_extproc.errors import ClientError, MalformedBody
+from router_extproc.errors import ClientError, MalformedBody, Saturated
 from router_extproc.exchange import Exchange
 from router_extproc.router import Routed
 from router_extproc.runtime import Runtimes
@@ -38,9 +38,11 @@ class ClientGone(Exception):
 class Processor:
     """Serves every ext_proc stream of this process, on the event loop."""
 
-    def __init__(self, runtimes: Runtimes, recorder: Recorder) -> None:
+    def __init__(self, runtimes: Runtimes, recorder: Recorder, max_held_bytes: int = 1 << 30) -> None:
+        """The bodies of all streams together hold at most `max_held_bytes`; beyond that requests go unrouted."""
         self._runtimes = runtimes
         self._recorder = recorder
+        self._room = max_held_bytes
 
     async def run(self, messages: AsyncIterator[Message]) -> AsyncGenerator[Reply, None]:
         """Answers one stream. Ends after the last answer that Envoy waits for."""
@@ -58,26 +60,28 @@ class Processor:
                 yield reply
             return
 
-        exchange = Exchange(runtime, api, first.headers, api.reader())
-        trailers = False
+        exchange = Exchange(runtime, api, first.headers, api.reader(), body_ended=first.end_of_stream)
         try:
             exchange.check_headers()
             if not first.held:
                 yield wire.proceed(first)
-            trailers = await self._read_body(exchange, first, messages)
+            await self._read_body(exchange, messages)
             routed = await self._decide(exchange)
-            for reply in _answers(exchange, routed, first.mode, trailers):
+            for reply in _answers(exchange, routed, first.mode):
                 yield reply
         except ClientError as error:
             yield self._refuse(exchange, error)
         except ClientGone:
             self._recorder.client_gone(exchange.api.name)
-        except Exception:
-            log.exception("request %s goes to the default model", exchange.request_id)
-            self._recorder.failed(exchange.api.name)
-            for reply in _default_answers(exchange, first, trailers):
+        except Exception as error:  # noqa: BLE001 - logged with its traceback; a bug must not cost the request
+            reason = self._give_up(exchange, error)
+            for reply in _default_answers(exchange, first.mode, reason):
                 yield reply
+            if not exchange.body_ended:
+                async for reply in _pass_rest(first.mode, messages):
+                    yield reply
         finally:
+            self._room += exchange.held
             exchange.close()
         if first.mode is BodyMode.FULL_DUPLEX:
             # Closing first would end the exchange before Envoy has used the answers.
@@ -91,30 +95,35 @@ class Processor:
             self._recorder.unusable_mode(first.mode.name)
         return able
 
-    async def _read_body(self, exchange: Exchange, first: RequestHeaders, messages: AsyncIterator[Message]) -> bool:
-        """Reads to the end of the body, classifying ahead. True when the client sent trailers."""
-        ended, trailers, mistake = first.end_of_stream, False, None
-        while not ended:
+    async def _read_body(self, exchange: Exchange, messages: AsyncIterator[Message]) -> None:
+        """Reads to the end of the body, classifying ahead."""
+        mistake: MalformedBody | None = None
+        while not exchange.body_ended:
             match await anext(messages, None):
-                case RequestBody(chunk, ended):
-                    if mistake is None:
-                        try:
-                            exchange.add(chunk)
-                            if not ended:
-                                exchange.speculate()
-                        except MalformedBody as error:
-                            # An HTTP/1.1 client that is still sending would see a reset instead of the answer.
-                            mistake = error
-                    else:
+                case RequestBody(chunk, end_of_stream):
+                    exchange.body_ended = end_of_stream
+                    if mistake is not None:
                         exchange.count(chunk)
+                        continue
+                    exchange.hold(chunk)
+                    self._room -= len(chunk)
+                    if self._room < 0:
+                        raise Saturated(f"no room to hold {exchange.held} more bytes")
+                    try:
+                        exchange.reader.feed(chunk)
+                    except MalformedBody as error:
+                        # An HTTP/1.1 client that is still sending would see a reset instead of the answer.
+                        mistake = error
+                        continue
+                    if not end_of_stream:
+                        exchange.speculate()
                 case RequestTrailers():
-                    ended = trailers = True
+                    exchange.body_ended = exchange.trailers = True
                 case _:
                     raise ClientGone
         exchange.body_done = time.monotonic()
         if mistake is not None:
             raise mistake
-        return trailers
 
     async def _decide(self, exchange: Exchange) -> Routed:
         request = exchange.reader.finish()
@@ -139,8 +148,18 @@ class Processor:
         body = exchange.api.error(error.status, error.code, error.message, error.param, exchange.request_id)
         return wire.answer(error.status, body, f"mom_{error.code}", {"x-mom-decision-id": exchange.id})
 
+    def _give_up(self, exchange: Exchange, error: Exception) -> str:
+        """Ours to answer for: the default model serves. Returns why, in a word for the client."""
+        if isinstance(error, Saturated):
+            log.warning("request %s goes to the default model: %s", exchange.request_id, error)
+        else:
+            log.error("request %s goes to the default model", exchange.request_id, exc_info=error)
+        reason = "overloaded" if isinstance(error, Saturated) else "internal error"
+        self._recorder.failed(exchange.api.name, reason)
+        return reason
 
-def _answers(exchange: Exchange, routed: Routed, mode: BodyMode, trailers: bool) -> list[Reply]:
+
+def _answers(exchange: Exchange, routed: Routed, mode: BodyMode) -> list[Reply]:
     """What Envoy waits for: the route, and the body with the picked model's name where the client's stood."""
     changed = _rewritten(exchange, routed)
     headers, metadata = _route(exchange, routed)
@@ -150,13 +169,13 @@ def _answers(exchange: Exchange, routed: Routed, mode: BodyMode, trailers: bool)
     replies = [wire.route_in_headers(headers, metadata)]
     if mode is BodyMode.FULL_DUPLEX:
         chunks = [changed.get(index, chunk) for index, chunk in enumerate(exchange.chunks)]
-        replies += wire.stream_body(chunks, ends=not trailers)
+        replies += wire.stream_body(chunks, ends=not exchange.trailers)
     else:
         replies += [
             wire.replace_chunk(changed[index]) if index in changed else wire.keep_chunk()
             for index in range(len(exchange.chunks))
         ]
-    if trailers:
+    if exchange.trailers:
         replies.append(wire.proceed(RequestTrailers()))
     return replies
 
@@ -189,6 +208,9 @@ def _route(exchange: Exchange, routed: Routed) -> tuple[dict[str, str], dict[str
         "confidence": f"{decision.confidence:.2f}",
         "reason": decision.reason,
         "model": routed.plan.pick,
+        "tenant": exchange.tenant,
+        "tokens": request.tokens,
+        "stream": request.stream,
         "priority_groups": [{"name": cluster} for cluster in clusters],
     }
     if request.model_span is not None:
@@ -199,32 +221,38 @@ def _route(exchange: Exchange, routed: Routed) -> tuple[dict[str, str], dict[str
     return headers, metadata
 
 
-def _default_answers(exchange: Exchange, first: RequestHeaders, trailers: bool) -> list[Reply]:
+def _default_answers(exchange: Exchange, mode: BodyMode, reason: str) -> list[Reply]:
     """Something of ours broke: Envoy's configured order, default model first, serves the request as it came."""
     metadata = {
         "decision_id": exchange.id,
         "route": "default",
         "band": str(Band.DEFAULT),
         "confidence": "0.00",
-        "reason": "internal error",
+        "reason": reason,
     }
-    if first.mode is BodyMode.BUFFERED:
+    if mode is BodyMode.BUFFERED:
         return [wire.route_in_body({}, metadata, None)]
     replies = [wire.route_in_headers({}, metadata)]
-    if first.mode is BodyMode.FULL_DUPLEX:
-        replies += wire.stream_body(exchange.chunks, ends=not trailers)
+    if mode is BodyMode.FULL_DUPLEX:
+        if exchange.chunks:
+            replies += wire.stream_body(exchange.chunks, ends=exchange.body_ended and not exchange.trailers)
     else:
         replies += [wire.keep_chunk() for _ in exchange.chunks]
-    return [*replies, wire.proceed(RequestTrailers())] if trailers else replies
+    return [*replies, wire.proceed(RequestTrailers())] if exchange.trailers else replies
 
 
 async def _pass_on(first: RequestHeaders, messages: AsyncIterator[Message]) -> AsyncIterator[Reply]:
     """Not ours: every message is answered with the answer that changes nothing."""
     yield wire.proceed(first)
-    if first.end_of_stream:
-        return
+    if not first.end_of_stream:
+        async for reply in _pass_rest(first.mode, messages):
+            yield reply
+
+
+async def _pass_rest(mode: BodyMode, messages: AsyncIterator[Message]) -> AsyncIterator[Reply]:
+    """Answers what is still to come of a body that nobody reads."""
     async for message in messages:
-        if first.mode is BodyMode.FULL_DUPLEX and isinstance(message, RequestBody):
+        if mode is BodyMode.FULL_DUPLEX and isinstance(message, RequestBody):
             for reply in wire.stream_body([message.chunk], ends=message.end_of_stream):
                 yield reply
         else:

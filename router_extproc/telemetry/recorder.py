@@ -53,9 +53,9 @@ class Recorder:
         """A client error was answered."""
         self._metrics.refused.add(1, {"api": api, "code": code})
 
-    def failed(self, api: str) -> None:
-        """An error of ours: the default model serves."""
-        self._metrics.failed.add(1, {"api": api})
+    def failed(self, api: str, reason: str) -> None:
+        """An error of ours: the default model serves. `reason` is one of a few words."""
+        self._metrics.failed.add(1, {"api": api, "reason": reason})
 
     def client_gone(self, api: str) -> None:
         """The client left before its body was complete."""

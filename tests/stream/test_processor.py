@@ -3,12 +3,14 @@
 import asyncio
 import json
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 
+from router_extproc import wire
 from router_extproc.inference.base import Overloaded
 from router_extproc.pb import ext_proc_pb2 as pb
+from router_extproc.processor import Processor
 from tests.stream import streams
 from tests.stream.conftest import CONFIG, Sidecar, compiled
 from tests.stream.streams import BUFFERED, FULL_DUPLEX, STREAMED, Answers, body, chat, headers, request
@@ -188,6 +190,26 @@ async def test_a_client_that_leaves_cancels_its_classification(sidecar: Sidecar,
     await until(classifying)
     call.cancel()
     await until(lambda: not classifying())
+
+
+async def test_bodies_over_the_process_s_bound_go_unrouted_and_untouched(sidecar: Sidecar) -> None:
+    content = chat("write code " + "x" * 200)
+    for mode in MODES:
+        processor = Processor(sidecar.runtimes, sidecar.recorder, max_held_bytes=100)
+        messages = request(content, size=60, mode=mode, with_trailers=mode != BUFFERED)
+        if mode == BUFFERED:
+            messages = [headers(mode=mode), body(content, end=True)]
+
+        async def received(messages: list[pb.ProcessingRequest] = messages) -> AsyncIterator[wire.Message]:
+            for message in messages:
+                yield wire.decode(message)
+
+        for _ in range(2):  # what was held must be given back
+            answers = Answers([reply async for reply in processor.run(received())], streams.chunks_of(messages))
+            assert answers.metadata["reason"] == "overloaded"
+            assert answers.upstream_body() == content
+            ends = [r.request_body.response.body_mutation.streamed_response.end_of_stream for r in answers.replies]
+            assert not any(ends)
 
 
 async def test_a_client_that_leaves_mid_body_is_counted(sidecar: Sidecar, until: Until) -> None:
