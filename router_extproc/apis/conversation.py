@@ -90,7 +90,8 @@ class Conversation:
             return ""
         *complete, last = content.texts
         texts = [*map(strip_agent_text, complete), strip_agent_text(last, growing=True)]
-        return "\n\n".join(filter(None, texts))[: PROMPT_CHARACTERS * 3 // 4]
+        # The last character may be half of an emoji, which is not what will be there in the end.
+        return "\n\n".join(filter(None, texts))[: PROMPT_CHARACTERS * 3 // 4].rstrip("\ufffd")
 
     def _count(self, content: Content) -> None:
         self.modalities |= content.modalities

@@ -15,6 +15,9 @@ from router_extproc.errors import MalformedBody
 MAX_NAME: Final = 256
 """Characters of a model name, and kept of a user id."""
 
+GROWTH: Final = 1024
+"""Bytes that must arrive before a growing text is decoded again, so that tiny chunks do not cost quadratic time."""
+
 COMMON_FIELDS: Final = frozenset(
     {"model", "stream", "tools", "functions", "user", "max_tokens", "max_completion_tokens", "max_output_tokens"}
 )
@@ -38,6 +41,7 @@ class Reader(ABC):
         self._user: str | None = None
         self._previous_response_id: str | None = None
         self._growing = ""
+        self._looked_at = 0
         self._partial: LlmRequest | None = None
 
     def feed(self, chunk: bytes) -> None:
@@ -54,6 +58,9 @@ class Reader(ABC):
 
     def growing(self) -> str:
         """See BodyReader."""
+        if self._scanner.size - self._looked_at < GROWTH:
+            return self._growing
+        self._looked_at = self._scanner.size
         unfinished = self._scanner.unfinished()
         if unfinished is not None and unfinished[1] is not None:
             content = self._human_content(*unfinished)
