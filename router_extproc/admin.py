@@ -1,4 +1,7 @@
-"""The operator's port: /livez, /readyz, /metrics, /config. Loopback by default; it tells no secrets and no prompts."""
+"""The operator's port: /livez, /readyz, /metrics, /config, /savings.
+
+Loopback by default; it tells no secrets and no prompts.
+"""
 
 from __future__ import annotations
 
@@ -25,11 +28,13 @@ class Admin:
     ) -> None:
         self._host, self.port = host, port
         self._metrics, self._runtimes, self._ready, self._facts = metrics, runtimes, ready, facts
+        self.savings: Callable[[], dict[str, Any]] | None = None
         app = web.Application()
         app.router.add_get("/livez", self._livez)
         app.router.add_get("/readyz", self._readyz)
         app.router.add_get("/metrics", self._metrics_page)
         app.router.add_get("/config", self._config)
+        app.router.add_get("/savings", self._savings)
         self._runner = web.AppRunner(app, access_log=None)
 
     async def start(self) -> None:
@@ -71,3 +76,9 @@ class Admin:
                 "config": current.config.model_dump(mode="json", exclude_none=True),
             }
         )
+
+    async def _savings(self, _: web.Request) -> web.Response:
+        """What requests cost, against the baseline model."""
+        if self.savings is None:
+            return web.json_response({"error": "starting"}, status=503)
+        return web.json_response(self.savings())

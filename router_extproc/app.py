@@ -20,6 +20,7 @@ from router_extproc.config.watcher import watch
 from router_extproc.domain import Outcome
 from router_extproc.errors import ConfigError
 from router_extproc.inference.engine import Engine
+from router_extproc.ledger import Ledger
 from router_extproc.processor import Processor
 from router_extproc.runtime import Runtimes, compile_runtime
 from router_extproc.server import Server
@@ -41,7 +42,8 @@ class ServeOptions:
     """Settings of the process, fixed while it runs. Everything that may change at run time is in router.yaml.
 
     `drain_notice` seconds pass between saying NOT_SERVING and refusing new streams: longer than Envoy's health check
-    interval. `drain_grace` seconds are for the streams in flight then.
+    interval. `drain_grace` seconds are for the streams in flight then. The ledger is kept in `state_dir`; without it,
+    it is lost when the process ends.
     """
 
     config: Path
@@ -56,6 +58,7 @@ class ServeOptions:
     drain_notice: float = 2.5
     drain_grace: float = 30.0
     live: Callable[[Outcome, Decided | None], None] | None = None
+    state_dir: Path | None = None
 
 
 async def serve(options: ServeOptions, stop: asyncio.Event | None = None) -> None:
@@ -67,7 +70,8 @@ async def serve(options: ServeOptions, stop: asyncio.Event | None = None) -> Non
     began = time.monotonic()
     metrics = Metrics()
     recorder = Recorder(metrics)
-    recorder.listener = options.live
+    if options.live is not None:
+        recorder.listeners.append(options.live)
     runtimes: Runtimes | None = None
     engine: Engine | None = None
     ready = False
@@ -87,6 +91,13 @@ async def serve(options: ServeOptions, stop: asyncio.Event | None = None) -> Non
         classifiers = {SHIPPED: engine}
         runtimes = Runtimes(await asyncio.to_thread(compile_runtime, loaded, heads(classifiers), classifiers))
         recorder.reloaded(runtimes.current.generation, accepted=True)
+
+        serving = runtimes
+        ledger = Ledger(lambda: serving.current.config, options.state_dir, on_entry=recorder.priced)
+        await asyncio.to_thread(ledger.start)
+        stack.push_async_callback(asyncio.to_thread, ledger.close)
+        recorder.listeners.append(lambda outcome, _: ledger.outcome(outcome))
+        admin.savings = ledger.savings
 
         processor = Processor(runtimes, recorder)
         server = Server(

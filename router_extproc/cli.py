@@ -56,6 +56,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_model(command)
     _flag(command, "listen", "127.0.0.1:50051", "HOST:PORT or unix:/PATH of ext_proc, access log service and health")
     _flag(command, "admin", "127.0.0.1:9090", "HOST:PORT of /livez, /readyz, /metrics and /config")
+    _flag(command, "state-dir", "", "directory of the savings ledger; empty: in memory only")
     _flag(command, "log-level", "info", "debug, info, warning or error")
     _flag(command, "max-queued", 512, "prompts that may wait for the classifier; more go to the default model at once")
     _flag(command, "drain-notice", 2.5, "seconds between NOT_SERVING and refusing streams; over Envoy's check interval")
@@ -138,6 +139,7 @@ def _serve(arguments: argparse.Namespace) -> int:
         drain_notice=arguments.drain_notice,
         drain_grace=arguments.drain_grace,
         live=_live if arguments.live else None,
+        state_dir=Path(arguments.state_dir) if arguments.state_dir else None,
     )
     if arguments.live:
         logging.getLogger("router_extproc.exchange").setLevel(logging.WARNING)

@@ -111,12 +111,16 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens as the provider counted them. `cached` is the part of `input` that was served from its prompt cache."""
+    """Tokens as the provider counted them. `cached` is the part of `input` that was served from its prompt cache.
+
+    `estimated` marks tokens that we reckoned ourselves because the provider sent no count.
+    """
 
     input: int
     output: int
     cached: int = 0
     model: str = ""
+    estimated: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +129,8 @@ class Outcome:
 
     `status` is 0 when the client left before an answer. `model` is the catalogue model that answered (None when no
     upstream was reached), `attempts` counts upstream tries, times are seconds, `first_byte_seconds` is the time to
-    the first byte of the answer, `flags` are Envoy's response flags ("DC", "UF", ...).
+    the first byte of the answer, `flags` are Envoy's response flags ("DC", "UF", ...). `request_id` is Envoy's, which
+    names an exchange that the sidecar never saw. `stream` says whether the answer streamed.
     """
 
     decision_id: str
@@ -140,3 +145,6 @@ class Outcome:
     route: str = ""
     band: str = ""
     details: str = ""
+    request_id: str = ""
+    tenant: str = ""
+    stream: bool = False

@@ -62,12 +62,41 @@ def outcomes(
                 if common.HasField("time_to_first_downstream_tx_byte")
                 else None
             ),
-            usage=_usage(common.metadata),
+            usage=_usage(common.metadata) or _estimated(entry, api.name, text),
             flags=",".join(short for field, short in FLAGS.items() if getattr(common.response_flags, field)),
             route=str(text.get("route", "")),
             band=str(text.get("band", "")),
             details=entry.response.response_code_details,
+            request_id=entry.request.request_id,
+            tenant=str(text.get("tenant", "")),
+            stream=text.get("stream") is True,
         )
+
+
+STREAMED_BYTES_PER_TOKEN = {"chat_completions": 220, "completions": 160, "responses": 200, "messages": 120}
+"""Server-sent events carry about one token each, in an envelope of about this size."""
+ENVELOPE_BYTES = 400
+BYTES_PER_TOKEN = 4
+
+
+def _estimated(entry: pb.HTTPAccessLogEntry, api: str, facts: Mapping[str, object]) -> Usage | None:
+    """Tokens of an answered exchange whose provider counted none: it sent no usage, or the client left before the end.
+
+    Input as estimated when the request was read; output by the bytes that came back. Rough, and marked as such.
+    """
+    common = entry.common_properties
+    tokens = facts.get("tokens")
+    answered = 200 <= entry.response.response_code.value < 300 and common.upstream_request_attempt_count
+    if not answered or not isinstance(tokens, int | float):
+        return None
+    size = entry.response.response_body_bytes
+    if api == "embeddings":
+        output = 0
+    elif facts.get("stream") is True:
+        output = size // STREAMED_BYTES_PER_TOKEN.get(api, 200)
+    else:
+        output = max(0, size - ENVELOPE_BYTES) // BYTES_PER_TOKEN
+    return Usage(input=int(tokens), output=output, estimated=True)
 
 
 def _seconds(duration: Duration) -> float:

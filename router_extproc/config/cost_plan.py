@@ -143,9 +143,8 @@ class CostPlan(Section):
         counts = [line.queries for line in side.models if line.queries is not None]
         if len(shares) == len(side.models):
             if sum(shares) != 1:
-                raise ValueError(
-                    f"{name}.models: the shares add up to {(sum(shares) * 100).normalize():f} %, not 100 %"
-                )
+                percent = (sum(shares, Decimal(0)) * 100).normalize()
+                raise ValueError(f"{name}.models: the shares add up to {percent:f} %, not 100 %")
         elif len(counts) == len(side.models):
             if sum(counts) != self.traffic.queries:
                 raise ValueError(

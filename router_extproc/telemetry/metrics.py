@@ -48,6 +48,8 @@ class Metrics:
             explicit_bucket_boundaries_advisory=ANSWER_SECONDS,
         )
         self.tokens = meter.create_counter("mom.tokens", "{token}", "Tokens as providers counted them, by model, type")
+        self.cost = meter.create_counter("mom.cost", "{USD}", "Cost of requests, the router's own included")
+        self.savings = meter.create_up_down_counter("mom.savings", "{USD}", "Saved against the baseline model")
         self.generation = meter.create_gauge("mom.config.generation", "{generation}", "Configuration that serves")
         self.reload_ok = meter.create_gauge(
             "mom.config.last.reload.successful", "1", "0 while the newest file is refused"

@@ -7,6 +7,8 @@ import logging
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
+from decimal import Decimal
+from typing import Protocol
 
 from router_extproc.domain import Decision, LlmRequest, Outcome, Plan, SignalSet
 from router_extproc.telemetry.metrics import Metrics
@@ -30,13 +32,38 @@ class Decided:
     generation: int
 
 
+class Priced(Protocol):
+    """A `ledger.Entry`, as far as metrics need it: USD."""
+
+    @property
+    def route(self) -> str:
+        """Route."""
+
+    @property
+    def model(self) -> str:
+        """The model that answered."""
+
+    @property
+    def cost(self) -> Decimal:
+        """The model's price."""
+
+    @property
+    def router(self) -> Decimal:
+        """Our own cost."""
+
+    @property
+    def saved(self) -> Decimal:
+        """Against the baseline; may be negative."""
+
+
 class Recorder:
     """Takes facts from the event loop. Cheap: nothing here waits or writes to disk but the log handler."""
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
         self._waiting: OrderedDict[str, Decided] = OrderedDict()
-        self.listener: Callable[[Outcome, Decided | None], None] | None = None
+        self.listeners: list[Callable[[Outcome, Decided | None], None]] = []
+        """Told of each outcome, on the event loop: they must not wait."""
 
     def decided(self, decided: Decided) -> None:
         """A request was routed."""
@@ -71,6 +98,12 @@ class Recorder:
         self._metrics.reload_ok.set(1 if accepted else 0)
         self._metrics.generation.set(generation)
 
+    def priced(self, entry: Priced) -> None:
+        """An exchange has been priced. Called on the ledger's thread."""
+        metrics, labels = self._metrics, {"model": entry.model, "route": entry.route}
+        metrics.cost.add(float(entry.cost + entry.router), labels)
+        metrics.savings.add(float(entry.saved), labels)
+
     def outcome(self, outcome: Outcome) -> None:
         """An exchange has ended, according to Envoy."""
         decided = self._waiting.pop(outcome.decision_id, None)
@@ -83,8 +116,8 @@ class Recorder:
             metrics.tokens.add(outcome.usage.input, {"model": model, "type": "input"})
             metrics.tokens.add(outcome.usage.output, {"model": model, "type": "output"})
         log.info("%s", json.dumps(_line(outcome, decided), separators=(",", ":")))
-        if self.listener is not None:
-            self.listener(outcome, decided)
+        for listener in self.listeners:
+            listener(outcome, decided)
 
 
 def _line(outcome: Outcome, decided: Decided | None) -> dict[str, object]:

@@ -1,0 +1,443 @@
+"""What every answer cost, and what it would have cost had the baseline model answered everything.
+
+Tokens are assumed equal for the baseline: the same question, the same length of answer. A priced request is an `Entry`;
+`Totals` add entries up exactly; `Ledger` does both on a thread of its own and keeps them on disk.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+import time
+from collections import OrderedDict, deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+from router_extproc.config.schema import RouterConfig
+from router_extproc.domain import Band, Outcome
+from router_extproc.prices import EXACT, cost_of
+from router_extproc.stores.journal import Journal, lines_of
+
+log = logging.getLogger(__name__)
+
+ZERO = Decimal(0)
+WRITE_SECONDS = 0.25
+SYNC_SECONDS = 0.75
+"""Together under the one second that a crash of the machine may cost; a kill of the process costs `WRITE_SECONDS`."""
+MAX_WAITING = 100_000
+MAX_IDS = 100_000
+MAX_KEYS = 1_000
+MAX_HOURS = 92 * 24
+SEGMENT_BYTES = 16 * 1024 * 1024
+OTHER = "other"
+EARLIER = "earlier"
+DIMENSIONS = ("route", "model", "tenant", "band", "hour")
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One exchange, priced in USD. `cost` is the models' price, `router` our own, `baseline` the counterfactual.
+
+    `at` is in seconds since 1970 (UTC). `priced` is false when something answered that the catalogue does not know.
+    """
+
+    id: str
+    at: float
+    route: str
+    band: str
+    model: str
+    tenant: str
+    status: int
+    input: int = 0
+    output: int = 0
+    cached: int = 0
+    estimated: bool = False
+    priced: bool = True
+    cost: Decimal = ZERO
+    router: Decimal = ZERO
+    baseline: Decimal = ZERO
+
+    @property
+    def saved(self) -> Decimal:
+        """Against the baseline; negative when routing cost more."""
+        return EXACT.subtract(self.baseline, EXACT.add(self.cost, self.router))
+
+    @property
+    def hour(self) -> str:
+        """The hour it ended in, UTC: `2026-01-31T23`."""
+        return datetime.fromtimestamp(self.at, UTC).strftime("%Y-%m-%dT%H")
+
+    def line(self) -> bytes:
+        """Its line in the journal."""
+        return (
+            json.dumps(
+                [
+                    *(self.id, round(self.at, 3), self.route, self.band, self.model, self.tenant, self.status),
+                    *(self.input, self.output, self.cached, int(self.estimated), int(self.priced)),
+                    *(str(self.cost), str(self.router), str(self.baseline)),
+                ],
+                separators=(",", ":"),
+            ).encode()
+            + b"\n"
+        )
+
+    @staticmethod
+    def parse(line: bytes) -> Entry:
+        """The entry of a journal's line. Raises ValueError."""
+        values = json.loads(line)
+        if not isinstance(values, list) or len(values) != 15:
+            raise ValueError("not an entry")
+        identity, at, route, band, model, tenant, status, tokens, output, cached, estimated, priced, *money = values
+        cost, router, baseline = map(Decimal, money)
+        return Entry(
+            *(str(identity), float(at), str(route), str(band), str(model), str(tenant), int(status)),
+            *(int(tokens), int(output), int(cached), bool(estimated), bool(priced)),
+            *(cost, router, baseline),
+        )
+
+
+def baseline_of(config: RouterConfig) -> str:
+    """The model that savings are counted against."""
+    return config.ledger.baseline or config.default[0]
+
+
+def price(outcome: Outcome, config: RouterConfig, at: float) -> Entry:
+    """Prices an outcome. Only what was answered costs: an exchange without usage costs the router's share alone."""
+    usage, model = outcome.usage, config.models.get(outcome.model or "")
+    baseline = config.models.get(baseline_of(config))
+    cost = counterfactual = ZERO
+    if usage is not None:
+        if model is not None:
+            cost = cost_of(model.price, usage)
+        if baseline is not None:
+            counterfactual = cost_of(baseline.price, usage)
+    return Entry(
+        id=outcome.decision_id or outcome.request_id,
+        at=at,
+        route=outcome.route or "none",
+        band=outcome.band or "none",
+        model=outcome.model or "none",
+        tenant=outcome.tenant or "none",
+        status=outcome.status,
+        input=usage.input if usage else 0,
+        output=usage.output if usage else 0,
+        cached=usage.cached if usage else 0,
+        estimated=usage is not None and usage.estimated,
+        priced=usage is None or model is not None,
+        cost=cost,
+        router=config.ledger.router_per_query if outcome.decision_id else ZERO,
+        # A client that named its model would have had it without us; an unknown price saves nothing.
+        baseline=counterfactual if model is not None and outcome.band != Band.NAMED else cost,
+    )
+
+
+@dataclass(slots=True)
+class Sum:
+    """Entries added up. `answered` counts statuses 200 to 299, `estimated` those whose tokens were estimated."""
+
+    requests: int = 0
+    answered: int = 0
+    estimated: int = 0
+    unpriced: int = 0
+    input: int = 0
+    output: int = 0
+    cached: int = 0
+    cost: Decimal = ZERO
+    router: Decimal = ZERO
+    baseline: Decimal = ZERO
+
+    @property
+    def saved(self) -> Decimal:
+        """Against the baseline."""
+        return EXACT.subtract(self.baseline, EXACT.add(self.cost, self.router))
+
+    def add(self, entry: Entry) -> None:
+        """Adds one entry."""
+        self.requests += 1
+        self.answered += 200 <= entry.status < 300
+        self.estimated += entry.estimated
+        self.unpriced += not entry.priced
+        self.input += entry.input
+        self.output += entry.output
+        self.cached += entry.cached
+        self.cost = EXACT.add(self.cost, entry.cost)
+        self.router = EXACT.add(self.router, entry.router)
+        self.baseline = EXACT.add(self.baseline, entry.baseline)
+
+    def merge(self, other: Sum) -> None:
+        """Adds another sum."""
+        for name in _COUNTS:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        for name in _MONEY:
+            setattr(self, name, EXACT.add(getattr(self, name), getattr(other, name)))
+
+    def json(self) -> dict[str, Any]:
+        """Money as text: JSON numbers are not exact."""
+        counts = {name: getattr(self, name) for name in _COUNTS}
+        return counts | {name: _text(getattr(self, name)) for name in _MONEY}
+
+    @staticmethod
+    def parse(value: Mapping[str, Any]) -> Sum:
+        """The opposite of `json`; unknown keys are ignored. Raises ValueError, KeyError or TypeError."""
+        found = Sum()
+        for name in _COUNTS:
+            setattr(found, name, int(value[name]))
+        for name in _MONEY:
+            setattr(found, name, Decimal(value[name]))
+        return found
+
+
+_COUNTS = ("requests", "answered", "estimated", "unpriced", "input", "output", "cached")
+_MONEY = ("cost", "router", "baseline")
+
+
+@dataclass(slots=True)
+class Totals:
+    """The same entries summed in all and by each dimension. Every table is bounded, its sums always add up to `all`."""
+
+    all: Sum = field(default_factory=Sum)
+    by: dict[str, dict[str, Sum]] = field(default_factory=lambda: {name: {} for name in DIMENSIONS})
+
+    def add(self, entry: Entry) -> None:
+        """Adds one entry to every table."""
+        self.all.add(entry)
+        for name in DIMENSIONS:
+            self._sum(name, getattr(entry, name)).add(entry)
+
+    def _sum(self, dimension: str, key: str) -> Sum:
+        table = self.by[dimension]
+        found = table.get(key)
+        if found is None:
+            if dimension == "hour":
+                self._fold_old_hours(table)
+            elif len(table) >= MAX_KEYS:
+                key = OTHER
+            found = table.setdefault(key, Sum())
+        return found
+
+    def _fold_old_hours(self, table: dict[str, Sum]) -> None:
+        while len(table) >= MAX_HOURS:
+            oldest = min(key for key in table if key != EARLIER)
+            table.setdefault(EARLIER, Sum()).merge(table.pop(oldest))
+
+    def json(self) -> dict[str, Any]:
+        """For the journal's header."""
+        return {
+            "all": self.all.json(),
+            "by": {name: {key: value.json() for key, value in table.items()} for name, table in self.by.items()},
+        }
+
+    @staticmethod
+    def parse(value: Mapping[str, Any]) -> Totals:
+        """The opposite of `json`. Raises ValueError, KeyError or TypeError."""
+        tables = {name: {k: Sum.parse(v) for k, v in value["by"].get(name, {}).items()} for name in DIMENSIONS}
+        return Totals(Sum.parse(value["all"]), tables)
+
+
+class Ledger:
+    """Prices and adds up outcomes on its own thread, and keeps them in a journal under `directory` (None: only here).
+
+    `outcome` may be called from the event loop and takes well under a microsecond's work; everything else happens at
+    most `WRITE_SECONDS` later. An id counts once, however often its outcome arrives (among the last `MAX_IDS`). A disk
+    that fails costs no request and no total: what could not be written is carried over once it can be.
+    `on_entry` is told of each entry, on the ledger's thread.
+    """
+
+    def __init__(
+        self,
+        config: Callable[[], RouterConfig],
+        directory: Path | None = None,
+        *,
+        on_entry: Callable[[Entry], None] = lambda _: None,
+        segment_bytes: int = SEGMENT_BYTES,
+    ) -> None:
+        self._config, self._on_entry = config, on_entry
+        self._totals = Totals()
+        self._ids: OrderedDict[str, None] = OrderedDict()
+        self._since = time.time()
+        self._waiting: deque[tuple[Outcome, float]] = deque()
+        self._guard = threading.Lock()
+        self._wake = threading.Event()
+        self._closing = False
+        self._thread: threading.Thread | None = None
+        self._journal = (
+            Journal(directory, "ledger", max_bytes=segment_bytes, keep=1, header=self._header) if directory else None
+        )
+        self._synced = 0.0
+        self.dropped = 0
+        """Outcomes that came faster than the thread could take them, for `MAX_WAITING` of them."""
+        self.write_errors = 0
+
+    def start(self) -> None:
+        """Reads what is on disk, then takes outcomes. Blocks for the reading. Raises JournalTaken or OSError."""
+        if self._journal is not None:
+            self._journal.open()
+            self._read(self._journal)
+        self._thread = threading.Thread(target=self._run, name="ledger", daemon=True)
+        self._thread.start()
+
+    def outcome(self, outcome: Outcome) -> None:
+        """An exchange has ended."""
+        if len(self._waiting) >= MAX_WAITING:
+            self.dropped += 1
+            return
+        self._waiting.append((outcome, time.time()))
+
+    def close(self) -> None:
+        """Writes everything that waits and ends the thread. Blocks for that."""
+        self._closing = True
+        self._wake.set()
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+
+    def flush(self) -> None:
+        """Returns when everything that waited is in the totals. For tests and for the last scrape."""
+        while self._waiting and self._thread is not None:
+            self._wake.set()
+            time.sleep(0.001)
+        with self._guard:
+            pass
+
+    def savings(self) -> dict[str, Any]:
+        """All totals for people and dashboards. From any thread."""
+        config = self._config()
+        with self._guard:
+            by = {
+                f"{name}s": {key: _shown(value) for key, value in sorted(table.items())}
+                for name, table in self._totals.by.items()
+            }
+            total = _shown(self._totals.all)
+        return {
+            "since": datetime.fromtimestamp(self._since, UTC).isoformat(timespec="seconds"),
+            "currency": "USD",
+            "baseline": baseline_of(config),
+            "assumption": "the baseline model would have read and written the same number of tokens",
+            "durable": self._journal is not None,
+            "dropped": self.dropped,
+            "write_errors": self.write_errors,
+            "total": total,
+            **by,
+        }
+
+    def _run(self) -> None:
+        while True:
+            self._wake.wait(WRITE_SECONDS)
+            self._wake.clear()
+            closing = self._closing
+            try:
+                self._take()
+                self._sync(now=closing)
+            except OSError as error:
+                self._unwritten(error)
+            except Exception:
+                log.exception("the ledger lost an entry")
+            if closing and not self._waiting:
+                break
+        if self._journal is not None:
+            try:
+                if self._journal.lacking:
+                    self._journal.rotate()
+                self._journal.close()
+            except OSError as error:
+                log.error("the ledger could not be closed: %s", error)
+
+    def _take(self) -> None:
+        """Everything that waits, into the totals and the journal."""
+        lines: list[bytes] = []
+        config = self._config()
+        writable = self._begin_segment()
+        while self._waiting:
+            with self._guard:
+                outcome, at = self._waiting.popleft()
+                entry = price(outcome, config, at)
+                if not self._new(entry.id):
+                    continue
+                self._totals.add(entry)
+            lines.append(entry.line())
+            self._on_entry(entry)
+        if lines and writable and self._journal is not None:
+            self._journal.append(b"".join(lines))
+        if lines and not writable and self._journal is not None:
+            self._journal.behind()
+
+    def _begin_segment(self) -> bool:
+        """Rotates where it is due, before new entries enter the totals that the header carries. False: no disk."""
+        if self._journal is None:
+            return False
+        if self._waiting and self._journal.due:
+            try:
+                self._journal.rotate()
+            except OSError as error:
+                self._unwritten(error)
+        return not self._journal.due
+
+    def _unwritten(self, error: OSError) -> None:
+        self.write_errors += 1
+        log.error("the ledger cannot be written, its totals go on in memory: %s", error)
+
+    def _sync(self, *, now: bool) -> None:
+        if self._journal is not None and (now or time.monotonic() - self._synced >= SYNC_SECONDS):
+            self._journal.sync()
+            self._synced = time.monotonic()
+
+    def _new(self, identity: str) -> bool:
+        """Whether this id has not been counted. An exchange without any id cannot be recognised and counts."""
+        if not identity:
+            return True
+        if identity in self._ids:
+            return False
+        self._ids[identity] = None
+        if len(self._ids) > MAX_IDS:
+            self._ids.popitem(last=False)
+        return True
+
+    def _header(self) -> bytes:
+        with self._guard:
+            carried = {"version": 1, "since": self._since, "carried": self._totals.json()}
+        return json.dumps(carried, separators=(",", ":")).encode() + b"\n"
+
+    def _read(self, journal: Journal) -> None:
+        """Totals of the newest segment with a header, its entries on top; older segments only tell ids."""
+        for number, segment in enumerate(reversed(segments := journal.segments())):
+            header, *lines = list(lines_of(segment)) or [b""]
+            try:
+                found = json.loads(header)
+                totals = Totals.parse(found["carried"])
+                since = float(found["since"])
+            except (ValueError, KeyError, TypeError):
+                log.error("%s has no usable header; the segment before it is read", segment)
+                continue
+            self._totals, self._since = totals, since
+            for older in segments[: len(segments) - 1 - number]:
+                for line in list(lines_of(older))[1:]:
+                    self._count(line, older, only_id=True)
+            for line in lines:
+                self._count(line, segment, only_id=False)
+            return
+
+    def _count(self, line: bytes, segment: Path, *, only_id: bool) -> None:
+        try:
+            entry = Entry.parse(line)
+        except (ValueError, TypeError, ArithmeticError):
+            log.error("%s: a line is not an entry and is left out: %r", segment, line[:80])
+            return
+        if self._new(entry.id) and not only_id:
+            self._totals.add(entry)
+
+
+def _text(value: Decimal) -> str:
+    """In full, without the zeros that additions leave behind."""
+    return f"{EXACT.normalize(value):f}"
+
+
+def _shown(value: Sum) -> dict[str, Any]:
+    shown = value.json()
+    shown["saved"] = _text(value.saved)
+    shown["saved_percent"] = round(float(value.saved / value.baseline * 100), 2) if value.baseline else None
+    return shown

@@ -1,0 +1,1 @@
+"""What outlives a request: `journal` append-only files on disk."""

@@ -1,0 +1,70 @@
+"""Access log entries become outcomes; tokens that nobody counted are estimated, and marked."""
+
+from typing import Any
+
+import pytest
+
+from router_extproc.domain import Outcome, Usage
+from router_extproc.outcomes import USAGE_NAMESPACE, outcomes
+from router_extproc.pb import access_log_pb2 as pb
+
+FACTS = {"decision_id": "d1", "route": "chat", "band": "recommended", "tenant": "acme", "tokens": 50, "stream": False}
+
+
+def entry(
+    facts: dict[str, Any] = FACTS,
+    *,
+    status: int = 200,
+    attempts: int = 1,
+    size: int = 1200,
+    usage: pb.TokenUsage | None = None,
+    path: str = "/v1/chat/completions",
+) -> pb.StreamAccessLogsMessage:
+    message = pb.StreamAccessLogsMessage()
+    found = message.http_logs.log_entry.add()
+    found.request.path = path
+    found.request.request_id = "r1"
+    found.response.response_code.value = status
+    found.response.response_body_bytes = size
+    found.common_properties.upstream_cluster = "small-cluster"
+    found.common_properties.upstream_request_attempt_count = attempts
+    if facts:
+        found.common_properties.metadata.filter_metadata["mom"].update(facts)
+    if usage is not None:
+        found.common_properties.metadata.typed_filter_metadata[USAGE_NAMESPACE].Pack(usage)
+    return message
+
+
+def only(message: pb.StreamAccessLogsMessage) -> Outcome:
+    (found,) = outcomes(message, lambda: {"small-cluster": "small"})
+    return found
+
+
+def test_an_entry_tells_everything_that_the_ledger_needs() -> None:
+    usage = pb.TokenUsage()
+    usage.input_tokens.value, usage.output_tokens.value = 100, 20
+    usage.input_details.cached_tokens.value = 60
+    found = only(entry(usage=usage))
+    assert found.usage == Usage(100, 20, 60)
+    assert (found.decision_id, found.request_id, found.tenant, found.model) == ("d1", "r1", "acme", "small")
+
+
+@pytest.mark.parametrize(
+    ("path", "stream", "size", "output"),
+    [
+        ("/v1/chat/completions", False, 1200, 200),
+        ("/v1/chat/completions", False, 100, 0),
+        ("/v1/chat/completions", True, 2200, 10),
+        ("/v1/messages", True, 2400, 20),
+        ("/v1/embeddings", False, 90_000, 0),
+    ],
+)
+def test_tokens_that_the_provider_did_not_count_are_estimated(path: str, stream: bool, size: int, output: int) -> None:
+    found = only(entry(FACTS | {"stream": stream}, path=path, size=size))
+    assert found.usage == Usage(50, output, estimated=True)
+    assert found.stream is stream
+
+
+@pytest.mark.parametrize("changes", [{"status": 503}, {"attempts": 0}, {"status": 0}, {"facts": {}}])
+def test_what_was_not_answered_has_no_tokens(changes: dict[str, Any]) -> None:
+    assert only(entry(**changes)).usage is None
