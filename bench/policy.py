@@ -13,7 +13,6 @@ from pathlib import Path
 from router_extproc.config.schema import RouterConfig
 from router_extproc.domain import LlmRequest, SignalSet, SignalValue
 from router_extproc.policy import Policy
-from router_extproc.selection.table import SELECTIONS
 from router_extproc.signals.base import SignalInputs
 from router_extproc.validation import validate
 
@@ -54,7 +53,7 @@ def compiled(routes: int, models: int, signals: int, selection: str) -> Policy:
             "default": ["m0"],
         },
     )
-    return Policy.compile(config, {name: Known(labels, "shipped") for name in names}, SELECTIONS)
+    return Policy.compile(config, {name: Known(labels, "shipped") for name in names})
 
 
 def measured(routes: int, models: int, signals: int = 12) -> dict[str, float]:

@@ -85,7 +85,7 @@ class Decision:
     """Which route matched, in which band, and the candidate models in order of preference (never empty).
 
     `fallbacks` come after the candidates in the plan, before the default models. `selection` names the way in which
-    one of several candidates is chosen.
+    one of several candidates is chosen. Where `allowed` is a set, the plan holds no other models.
     """
 
     route: str
@@ -95,6 +95,7 @@ class Decision:
     reason: str
     fallbacks: tuple[str, ...] = ()
     selection: str = "first"
+    allowed: frozenset[str] | None = None
 
 
 @dataclass(frozen=True, slots=True)

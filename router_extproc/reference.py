@@ -12,6 +12,7 @@ from pydantic import BaseModel
 
 from router_extproc.config.schema import RouterConfig
 from router_extproc.domain import LlmRequest
+from router_extproc.registry import Registry
 from router_extproc.rules import FUNCTIONS, request_fields
 from router_extproc.selection.table import SELECTIONS
 from router_extproc.signals.table import SIGNALS
@@ -26,6 +27,13 @@ as JSON Schema for your editor, `router-extproc check FILE` names every mistake 
 
 The file is YAML of at most 1 MiB. Unknown keys are errors. A new version is taken up while the sidecar runs, whole or
 not at all: a file with a mistake is refused and the last good one serves on.
+"""
+
+_SELECTIONS = """\
+How one of several candidates is chosen: `selection: cheapest`, or with parameters `selection: {type: cheapest,
+min_quality: 0.8}`. Candidates that cannot take the request (API, context window, modalities, tools, JSON mode) are
+gone before. The cost of a request is estimated from its input tokens and the client's output limit, reckoned as 500
+at most.
 """
 
 _RULES = """\
@@ -60,21 +68,8 @@ def config_schema() -> dict[str, Any]:
     """JSON Schema (draft 2020-12) of router.yaml, the parameters of all signals included."""
     schema = RouterConfig.model_json_schema(ref_template=_REF)
     definitions = schema["$defs"]
-    variants = []
-    for name, plugin in SIGNALS.table.items():
-        params = plugin.Params.model_json_schema(ref_template=_REF)
-        definitions.update(params.pop("$defs", {}))
-        variants.append(
-            {
-                "type": "object",
-                "description": _text(plugin),
-                "properties": {"type": {"const": name}, **params.get("properties", {})},
-                "required": ["type", *params.get("required", [])],
-                "additionalProperties": False,
-            }
-        )
-    definitions["SignalSpec"] = {"oneOf": variants}
-    definitions["Route"]["properties"]["selection"]["enum"] = sorted(SELECTIONS)
+    definitions["SignalSpec"] = {"oneOf": _variants(SIGNALS, definitions)}
+    definitions["SelectionSpec"] = {"oneOf": [{"enum": sorted(SELECTIONS.table)}, *_variants(SELECTIONS, definitions)]}
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": "router.yaml"}
 
 
@@ -86,23 +81,31 @@ def configuration_reference() -> str:
         if "properties" in schema["$defs"][name]:
             parts += _section(_title(name), schema["$defs"][name])
     parts += ["## Signals\n", "A signal has a `type` and the parameters of that type beside it.\n"]
-    for variant in schema["$defs"]["SignalSpec"]["oneOf"]:
-        properties = dict(variant["properties"])
-        name = properties.pop("type")["const"]
-        parts += _section(f"`type: {name}`", {**variant, "properties": properties}, level=3)
-        parts += [
-            text
-            for inner in _mentioned(SIGNALS.table[name].Params)
-            if inner in schema["$defs"] and "properties" in schema["$defs"][inner]
-            for text in _section(_title(inner), schema["$defs"][inner], level=4)
-        ]
-    parts += ["## Selections\n", "How one of several candidates is chosen (`selection` of a route).\n"]
-    rows = [f"| `{name}` | {_text(selection)} |" for name, selection in sorted(SELECTIONS.items())]
-    parts.append("\n".join(["| name | what |", "|---|---|", *rows]) + "\n")
+    parts += _plugins(SIGNALS, schema)
+    parts += ["## Selections\n", _SELECTIONS]
+    parts += _plugins(SELECTIONS, schema)
     request = "\n".join(f"| `request.{name}` | {_REQUEST[name]} |" for name in request_fields(_NO_REQUEST, ""))
     functions = ", ".join(f"`{name}`" for name in sorted(FUNCTIONS))
     parts.append(_RULES.format(request=request, functions=functions))
     return "\n".join(parts).rstrip("\n")
+
+
+def _variants(registry: Registry, definitions: dict[str, Any]) -> list[dict[str, Any]]:
+    """The schema of each plugin's specification; sections inside them are added to `definitions`."""
+    variants = []
+    for name, plugin in registry.table.items():
+        params = plugin.Params.model_json_schema(ref_template=_REF)
+        definitions.update(params.pop("$defs", {}))
+        variants.append(
+            {
+                "type": "object",
+                "description": _text(plugin),
+                "properties": {"type": {"const": name}, **params.get("properties", {})},
+                "required": ["type", *params.get("required", [])],
+                "additionalProperties": False,
+            }
+        )
+    return variants
 
 
 _NO_REQUEST = LlmRequest("", None, None, "")
@@ -118,6 +121,16 @@ _REQUEST = {
     "modalities": "list of `text`, `image`, `audio`, `video`, `file`",
     "virtual": "the virtual model that was asked for",
 }
+
+
+def _plugins(registry: Registry, schema: dict[str, Any]) -> Iterator[str]:
+    for variant in _variants(registry, {}):
+        properties = dict(variant["properties"])
+        name = properties.pop("type")["const"]
+        yield from _section(f"`type: {name}`", {**variant, "properties": properties}, level=3)
+        for inner in _mentioned(registry.table[name].Params):
+            if "properties" in schema["$defs"].get(inner, {}):
+                yield from _section(_title(inner), schema["$defs"][inner], level=4)
 
 
 def _section(title: str, schema: dict[str, Any], level: int = 2) -> Iterator[str]:
@@ -171,8 +184,8 @@ def _named(name: str) -> str:
     definition = _definitions()[name]
     if "enum" in definition:
         return ", ".join(f"`{value}`" for value in definition["enum"])
-    if name == "SignalSpec":
-        return "[signal](#signals)"
+    if name in ("SignalSpec", "SelectionSpec"):
+        return "[signal](#signals)" if name == "SignalSpec" else "[selection](#selections)"
     return f"[{_title(name).strip('`')}](#{_anchor(name)})"
 
 

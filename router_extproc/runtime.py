@@ -12,7 +12,9 @@ from router_extproc.errors import ConfigMistakes
 from router_extproc.inference.base import Classifier
 from router_extproc.policy import Policy
 from router_extproc.router import Router
-from router_extproc.selection.table import SELECTIONS
+from router_extproc.selection.base import Observations
+from router_extproc.selection.observed import Observed
+from router_extproc.selection.table import build_selections
 from router_extproc.signals.table import build_signals
 
 
@@ -37,20 +39,23 @@ def compile_runtime(
     heads: Mapping[str, Mapping[str, tuple[str, ...]]],
     classifiers: Mapping[str, Classifier],
     generation: int = 1,
+    observed: Observations | None = None,
 ) -> Runtime:
     """Checks names across sections and builds the plugins. `heads` has the labels per classifier and head.
 
     Raises ConfigError with every mistake. CPU work of some milliseconds: call it off the event loop.
     """
     config = loaded.config
+    observed = observed or Observed()
     signals, mistakes = build_signals(config.signals, heads)
+    selections, wrong = build_selections(config, observed)
+    mistakes += wrong
     try:
-        policy = Policy.compile(config, signals, SELECTIONS)
+        policy = Policy.compile(config, signals)
     except ConfigMistakes as error:
         raise loaded.error([*mistakes, *error.mistakes]) from None
     if mistakes:
         raise loaded.error(mistakes)
-    selections = {name: selection(config.models) for name, selection in SELECTIONS.items()}
     clusters = {name: model.cluster or name for name, model in config.models.items()}
     return Runtime(
         generation=generation,

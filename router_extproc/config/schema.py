@@ -35,6 +35,30 @@ Names = Annotated[
 ]
 
 
+def _candidate(value: Any) -> Any:
+    labelled = isinstance(value, dict) and value and all(isinstance(label, str) for label in value.values())
+    if isinstance(value, str) or labelled:
+        return value
+    raise ValueError("expected a model's name, or labels such as `{tier: light}`")
+
+
+def _some_candidates(value: Any) -> Any:
+    """`models: {tier: light}` is short for a list of one."""
+    return [value] if isinstance(value, str | dict) else value
+
+
+_LABELLED: dict[str, Any] = {"type": "object", "additionalProperties": {"type": "string"}, "minProperties": 1}
+_CANDIDATE: dict[str, Any] = {"anyOf": [{"type": "string"}, _LABELLED]}
+
+Candidates = Annotated[
+    list[Annotated[Any, BeforeValidator(_candidate)]],
+    BeforeValidator(_some_candidates),
+    Field(min_length=1),
+    WithJsonSchema({"anyOf": [*_CANDIDATE["anyOf"], {"type": "array", "items": _CANDIDATE, "minItems": 1}]}),
+]
+"""Models by name (str) or by labels (dict): `{tier: light}` stands for all models with that label, as catalogued."""
+
+
 class Section(BaseModel):
     """Base of every section: unknown keys are errors, values never change after loading."""
 
@@ -143,6 +167,14 @@ class Model(Section):
         None, description="Models tried when this one fails and a client had named it. Default: the file's `default`."
     )
     labels: dict[str, str] = Field(default_factory=dict, description="Free labels, for instance `tier: premium`.")
+    quality: float | None = Field(
+        None, ge=0, le=1, description="Share of requests that it answers well, by your own measure. Selections use it."
+    )
+    like: str | None = Field(
+        None,
+        description="The reference model (a label of the classifier's `win` head) that it resembles most: where a "
+        "signal of that head is configured, quality is predicted for each prompt.",
+    )
 
     @property
     def speaks(self) -> tuple[Api, ...]:
@@ -163,6 +195,30 @@ class SignalSpec(BaseModel):
         return dict(self.model_extra or {})
 
 
+class SelectionSpec(BaseModel):
+    """How one of several candidates is chosen: the name of a selection, or `type` and its parameters beside it."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    type: str
+
+    @property
+    def params(self) -> dict[str, Any]:
+        """The selection's parameters as written in the file."""
+        return dict(self.model_extra or {})
+
+    @property
+    def key(self) -> str:
+        """Says the same for the same type and parameters: `best_within(price=0.01)`."""
+        inside = ", ".join(f"{name}={value}" for name, value in sorted(self.params.items()))
+        return f"{self.type}({inside})" if inside else self.type
+
+
+def _named_selection(value: Any) -> Any:
+    """`selection: cheapest` is short for `selection: {type: cheapest}`."""
+    return {"type": value} if isinstance(value, str) else value
+
+
 class Bands(Section):
     """Confidence thresholds, in [0, 1]. Above `recommended`: the route's models; above `fallback`: its fallback."""
 
@@ -181,9 +237,13 @@ class Route(Section):
 
     name: Name
     when: str = Field(min_length=1, max_length=4096, description="CEL expression over the signals and `request`.")
-    models: Names = Field(description="Candidates in the recommended band, best first.")
-    fallback: Names | None = Field(
+    models: Candidates = Field(description="Candidates in the recommended band, best first, by name or by label.")
+    fallback: Candidates | None = Field(
         None, description="Candidates in the safe-fallback band, and further fallbacks of the plan."
+    )
+    require: dict[str, str] = Field(
+        default_factory=dict,
+        description="Labels that every model of the plan must have, fallbacks and default models too.",
     )
     bands: Bands | None = Field(None, description="Thresholds of this route. Default: the file's `bands`.")
     confidence: SignalName | None = Field(
@@ -191,7 +251,9 @@ class Route(Section):
         description="The signal whose confidence picks the band. Default: the least certain of the classifier signals "
         "that `when` reads; a rule without one is certain.",
     )
-    selection: str = Field("first", description="How one of several candidates is chosen.")
+    selection: Annotated[SelectionSpec, BeforeValidator(_named_selection)] = Field(
+        SelectionSpec(type="first"), description="How one of several candidates is chosen."
+    )
 
 
 class VirtualModel(Section):

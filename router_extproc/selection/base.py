@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 from router_extproc.config.schema import Model
@@ -16,8 +17,20 @@ class Selection(Protocol):
         """Orders `candidates` (names that passed all filters, at least one), best first, none added or lost."""
 
 
-class SelectionFactory(Protocol):
-    """How the table builds a selection."""
+class Observations(Protocol):
+    """How models did lately, as far as their outcomes tell. Read on the event loop."""
 
-    def __call__(self, models: Mapping[str, Model]) -> Selection:
-        """`models` is the whole catalogue."""
+    def latency(self, model: str) -> float | None:
+        """Recent mean seconds to the first byte, made longer by recent failures; None when nothing recent is known."""
+
+    def load(self, model: str) -> float:
+        """How often it was picked lately (0 or more): picks of the last half-minute or so, older ones counting less."""
+
+
+@dataclass(frozen=True, slots=True)
+class SelectionInputs:
+    """What selections are built from: the catalogue, the names of the configured signals, and what is observed."""
+
+    models: Mapping[str, Model]
+    signals: Collection[str]
+    observed: Observations

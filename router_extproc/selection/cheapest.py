@@ -1,33 +1,44 @@
-"""What the request will probably cost."""
+"""The lowest cost that is good enough."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
-from router_extproc.config.schema import Model
+from pydantic import BaseModel, ConfigDict, Field
+
 from router_extproc.domain import LlmRequest, SignalSet
+from router_extproc.selection.base import SelectionInputs
+from router_extproc.selection.cost import Cost
+from router_extproc.selection.quality import WIN, Quality, QualitySignal
 
-OUTPUT_TOKENS = 500
-"""Output to reckon with when the client's limit is higher or missing: nobody knows it beforehand."""
+
+class CheapestParams(BaseModel):
+    """How good is good enough."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    min_quality: float = Field(0.0, ge=0, le=1, description="Quality that a model must reach to be preferred.")
+    quality_signal: QualitySignal = WIN
 
 
 class Cheapest:
-    """The candidate that costs least for the request's estimated tokens; equally cheap ones as the route lists them."""
+    """The candidate that costs least for the request's estimated tokens, among those that reach `min_quality` (one of
+    which nothing is known does not); when none does, the best."""
 
-    def __init__(self, models: Mapping[str, Model]) -> None:
-        self._prices = {name: prices(model) for name, model in models.items()}
+    Params = CheapestParams
+
+    def __init__(self, params: CheapestParams, inputs: SelectionInputs) -> None:
+        self._least = params.min_quality
+        self._quality = Quality(params.quality_signal, inputs)
+        self._cost = Cost(inputs.models)
 
     def order(self, candidates: Sequence[str], request: LlmRequest, signals: SignalSet) -> Sequence[str]:
-        """Cheapest first."""
-        return sorted(candidates, key=lambda name: cost(self._prices[name], request))
+        """The good enough by cost, then the others by quality."""
 
+        def key(name: str) -> tuple[bool, float]:
+            if self._least == 0.0:
+                return False, self._cost.of(name, request)
+            quality = self._quality.of(name, signals) or 0.0
+            return (False, self._cost.of(name, request)) if quality >= self._least else (True, -quality)
 
-def prices(model: Model) -> tuple[float, float]:
-    """USD per input and per output token. Floats will do: this orders models, it bills nobody."""
-    return float(model.price.input) / 1e6, float(model.price.output) / 1e6
-
-
-def cost(price: tuple[float, float], request: LlmRequest) -> float:
-    """Estimated USD of a request."""
-    output = min(request.max_output_tokens or OUTPUT_TOKENS, OUTPUT_TOKENS)
-    return price[0] * request.tokens + price[1] * output
+        return sorted(candidates, key=key)

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
-from router_extproc.config.schema import Model
+from pydantic import BaseModel, ConfigDict
+
 from router_extproc.domain import LlmRequest, SignalSet
+from router_extproc.selection.base import SelectionInputs
+
+
+class FirstParams(BaseModel):
+    """Takes no parameters."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class First:
     """The candidates as the route lists them: the first that can take the request."""
 
-    def __init__(self, models: Mapping[str, Model]) -> None:
+    Params = FirstParams
+
+    def __init__(self, params: FirstParams, inputs: SelectionInputs) -> None:
         pass
 
     def order(self, candidates: Sequence[str], request: LlmRequest, signals: SignalSet) -> Sequence[str]:

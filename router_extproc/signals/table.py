@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from router_extproc.config.schema import SignalSpec
 from router_extproc.errors import ConfigMistakes, Mistake
@@ -20,8 +19,7 @@ from router_extproc.signals.tokens import TokensSignal
 from router_extproc.signals.tools import ToolsSignal
 from router_extproc.signals.turns import TurnsSignal
 
-# A plugin is called with its own `Params`, which only `Registry.params` makes: hence Any.
-SIGNALS: Registry[Any] = Registry(
+SIGNALS = Registry(
     "signal type",
     {
         "classifier": ClassifierSignal,
@@ -40,13 +38,7 @@ SIGNALS: Registry[Any] = Registry(
 
 def build(name: str, spec: SignalSpec, heads: Heads) -> Signal:
     """The signal `name`. Raises ConfigMistakes with paths from the document's root."""
-    at = ("signals", name)
-    plugin = SIGNALS.look_up(spec.type, (*at, "type"))
-    params = SIGNALS.params(spec.type, spec.params, at)
-    try:
-        signal: Signal = plugin(params, heads)
-    except ConfigMistakes as error:
-        raise ConfigMistakes([Mistake(at + mistake.path, mistake.message) for mistake in error.mistakes]) from None
+    signal: Signal = SIGNALS.build(spec.type, spec.params, ("signals", name), heads)
     return signal
 
 

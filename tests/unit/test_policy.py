@@ -16,8 +16,6 @@ from router_extproc.rules import FUNCTIONS, compile_rule
 from router_extproc.signals.base import Signal, SignalInputs
 from router_extproc.validation import validate
 
-SELECTIONS = ("first", "cheapest")
-
 
 @dataclass(frozen=True)
 class FakeSignal:
@@ -49,7 +47,7 @@ def config(*routes: Mapping[str, Any], **more: Any) -> RouterConfig:
 
 
 def policy(*routes: Mapping[str, Any], **more: Any) -> Policy:
-    return Policy.compile(config(*routes, **more), SIGNALS, SELECTIONS)
+    return Policy.compile(config(*routes, **more), SIGNALS)
 
 
 def mistakes(*routes: Mapping[str, Any], **more: Any) -> list[tuple[str, str]]:
@@ -252,6 +250,51 @@ def test_explain_and_decide_agree(values: dict[str, SignalValue]) -> None:
     assert taken.candidates
 
 
+# Candidates by label, and labels that a whole plan must have
+
+LABELLED = {
+    name: {"url": "http://h", "price": PRICE, "labels": {"tier": tier, "where": where}}
+    for name, tier, where in (
+        ("small", "light", "here"),
+        ("tiny", "light", "cloud"),
+        ("mid", "middle", "here"),
+        ("big", "premium", "cloud"),
+    )
+}
+
+
+def labelled(route: Mapping[str, Any], default: str = "big") -> Policy:
+    return policy({"when": 'intent.label == "code"', **route}, models=LABELLED, default=default)
+
+
+def test_candidates_can_be_given_by_label() -> None:
+    compiled = labelled({"models": ["mid", {"tier": "light"}], "fallback": {"tier": "premium", "where": "cloud"}})
+    sure, unsure = decide(compiled, intent=intent("code", 0.99)), decide(compiled, intent=intent("code", 0.8))
+    assert (sure.candidates, sure.fallbacks) == (("mid", "small", "tiny"), ("big",))
+    assert unsure.candidates == ("big",)
+
+
+def test_a_route_can_keep_all_of_its_plan_to_some_models() -> None:
+    compiled = labelled({"models": [{"tier": "light"}], "fallback": ["big", "mid"], "require": {"where": "here"}})
+    here = frozenset({"small", "mid"})
+    for confidence, candidates, fallbacks in ((0.99, ("small",), ("mid",)), (0.8, ("mid",), ()), (0.1, ("mid",), ())):
+        found = decide(compiled, intent=intent("code", confidence))
+        assert (found.candidates, found.fallbacks, found.allowed) == (candidates, fallbacks, here)
+
+
+def test_labels_that_no_model_has_are_mistakes() -> None:
+    found = mistakes(
+        {"when": "request.stream", "models": {"tier": "huge"}},
+        {"when": "request.stream", "models": ["big"], "require": {"where": "here"}},
+        models=LABELLED,
+        default="big",
+    )
+    assert found == [
+        ("routes.0.models.0", "no model has the labels tier: huge"),
+        ("routes.1.require", "none of big has the labels where: here"),
+    ]
+
+
 # What `check` finds
 
 
@@ -328,7 +371,7 @@ def test_every_function_that_passes_the_check_exists(name: str) -> None:
 
 def test_names_across_sections_are_checked() -> None:
     found = mistakes(
-        {"when": "false", "models": ["smal", "big", "big"], "fallback": "bigg", "selection": "cheap"},
+        {"when": "false", "models": ["smal", "big", "big"], "fallback": "bigg"},
         {"when": "false", "name": "r0", "confidence": "intnt"},
         {"when": "false", "name": "default"},
         default=["big", "huge"],
@@ -339,7 +382,6 @@ def test_names_across_sections_are_checked() -> None:
         ("routes.0.models.0", "unknown model `smal`, did you mean `small`?"),
         ("routes.0.models.2", "`big` stands twice in this list"),
         ("routes.0.fallback.0", "unknown model `bigg`, did you mean `big`?"),
-        ("routes.0.selection", "unknown selection `cheap`, did you mean `cheapest`?"),
         ("routes.1.confidence", "unknown signal `intnt`, did you mean `intent`?"),
         ("routes.1.name", "routes[0] is called `r0` too"),
         ("routes.2.name", "`default` is a reserved route name"),
@@ -356,7 +398,7 @@ def test_models_do_not_share_clusters_and_signals_have_names_of_their_own() -> N
     assert found == [
         ("signals.request", "`request` is a reserved word of the rule language: rename the signal"),
         ("models.big.fallback.0", "unknown model `small` (known: big, spare)"),
-        ("models.spare.cluster", "the cluster `one` is that of `big` too"),
+        ("models.spare.cluster", "the cluster `one` is already that of `big`"),
     ]
 
 
@@ -374,7 +416,7 @@ def test_routes_that_nothing_can_reach_are_named() -> None:
 
 def test_signals_that_could_not_be_built_may_be_named() -> None:
     broken = {name: signal for name, signal in SIGNALS.items() if name != "intent"}
-    Policy.compile(config(CODE), broken, SELECTIONS)
+    Policy.compile(config(CODE), broken)
 
 
 @settings(max_examples=300, deadline=None)

@@ -31,13 +31,15 @@ def test_the_schema_knows_every_plugin() -> None:
     definitions = config_schema()["$defs"]
     types = [variant["properties"]["type"]["const"] for variant in definitions["SignalSpec"]["oneOf"]]
     assert types == list(SIGNALS.table)
-    assert definitions["Route"]["properties"]["selection"]["enum"] == sorted(SELECTIONS)
+    names, *variants = definitions["SelectionSpec"]["oneOf"]
+    assert names["enum"] == sorted(SELECTIONS.table)
+    assert [variant["properties"]["type"]["const"] for variant in variants] == list(SELECTIONS.table)
 
 
 def test_every_section_and_plugin_is_described() -> None:
     text = configuration_reference()
     assert all(f"`type: {name}`" in text for name in SIGNALS.table)
-    assert all(f"| `{name}` |" in text for name in SELECTIONS)
+    assert all(f"`type: {name}`" in text for name in SELECTIONS.table)
     for line in text.splitlines():
         cells = [cell.strip() for cell in line.split(" | ")]
         if line.startswith("| `") and len(cells) == 4:

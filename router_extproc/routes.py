@@ -1,0 +1,228 @@
+"""Routes as they are compiled: everything that does not depend on the request is decided and checked here, once."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from router_extproc.config.schema import Bands, Route, RouterConfig, VirtualModel
+from router_extproc.domain import Band, Decision
+from router_extproc.errors import ConfigMistakes, Mistake
+from router_extproc.rules import RESERVED, Rule, compile_rule
+from router_extproc.signals.base import Signal
+from router_extproc.validation import Path, did_you_mean
+
+DEFAULT_ROUTE = "default"
+NAMED_ROUTE = "named"
+
+Candidate = str | dict[str, str]
+"""A model's name, or the labels that it must have."""
+
+
+@dataclass(frozen=True, slots=True)
+class CompiledRoute:
+    """A route with its three possible decisions ready, so that a request only fills in confidence and reason."""
+
+    name: str
+    rule: Rule
+    bands: Bands
+    deciding: tuple[str, ...]
+    recommended: Decision
+    fallback: Decision
+    default: Decision
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """The policy under one virtual model name."""
+
+    routes: tuple[CompiledRoute, ...]
+    default: Decision
+    reads: frozenset[str]
+    scores: frozenset[str]
+
+
+class RouteCompiler:
+    """Goes through the configuration once and collects what is wrong."""
+
+    def __init__(self, config: RouterConfig, signals: Mapping[str, Signal]) -> None:
+        self.mistakes: list[Mistake] = []
+        self._config = config
+        self._signals = signals
+        self._labels = {name: signals[name].labels if name in signals else None for name in config.signals}
+
+    def views(self) -> dict[str, View]:
+        """The policy of every virtual model."""
+        for name in self._config.signals:
+            if name in RESERVED:
+                self._wrong(("signals", name), f"`{name}` is a reserved word of the rule language: rename the signal")
+        self._check_models(self._config.default, ("default",))
+        self._check_catalogue()
+        rules = [self._rule(route, ("routes", index)) for index, route in enumerate(self._config.routes)]
+        self._check_names()
+        views = {
+            name: self._view(name, virtual, rules, ("virtual_models", name))
+            for name, virtual in self._config.virtual_models.items()
+        }
+        self._check_reachable(views, rules)
+        return views
+
+    def _wrong(self, path: Path, message: str) -> None:
+        self.mistakes.append(Mistake(path, message))
+
+    def _check_catalogue(self) -> None:
+        clusters: dict[str, str] = {}
+        for name, model in self._config.models.items():
+            self._check_models(model.fallback or (), ("models", name, "fallback"))
+            cluster = model.cluster or name
+            if cluster in clusters:
+                # Envoy puts name, path, host and key of the model per cluster: two models in one would mix them up.
+                self._wrong(
+                    ("models", name, "cluster"), f"the cluster `{cluster}` is already that of `{clusters[cluster]}`"
+                )
+            clusters.setdefault(cluster, name)
+
+    def _check_names(self) -> None:
+        seen: dict[str, int] = {}
+        for index, route in enumerate(self._config.routes):
+            if route.name in (DEFAULT_ROUTE, NAMED_ROUTE):
+                self._wrong(("routes", index, "name"), f"`{route.name}` is a reserved route name")
+            if route.name in seen:
+                self._wrong(("routes", index, "name"), f"routes[{seen[route.name]}] is called `{route.name}` too")
+            seen.setdefault(route.name, index)
+
+    def _check_models(self, names: Iterable[str], path: Path) -> None:
+        seen = set()
+        for index, name in enumerate(names):
+            if name not in self._config.models:
+                self._wrong((*path, index), f"unknown model `{name}`{did_you_mean(name, self._config.models)}")
+            if name in seen:
+                self._wrong((*path, index), f"`{name}` stands twice in this list")
+            seen.add(name)
+
+    def _check_candidates(self, candidates: Sequence[Candidate], path: Path) -> None:
+        self._check_models([name for name in candidates if isinstance(name, str)], path)
+        for index, candidate in enumerate(candidates):
+            if not isinstance(candidate, str) and not self._expanded([candidate]):
+                self._wrong((*path, index), f"no model has the labels {_labels(candidate)}")
+
+    def _expanded(self, candidates: Iterable[Candidate]) -> tuple[str, ...]:
+        """Names, with labels replaced by the models that have them, in the order of the catalogue."""
+        models = self._config.models
+        names: dict[str, None] = {}
+        for candidate in candidates:
+            if isinstance(candidate, str):
+                names[candidate] = None
+            else:
+                names |= dict.fromkeys(
+                    name for name, model in models.items() if candidate.items() <= model.labels.items()
+                )
+        return tuple(names)
+
+    def _allowed(self, require: Mapping[str, str]) -> frozenset[str]:
+        return frozenset(self._expanded([dict(require)]))
+
+    def _rule(self, route: Route, path: Path) -> Rule | None:
+        self._check_candidates(route.models, (*path, "models"))
+        self._check_candidates(route.fallback or (), (*path, "fallback"))
+        models = self._expanded(route.models)
+        if route.require and models and not set(models) & self._allowed(route.require):
+            self._wrong((*path, "require"), f"none of {', '.join(models)} has the labels {_labels(route.require)}")
+        if route.confidence is not None and route.confidence not in self._config.signals:
+            suggestion = did_you_mean(route.confidence, self._config.signals)
+            self._wrong((*path, "confidence"), f"unknown signal `{route.confidence}`{suggestion}")
+        try:
+            return compile_rule(route.when, self._labels)
+        except ConfigMistakes as error:
+            self.mistakes += [Mistake((*path, "when"), mistake.message) for mistake in error.mistakes]
+            return None
+
+    def _view(self, name: str, virtual: VirtualModel, rules: list[Rule | None], path: Path) -> View:
+        if name in self._config.models:
+            self._wrong(path, f"`{name}` is also a model of the catalogue")
+        self._check_models(virtual.default or (), (*path, "default"))
+        names = [route.name for route in self._config.routes]
+        for index, route in enumerate(virtual.routes or ()):
+            if route not in names:
+                self._wrong((*path, "routes", index), f"unknown route `{route}`{did_you_mean(route, names)}")
+        default = tuple(virtual.default or self._config.default)
+        compiled = [
+            self._compiled(route, rule, default)
+            for route, rule in zip(self._config.routes, rules, strict=True)
+            if rule is not None and rule.constant is not False and _takes(virtual, route)
+        ]
+        return View(
+            routes=tuple(compiled),
+            default=Decision(DEFAULT_ROUTE, Band.DEFAULT, 0.0, default, "no rule matched"),
+            reads=frozenset(name for route in compiled for name in route.rule.signals),
+            scores=frozenset(name for route in compiled for name in route.rule.scores),
+        )
+
+    def _compiled(self, route: Route, rule: Rule, default: tuple[str, ...]) -> CompiledRoute:
+        allowed = self._allowed(route.require) if route.require else None
+
+        def expanded(candidates: Iterable[Candidate]) -> tuple[str, ...]:
+            return tuple(name for name in self._expanded(candidates) if allowed is None or name in allowed)
+
+        models, fallback, default = expanded(route.models), expanded(route.fallback or ()), expanded(default)
+        default = default or fallback or models
+        deciding = (route.confidence,) if route.confidence else tuple(self._uncertain(rule))
+        return CompiledRoute(
+            name=route.name,
+            rule=rule,
+            bands=route.bands or self._config.bands,
+            deciding=deciding,
+            recommended=Decision(
+                route=route.name,
+                band=Band.RECOMMENDED,
+                confidence=1.0,
+                candidates=models,
+                reason="",
+                fallbacks=_others((*fallback, *default), models),
+                selection=route.selection.key,
+                allowed=allowed,
+            ),
+            fallback=Decision(
+                route=route.name,
+                band=Band.FALLBACK,
+                confidence=1.0,
+                candidates=fallback or default,
+                reason="",
+                fallbacks=_others(default, fallback or default),
+                selection=route.selection.key if fallback else "first",
+                allowed=allowed,
+            ),
+            default=Decision(route.name, Band.DEFAULT, 0.0, default, "", allowed=allowed),
+        )
+
+    def _uncertain(self, rule: Rule) -> Iterator[str]:
+        for name in rule.signals:
+            signal = self._signals.get(name)
+            if signal is not None and signal.classifier is not None:
+                yield name
+
+    def _check_reachable(self, views: Mapping[str, View], rules: list[Rule | None]) -> None:
+        reachable: set[str] = set()
+        for view in views.values():
+            for route in view.routes:
+                reachable.add(route.name)
+                if route.rule.constant:
+                    break
+        for index, (written, rule) in enumerate(zip(self._config.routes, rules, strict=True)):
+            if rule is None or rule.constant is False or written.name in reachable:
+                continue
+            used = any(_takes(virtual, written) for virtual in self._config.virtual_models.values())
+            why = "a route before it always matches" if used else "no virtual model has it in `routes`"
+            self._wrong(("routes", index), f"`{written.name}` can never be taken: {why}")
+
+
+def _labels(labels: Mapping[str, str]) -> str:
+    return ", ".join(f"{key}: {value}" for key, value in labels.items())
+
+
+def _takes(virtual: VirtualModel, route: Route) -> bool:
+    return virtual.routes is None or route.name in virtual.routes
+
+
+def _others(names: Iterable[str], known: Collection[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(name for name in names if name not in known))

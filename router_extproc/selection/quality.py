@@ -1,0 +1,41 @@
+"""How well a model will probably answer: predicted for the prompt where possible, else the operator's figure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated
+
+from pydantic import Field
+
+from router_extproc.config.schema import Model
+from router_extproc.domain import SignalSet
+from router_extproc.errors import ConfigMistakes, Mistake
+from router_extproc.selection.base import SelectionInputs
+from router_extproc.validation import did_you_mean
+
+WIN = "win"
+
+QualitySignal = Annotated[
+    str,
+    Field(description="Signal of a `win` head that predicts, per prompt, whether the models named in `like` do well."),
+]
+
+
+class Quality:
+    """Expected quality in [0, 1] per model and prompt; None where nothing is known."""
+
+    def __init__(self, signal: str, inputs: SelectionInputs) -> None:
+        """Raises ConfigMistakes when `signal` is given but not configured."""
+        if signal != WIN and signal not in inputs.signals:
+            message = f"unknown signal `{signal}`{did_you_mean(signal, inputs.signals)}"
+            raise ConfigMistakes([Mistake(("quality_signal",), message)])
+        self._signal = signal
+        self._models: Mapping[str, Model] = inputs.models
+
+    def of(self, name: str, signals: SignalSet) -> float | None:
+        """The prediction for the prompt, else the catalogue's figure."""
+        model = self._models[name]
+        predicted = signals.values.get(self._signal)
+        if predicted is None or model.like is None:
+            return model.quality
+        return predicted.scores.get(model.like, model.quality)
