@@ -7,7 +7,7 @@ from typing import Final
 
 from router_extproc.apis.agent_text import strip_agent_text
 from router_extproc.apis.content import Content
-from router_extproc.apis.json_scan import LEFT_OUT
+from router_extproc.apis.long_string import LEFT_OUT
 from router_extproc.domain import Turn
 
 PROMPT_CHARACTERS: Final = 64 * 1024

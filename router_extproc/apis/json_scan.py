@@ -20,28 +20,17 @@ from __future__ import annotations
 import json
 import re
 from collections import deque
-from json.decoder import scanstring  # type: ignore[attr-defined]  # the C scanner of one string; typeshed omits it
 from typing import Any, Final, NoReturn, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from router_extproc.apis.json_marks import Marks, find_marks, safe_cut
+from router_extproc.apis.long_string import HEAD, TAIL, LongString
 from router_extproc.errors import BodyTooLarge, MalformedBody
-
-HEAD: Final = 48 * 1024
-"""Bytes kept of the beginning of a long string."""
-
-TAIL: Final = 16 * 1024
-"""Bytes kept of its end: at least this many, at most twice."""
-
-PROBE: Final = 512
-"""Bytes after which a string is judged to be base64 or text; all that is kept of base64."""
 
 LONG: Final = 4096
 """Strings up to this many bytes are taken as they come."""
-
-LEFT_OUT: Final = "\n[...]\n"
-"""Stands in a decoded string for its middle."""
 
 MAX_DEPTH: Final = 128
 """Containers within containers, the body itself included. JSON schemas of real tools stay under 40."""
@@ -59,17 +48,9 @@ MAX_FIELDS: Final = 10_000
 BLOCK: Final = 256 * 1024
 """Bytes looked at at a time, so that the arrays of positions stay small whatever the chunk."""
 
-_QUOTE, _BACKSLASH = 0x22, 0x5C
-_MARK: Final = json.dumps(LEFT_OUT)[1:-1].encode()
 _SPACE: Final = b" \t\n\r"
 _MEMBER: Final = re.compile(
     rb'[ \t\n\r,]*("(?:[^"\\]++|\\.)*+")[ \t\n\r]*:[ \t\n\r]*("(?:[^"\\]++|\\.)*+"|[^", \t\n\r]++)', re.DOTALL
-)
-# A data URL, or 256 characters without a space among which are capitals, small letters and digits. PHP writes `/` as
-# `\/`, and some encoders break the lines.
-_BASE64: Final = re.compile(
-    rb"data:[^,\"]{0,120};base64,"
-    rb"|(?=[^A-Z]{0,255}[A-Z])(?=[^a-z]{0,255}[a-z])(?=[^0-9]{0,255}[0-9])(?:[A-Za-z0-9+/_=-]|\\[/nr]){256}"
 )
 
 
@@ -94,14 +75,13 @@ _VALUES: Final = json.JSONDecoder(parse_constant=_refuse_constant)
 class Scanner:
     """One body. Hands the fields named in `fields` to the sink, each of which may occur once; checks all others.
 
-    `model_span` is set once the field `model` was read. `size` counts bytes fed, `opaque` those of base64 data that
-    were left out, `unicode_escapes` the sequences like `\\u00e9` (a token estimate wants to know them).
+    `model_span` is set once the field `model` was read. `size` counts bytes fed, `unicode_escapes` the sequences like
+    `\\u00e9` (a token estimate wants to know them).
     """
 
     def __init__(self, fields: frozenset[str], sink: Sink) -> None:
         self.model_span: tuple[int, int] | None = None
         self.size = 0
-        self.opaque = 0
         self.unicode_escapes = 0
         self._fields = fields
         self._sink = sink
@@ -119,10 +99,12 @@ class Scanner:
         self._run = bytearray()
         self._run_start = 0
         self._gaps: list[tuple[int, int]] = []  # (position in the run, bytes of the body missing there)
-        self._string_at = 0  # where in the run the open string begins
-        self._tail: bytearray | None = None  # the end so far of a long string, once its head is full
-        self._base64 = False
-        self._dropped = 0
+        self._string = LongString(self._run)  # the one that is open
+
+    @property
+    def opaque(self) -> int:
+        """Bytes of base64 data that were left out."""
+        return self._string.opaque
 
     def feed(self, chunk: bytes) -> None:
         """Takes the next bytes, however they are cut."""
@@ -146,11 +128,11 @@ class Scanner:
         if not self._in_string or self._depth == 0 or len(self._run) > 4 * (HEAD + TAIL):
             return None
         run = bytes(self._run)
-        at, steps, _ = _structure(run, False)
+        marks = find_marks(run, False)
         open_brackets = [self._lead[:1]]
-        for index in np.flatnonzero(steps):
-            if steps[index] > 0:
-                open_brackets.append(run[at[index] : at[index] + 1])
+        for index in np.flatnonzero(marks.steps):
+            if marks.steps[index] > 0:
+                open_brackets.append(run[marks.at[index] : marks.at[index] + 1])
             elif len(open_brackets) > 1:
                 open_brackets.pop()
         closing = b"".join(b"}" if bracket == b"{" else b"]" for bracket in reversed(open_brackets))
@@ -169,7 +151,7 @@ class Scanner:
     def _block(self, chunk: bytes) -> None:
         if self._carry:
             chunk = self._carry + chunk
-        end = _safe_cut(chunk, 0, len(chunk))
+        end = safe_cut(chunk, 0, len(chunk))
         self._carry = chunk[end:]
         data = chunk[:end] if end < len(chunk) else chunk
         if not data:
@@ -177,7 +159,7 @@ class Scanner:
         if b"\\" in data:
             self.unicode_escapes += data.count(b"\\u")
         if self._in_string and b'"' not in data:
-            self._string(data, 0, end)
+            self._string.add(data, 0, end)
         else:
             self._marks(data)
         self._offset += end
@@ -188,7 +170,8 @@ class Scanner:
             )
 
     def _marks(self, data: bytes) -> None:
-        at, steps, inside = _structure(data, self._in_string)
+        marks = find_marks(data, self._in_string)
+        at, steps, inside = marks.at, marks.steps, marks.inside
         depths = np.cumsum(steps, dtype=np.int32)
         depths += self._depth
         if len(depths) and int(depths.max()) > MAX_DEPTH:
@@ -196,7 +179,7 @@ class Scanner:
         self._container_count += int(np.count_nonzero(steps > 0))
         if self._container_count > MAX_CONTAINERS:
             raise MalformedBody(f"The JSON body has more than {MAX_CONTAINERS} objects and arrays.")
-        spans = self._string_spans(data, at, inside)
+        spans = self._string_spans(data, marks.quotes)
         outer = depths - (steps > 0)  # the level around a bracket
         bounds = np.flatnonzero((steps != 0) & (outer <= 1))
         last = -1
@@ -214,7 +197,7 @@ class Scanner:
             return
         if self._depth == 0 and data.strip(_SPACE):
             raise MalformedBody("The request body is not a JSON object.")
-        cut = self._complete_until(data, at, depths, inside, last + 1) if self._array and self._depth >= 2 else 0
+        cut = self._complete_until(data, marks, depths, last + 1) if self._array and self._depth >= 2 else 0
         if cut > position:
             self._take(data, position, cut, spans)
             length = len(self._run)
@@ -223,11 +206,8 @@ class Scanner:
         else:
             self._take(data, position, len(data), spans)
 
-    def _string_spans(
-        self, data: bytes, at: npt.NDArray[np.intp], inside: npt.NDArray[np.int8]
-    ) -> deque[tuple[int, int, bool]]:
+    def _string_spans(self, data: bytes, quotes: npt.NDArray[np.intp]) -> deque[tuple[int, int, bool]]:
         """(start, end, continued) of the strings that are long or that began before or end after this block."""
-        quotes = at[_quotes(data, at)]
         spans: deque[tuple[int, int, bool]] = deque()
         if self._in_string:
             spans.append((0, int(quotes[0]) if len(quotes) else len(data), True))
@@ -246,26 +226,21 @@ class Scanner:
             string_start, string_end, continued = spans.popleft()
             if not continued:
                 self._run += data[start:string_start]
-                self._string_at = len(self._run)
-            self._string(data, string_start, string_end)
+                self._string.begin()
+            self._string.add(data, string_start, string_end)
             if string_end < len(data):  # else it may go on in the next block
-                self._end_string()
+                gap = self._string.end()
+                if gap is not None:
+                    self._gaps.append(gap)
             start = string_end
         self._run += data[start:end]
 
-    def _complete_until(
-        self,
-        data: bytes,
-        at: npt.NDArray[np.intp],
-        depths: npt.NDArray[np.int32],
-        inside: npt.NDArray[np.int8],
-        first: int,
-    ) -> int:
+    def _complete_until(self, data: bytes, marks: Marks, depths: npt.NDArray[np.int32], first: int) -> int:
         """Where in the block the last complete element of the open array ends; 0 when none does."""
-        ends = np.flatnonzero((depths[first:] == 2) & (inside[first:] == 0))
-        cut = int(at[first + ends[-1]]) + 1 if len(ends) else 0
+        ends = np.flatnonzero((depths[first:] == 2) & (marks.inside[first:] == 0))
+        cut = int(marks.at[first + ends[-1]]) + 1 if len(ends) else 0
         if self._depth == 2 and not self._in_string:
-            after = int(at[-1]) + 1 if len(at) else 0
+            after = int(marks.at[-1]) + 1 if len(marks.at) else 0
             cut = max(cut, data.rfind(b",", after))
         return cut
 
@@ -311,7 +286,7 @@ class Scanner:
         if values:
             self._lead = b'[""'
         del self._run[:length]
-        self._string_at -= length
+        self._string.start -= length
         if values:
             self._deliver_elements(values)
 
@@ -361,109 +336,3 @@ class Scanner:
             raise MalformedBody(f"The request body is not valid JSON: {error.msg}.") from None
         except ValueError as error:  # NaN, an integer of thousands of digits
             raise MalformedBody(f"The request body is not valid JSON: {error}.") from None
-
-    # --- strings -------------------------------------------------------------------------------------------------
-
-    def _string(self, data: bytes, start: int, end: int) -> None:
-        """Takes data[start:end] as the next bytes of the open string."""
-        run = self._run
-        while start < end and self._tail is None:
-            kept = len(run) - self._string_at
-            limit = PROBE
-            if kept >= PROBE:
-                self._base64 = _BASE64.match(run, self._string_at) is not None
-                limit = PROBE if self._base64 else HEAD
-            if kept >= limit:
-                self._tail = bytearray()
-                break
-            stop = start + limit - kept + 12  # 12: past any one escape, so that the cut cannot fall back to start
-            stop = end if stop >= end else _safe_cut(data, start, stop)
-            run += data[start:stop]
-            start = stop
-        if start < end and self._tail is not None:
-            self._tail += data[start:end]
-            if len(self._tail) > 2 * TAIL:
-                self._drop(_safe_cut(bytes(self._tail), 0, len(self._tail) - TAIL))
-
-    def _drop(self, length: int) -> None:
-        """Leaves out the first bytes of the tail, once they are known to be valid."""
-        assert self._tail is not None
-        piece = bytes(self._tail[:length])
-        del self._tail[:length]
-        self._dropped += length
-        self.opaque += length if self._base64 else 0
-        try:
-            if b"\\" in piece or not piece.isascii():
-                scanstring(piece.decode() + '"', 0, True)
-            elif length and int(np.frombuffer(piece, np.uint8).min()) < 0x20:
-                raise MalformedBody("The request body is not valid JSON: Invalid control character.")
-        except UnicodeDecodeError:
-            raise MalformedBody("The request body is not valid UTF-8.") from None
-        except json.JSONDecodeError as error:
-            raise MalformedBody(f"The request body is not valid JSON: {error.msg}.") from None
-
-    def _end_string(self) -> None:
-        if self._tail is not None:
-            if self._base64:
-                self._drop(len(self._tail))
-            if self._dropped:
-                self._gaps.append((len(self._run), self._dropped - len(_MARK)))
-                self._run += _MARK
-            self._run += self._tail
-        self._tail = None
-        self._dropped = 0
-        self._base64 = False
-
-
-def _quotes(data: bytes, at: npt.NDArray[np.intp]) -> npt.NDArray[np.bool_]:
-    quotes: npt.NDArray[np.bool_] = np.frombuffer(data, np.uint8)[at] == _QUOTE
-    return quotes
-
-
-def _structure(data: bytes, in_string: bool) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.int8], npt.NDArray[np.int8]]:
-    """Positions of quotes and brackets that no backslash escapes; +1/-1 where one opens/closes; string state after it.
-
-    `data` starts at a character, not within an escape.
-    """
-    codes = np.frombuffer(data, np.uint8)
-    marks = codes | 0x20  # [ ] become { }, which are 0x7b and 0x7d
-    marks -= 0x7B
-    marks &= 0xFD
-    found = marks == 0
-    found |= codes == _QUOTE
-    if b"\\" in data:
-        slashes = np.flatnonzero(codes == _BACKSLASH)
-        if b"\\\\" in data:
-            # In a row of backslashes the first, third, ... escape what follows them.
-            starts = np.ones(len(slashes), np.bool_)
-            np.not_equal(np.diff(slashes), 1, out=starts[1:])
-            row_start = slashes[starts][np.cumsum(starts) - 1]
-            slashes = slashes[(slashes - row_start) & 1 == 0]
-        escaped = slashes + 1
-        found[escaped[escaped < len(data)]] = False
-    at = np.flatnonzero(found)
-    kinds = codes[at]
-    quotes = kinds == _QUOTE
-    inside = ((np.cumsum(quotes) + in_string) & 1).astype(np.int8)
-    steps = np.where(kinds & 2, 1, -1).astype(np.int8)  # bit 1 is set in { and [, not in } and ]
-    steps[quotes | (inside == 1)] = 0
-    return at, steps, inside
-
-
-def _safe_cut(data: bytes, start: int, cut: int) -> int:
-    """The last position up to `cut` that is within neither an escape nor a character; `start` is known to be one."""
-    slash = data.rfind(b"\\", max(start, cut - 6), cut)
-    if slash >= 0:
-        row = slash + 1 - start - len(data[start : slash + 1].rstrip(b"\\"))
-        if row % 2:
-            length = 6 if data[slash + 1 : slash + 2] == b"u" else 2
-            if slash + length > cut:
-                return slash
-    for back in range(1, min(3, cut - start) + 1):
-        byte = data[cut - back]
-        if byte < 0x80:
-            break
-        if byte >= 0xC0:
-            length = 2 if byte < 0xE0 else 3 if byte < 0xF0 else 4
-            return cut - back if length > back else cut
-    return cut

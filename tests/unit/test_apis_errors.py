@@ -129,7 +129,7 @@ def test_reads_what_openai_sends() -> None:
     message: Any = {
         "role": "user",
         "content": [
-            {"type": "text", "text": "caf\u00e9 \u2028 x"},
+            {"type": "text", "text": "\u00e9t\u00e9 \u2028 x"},
             {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}},
         ],
     }
@@ -146,7 +146,12 @@ def test_reads_what_openai_sends() -> None:
     client.completions.with_raw_response.create(model="auto", prompt="Once")
     client.embeddings.with_raw_response.create(model="e", input=["a", "b"])
     chat, parsed, response, completion, embedding = server.requests
-    assert (chat.prompt, chat.stream, chat.has_tools, chat.max_output_tokens) == ("caf\u00e9 \u2028 x", True, True, 7)
+    assert (chat.prompt, chat.stream, chat.has_tools, chat.max_output_tokens) == (
+        "\u00e9t\u00e9 \u2028 x",
+        True,
+        True,
+        7,
+    )
     assert chat.modalities == {"text", "image"}
     assert parsed.json_mode
     assert (response.prompt, response.system) == ("Hi", "Be nice")

@@ -10,7 +10,7 @@ import pytest
 
 from router_extproc.apis.base import BodyReader
 from router_extproc.apis.conversation import CONTEXT_CHARACTERS, CONTEXT_TURNS, PROMPT_CHARACTERS
-from router_extproc.apis.json_scan import LEFT_OUT
+from router_extproc.apis.long_string import LEFT_OUT
 from router_extproc.apis.table import APIS, for_path
 from router_extproc.config.schema import Api
 from router_extproc.domain import LlmRequest, Turn
@@ -491,7 +491,7 @@ def test_partial_before_the_model_is_known() -> None:
     ],
 )
 def test_a_long_turn_grows(path: str, before: str, after: str) -> None:
-    text = "A question of some length, caf\u00e9 \U0001f600 included.\n" * 4000
+    text = "A question of some length, \u00e9t\u00e9 \U0001f600 included.\n" * 4000
     raw = (before + json.dumps(text)[1:-1] + after).encode()
     taking = reader(path)
     seen: list[str] = []
