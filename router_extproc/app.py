@@ -23,6 +23,7 @@ from router_extproc.inference.engine import Engine
 from router_extproc.ledger import Ledger
 from router_extproc.processor import Processor
 from router_extproc.runtime import Runtimes, compile_runtime
+from router_extproc.selection.observed import Observed
 from router_extproc.server import Server
 from router_extproc.signals.base import SHIPPED
 from router_extproc.telemetry.metrics import Metrics
@@ -89,7 +90,10 @@ async def serve(options: ServeOptions, stop: asyncio.Event | None = None) -> Non
         engine = await _engine(options)
         stack.push_async_callback(engine.aclose)
         classifiers = {SHIPPED: engine}
-        runtimes = Runtimes(await asyncio.to_thread(compile_runtime, loaded, heads(classifiers), classifiers))
+        observed = Observed()
+        compiled = await asyncio.to_thread(compile_runtime, loaded, heads(classifiers), classifiers, 1, observed)
+        runtimes = Runtimes(compiled)
+        recorder.listeners.append(lambda outcome, _: observed.record(outcome))
         recorder.reloaded(runtimes.current.generation, accepted=True)
 
         serving = runtimes
@@ -105,7 +109,7 @@ async def serve(options: ServeOptions, stop: asyncio.Event | None = None) -> Non
         )
         await server.start()
         stack.push_async_callback(server.drain, 0.0, 0.0)
-        reloader = asyncio.create_task(_reload(options.config, runtimes, classifiers, recorder))
+        reloader = asyncio.create_task(_reload(options.config, runtimes, classifiers, recorder, observed))
         stack.callback(reloader.cancel)
         # What was built so far lives as long as the process: collections need not look at it again.
         gc.collect()
@@ -134,7 +138,9 @@ async def _engine(options: ServeOptions) -> Engine:
     return engine
 
 
-async def _reload(path: Path, runtimes: Runtimes, classifiers: Mapping[str, Engine], recorder: Recorder) -> None:
+async def _reload(
+    path: Path, runtimes: Runtimes, classifiers: Mapping[str, Engine], recorder: Recorder, observed: Observed
+) -> None:
     """Swaps in every new file that is valid; the last valid one serves on otherwise."""
 
     async def on_change() -> None:
@@ -142,7 +148,7 @@ async def _reload(path: Path, runtimes: Runtimes, classifiers: Mapping[str, Engi
         try:
             loaded = await asyncio.to_thread(load, path)
             new = await asyncio.to_thread(
-                compile_runtime, loaded, heads(classifiers), classifiers, current.generation + 1
+                compile_runtime, loaded, heads(classifiers), classifiers, current.generation + 1, observed
             )
         except ConfigError as error:
             runtimes.reject(str(error))
@@ -150,7 +156,9 @@ async def _reload(path: Path, runtimes: Runtimes, classifiers: Mapping[str, Engi
             log.error("refused the new configuration, generation %d serves on: %s", current.generation, error)
             return
         runtimes.swap(new)
+        observed.keep(new.config.models)
         recorder.reloaded(new.generation, accepted=True)
         log.info("generation %d serves", new.generation)
 
-    await watch(path, on_change)
+    # Since what was loaded: the file may have changed while the classifier was still warming up.
+    await watch(path, on_change, since=runtimes.current.digest)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -59,8 +59,11 @@ class Router:
         signals: Mapping[str, Signal],
         selections: Mapping[str, Selection],
         classifiers: Mapping[str, Classifier],
+        picked: Callable[[str], None] = lambda _: None,
     ) -> None:
+        """`picked` is told of each model that a plan begins with."""
         self._config = config
+        self._picked = picked
         self._policy = policy
         self._signals = signals
         self._selections = selections
@@ -95,7 +98,9 @@ class Router:
         results = await self._classified_by(request, deadline, early)
         signals = self.signals(request, headers, results)
         decision = self._decide(request, signals)
-        return Routed(request, signals, decision, self._plan(request, decision, signals))
+        plan = self._plan(request, decision, signals)
+        self._picked(plan.pick)
+        return Routed(request, signals, decision, plan)
 
     async def _classified_by(
         self, request: LlmRequest, deadline: float, early: asyncio.Task[dict[str, Classified | str]] | None

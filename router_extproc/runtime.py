@@ -12,7 +12,6 @@ from router_extproc.errors import ConfigMistakes
 from router_extproc.inference.base import Classifier
 from router_extproc.policy import Policy
 from router_extproc.router import Router
-from router_extproc.selection.base import Observations
 from router_extproc.selection.observed import Observed
 from router_extproc.selection.table import build_selections
 from router_extproc.signals.table import build_signals
@@ -39,9 +38,11 @@ def compile_runtime(
     heads: Mapping[str, Mapping[str, tuple[str, ...]]],
     classifiers: Mapping[str, Classifier],
     generation: int = 1,
-    observed: Observations | None = None,
+    observed: Observed | None = None,
 ) -> Runtime:
     """Checks names across sections and builds the plugins. `heads` has the labels per classifier and head.
+
+    `observed` is what recent outcomes tell of the models; it outlives generations.
 
     Raises ConfigError with every mistake. CPU work of some milliseconds: call it off the event loop.
     """
@@ -63,7 +64,7 @@ def compile_runtime(
         source=loaded.source,
         config=config,
         policy=policy,
-        router=Router(config, policy, signals, selections, classifiers),
+        router=Router(config, policy, signals, selections, classifiers, observed.picked),
         clusters=clusters,
         upstream_names={name: model.upstream_model or name for name, model in config.models.items()},
         models_by_cluster={cluster: name for name, cluster in clusters.items()},
