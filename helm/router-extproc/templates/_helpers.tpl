@@ -366,7 +366,7 @@ topologySpreadConstraints:
 {{- if and (eq $v.mode "sidecar") (eq $v.attach.provider "none") -}}
 {{- fail "mode sidecar: set attach.provider, there is no pod to be beside of otherwise" -}}
 {{- end -}}
-{{- if and (has $v.attach.provider (list "envoy" "istio")) (not $v.providerKeys.existingSecret) -}}
+{{- if and (ne $v.attach.provider "none") (not $v.providerKeys.existingSecret) -}}
 {{- range $name, $model := $v.router.models | default dict -}}
 {{- if ($model.auth | default dict).env -}}
 {{- fail (printf "router.models.%s.auth.env: set providerKeys.existingSecret to the Secret that holds the key %s" $name $model.auth.env) -}}

@@ -1,0 +1,419 @@
+"""The three ways to attach, through the real proxy: valid, and routing."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any, Self
+
+import pytest
+import yaml
+
+from tests.e2e.stack import ENVOY, Process, Sidecar, free_ports, get, wait_until
+from tests.helm.gateways import Addresses, gateway, through_envoy_gateway, through_istio
+from tests.helm.rendering import CHART, Object, cases, objects, one, values
+
+KEYS = {"CODER_KEY": "sk-coder", "PREMIUM_KEY": "sk-premium"}
+
+
+def validate(path: Path, *arguments: str, environment: dict[str, str] | None = None) -> None:
+    """Raises unless Envoy takes the configuration."""
+    done = subprocess.run(
+        [ENVOY, "--mode", "validate", "-c", str(path), *arguments],
+        capture_output=True,
+        text=True,
+        env={**os.environ, **(environment or {})},
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def rendered_envoy(found: list[Object], directory: Path, replace: dict[str, str]) -> tuple[list[str], dict[str, str]]:
+    """Runs the init container's script, and gives the Envoy container's command and environment.
+
+    Its paths are those of the container: they, and addresses, are replaced.
+    """
+    pod = one(found, "Deployment", "router-extproc-envoy")["spec"]["template"]["spec"]
+    routes = directory / "routes"
+    routes.mkdir()
+    name = next(v["configMap"]["name"] for v in pod["volumes"] if v["name"] == "router-routes")
+    (routes / "router.yaml").write_text(one(found, "ConfigMap", name)["data"]["router.yaml"])
+    replace = {
+        "router-extproc envoy ": f"{sys.executable} -m router_extproc envoy ",
+        **replace,
+        "/etc/router-extproc": str(routes),
+        "/rendered": str(directory),
+    }
+
+    def local(text: str) -> str:
+        for old, new in replace.items():
+            text = text.replace(old, new)
+        return text
+
+    init = next(c for c in pod["initContainers"] if c["name"] == "render")
+    subprocess.run([*init["command"], *map(local, init["args"])], check=True)
+    envoy = next(c for c in pod["containers"] if c["name"] == "envoy")
+    assert envoy["command"] == ["envoy"]
+    wanted = {entry["name"]: f"key-{entry['name']}" for entry in envoy.get("env", [])}
+    return [ENVOY, *map(local, envoy["args"])], wanted
+
+
+@pytest.mark.parametrize("case", ["envoy", "envoy-behind-gateway", "envoy-sidecar"])
+def test_envoy_takes_what_the_init_container_writes(case: str, tmp_path: Path) -> None:
+    command, environment = rendered_envoy(objects(values(case)), tmp_path, {})
+    assert environment == {name: f"key-{name}" for name in ("OPENAI_API_KEY", "ANTHROPIC_API_KEY")}
+    assert command[1] == "--config-path"
+    validate(Path(command[2]), *command[3:], environment=environment)
+
+
+@pytest.mark.parametrize("case", [case for case in cases() if case.startswith("istio")])
+def test_envoy_takes_every_patch_of_the_envoy_filter(case: str, tmp_path: Path) -> None:
+    found = objects(values(case))
+    text = json.dumps(one(found, "EnvoyFilter"))
+    names = {part.split('"')[0] for part in text.split('"outbound|')[1:]}
+    path = tmp_path / "envoy.json"
+    path.write_text(json.dumps(through_istio(found, 1, 2, {f"outbound|{name}": ("127.0.0.1", 9) for name in names})))
+    validate(path, environment={"OPENAI_API_KEY": "a", "ANTHROPIC_API_KEY": "b"})
+
+
+def test_validation_would_find_a_wrong_field(tmp_path: Path) -> None:
+    config = gateway(1, 2, [], [])
+    config["static_resources"]["listeners"][0]["per_connection_buffer_limit"] = 1
+    path = tmp_path / "envoy.json"
+    path.write_text(json.dumps(config))
+    with pytest.raises(AssertionError, match="per_connection_buffer_limit"):
+        validate(path)
+
+
+class Provider:
+    """A model server that takes everything and tells what it got."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[str, dict[str, str], Any]] = []
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_POST(self) -> None:
+                body = json.loads(self.rfile.read(int(self.headers.get("content-length", 0))))
+                outer.seen.append((self.path, {k.lower(): v for k, v in self.headers.items()}, body))
+                answer = json.dumps({"id": "1", "object": "chat.completion", "model": body["model"]}).encode()
+                self.send_response(200)
+                self.send_header("content-type", "application/json")
+                self.send_header("content-length", str(len(answer)))
+                self.end_headers()
+                self.wfile.write(answer)
+
+            def log_message(self, format: str, *args: Any) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        self.port = self._server.server_port
+
+    def __enter__(self) -> Self:
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
+@dataclass
+class Mounted:
+    """A ConfigMap volume as the kubelet keeps it: versions in folders of their own, swapped by one rename."""
+
+    path: Path
+    versions: int = 0
+
+    def swap(self, data: dict[str, str]) -> None:
+        """A new version."""
+        self.versions += 1
+        version = self.path / f"..2026_{self.versions:04d}"
+        version.mkdir(parents=True)
+        for name, text in data.items():
+            (version / name).write_text(text)
+            if not (self.path / name).is_symlink():
+                (self.path / name).symlink_to(Path("..data") / name)
+        new = self.path / "..data_tmp"
+        new.symlink_to(version.name)
+        old = (self.path / "..data").resolve() if (self.path / "..data").is_symlink() else None
+        new.rename(self.path / "..data")
+        if old is not None:
+            shutil.rmtree(old)
+
+
+@dataclass
+class Installed:
+    """Two providers, a sidecar on the mounted ConfigMap, and what the chart renders."""
+
+    given: dict[str, Any]
+    providers: dict[str, Provider]
+    sidecar: Sidecar
+    mounted: Mounted
+    directory: Path
+    urls: list[str] = field(default_factory=list)
+
+    def objects(self, **attach: Any) -> list[Object]:
+        """The chart's objects for one way to attach."""
+        return objects({**self.given, "attach": attach})
+
+    @property
+    def addresses(self) -> Addresses:
+        """Where the models and the sidecar are, by the names that gateways have for them."""
+        found = {"ext_proc": ("127.0.0.1", self.sidecar.port)}
+        found["outbound|50051||router-extproc.mom.svc.cluster.local"] = found["ext_proc"]
+        for name, provider in self.providers.items():
+            found[f"router-extproc-{name}"] = ("127.0.0.1", provider.port)
+            found[f"outbound|{provider.port}||localhost"] = ("127.0.0.1", provider.port)
+        return found
+
+
+def chat(url: str, prompt: str, model: str = "auto", **headers: str) -> tuple[int, dict[str, str], Any]:
+    """Status, headers and document of a chat completion."""
+    body = json.dumps({"messages": [{"role": "user", "content": prompt}], "model": model}).encode()
+    request = urllib.request.Request(
+        f"{url}/v1/chat/completions", body, {"content-type": "application/json", **headers}, method="POST"
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=20) as answer:
+            return answer.status, {k.lower(): v for k, v in answer.headers.items()}, json.load(answer)
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, {}, error.read().decode()
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installed]:
+    directory = tmp_path_factory.mktemp("installed")
+    with Provider() as small, Provider() as coder, Provider() as premium:
+        providers = {"small": small, "coder": coder, "premium": premium}
+        more = {"price": {"input": 1, "output": 1}, "context_window": 10_000_000}
+        models: dict[str, Any] = {
+            "small": {"url": f"http://localhost:{small.port}", "upstream_model": "llama", **more},
+            "coder": {
+                "url": f"http://localhost:{coder.port}/openai/v1",
+                "upstream_model": "gpt",
+                "auth": {"env": "CODER_KEY"},
+                **more,
+            },
+            "premium": {
+                "url": f"http://localhost:{premium.port}",
+                "auth": {"env": "PREMIUM_KEY", "header": "api-key"},
+                **more,
+            },
+        }
+        given = {
+            "router": {
+                "models": models,
+                "signals": {"code": {"type": "keywords", "any": ["python"]}},
+                "routes": [
+                    {"name": "code", "when": "code.label == 'true'", "models": "coder"},
+                    {"name": "hello", "when": "true", "models": "small"},
+                ],
+                "default": "premium",
+                "limits": {"deadline_ms": 5000},
+            },
+            "providerKeys": {"existingSecret": "keys"},
+        }
+        mounted = Mounted(directory / "mounted")
+        mounted.swap(one(objects(given), "ConfigMap", "router-extproc-routes")["data"])
+        sidecar = Sidecar(mounted.path, directory, *free_ports(2))
+        sidecar.start()
+        try:
+            yield Installed(given, providers, sidecar, mounted, directory)
+        finally:
+            assert sidecar.process is not None
+            sidecar.process.stop()
+
+
+@contextmanager
+def envoy(command: list[str], directory: Path, ready: Callable[[], Any]) -> Iterator[Process]:
+    """A running Envoy."""
+    command = [*command, "--use-dynamic-base-id", "--component-log-level", "misc:error"]
+    process = Process(command, directory / "envoy.log", KEYS)
+
+    def answers() -> bool:
+        process.check()
+        return bool(ready())
+
+    try:
+        wait_until(answers, "Envoy ready")
+        yield process
+        process.check()
+    finally:
+        process.stop()
+
+
+@contextmanager
+def attached(
+    installed: Installed, kind: str, directory: Path, make: Callable[..., Object], *, sidecar: bool = True
+) -> Iterator[str]:
+    """A gateway with our objects; gives its URL."""
+    listen, admin, nobody = free_ports(3)
+    more: dict[str, Any] = (
+        {"istio": {"workloadSelector": {"a": "b"}}} if kind == "istio" else {"envoyGateway": {"gateway": {"name": "g"}}}
+    )
+    addresses = installed.addresses
+    if not sidecar:
+        addresses = {
+            name: ("127.0.0.1", nobody) if address[1] == installed.sidecar.port else address
+            for name, address in addresses.items()
+        }
+    config = make(installed.objects(provider=kind, **more), listen, admin, addresses)
+    path = directory / "gateway.json"
+    path.write_text(json.dumps(config))
+    url = f"http://127.0.0.1:{admin}/ready"
+    command = [ENVOY, "-c", str(path), "--concurrency", "1", "--log-level", "warning"]
+    with envoy(command, directory, lambda: get(url) == b"LIVE\n"):
+        yield f"http://127.0.0.1:{listen}"
+
+
+GATEWAYS = [("istio", through_istio), ("envoy-gateway", through_envoy_gateway)]
+
+
+@pytest.mark.parametrize(("kind", "make"), GATEWAYS, ids=["istio", "envoy-gateway"])
+def test_a_gateway_routes_by_the_rendered_objects(
+    kind: str, make: Callable[..., Object], installed: Installed, tmp_path: Path
+) -> None:
+    for provider in installed.providers.values():
+        provider.seen.clear()
+    with attached(installed, kind, tmp_path, make) as url:
+        forged = {"x-mom-model": "premium", "x-mom-cluster": "premium", "authorization": "Bearer client"}
+        status, headers, document = chat(url, "some Python please", **forged)
+        assert (status, headers["x-mom-model"], document["model"]) == (200, "coder", "gpt")
+        status, headers, document = chat(url, "hello", **forged)
+        assert (status, headers["x-mom-model"], document["model"]) == (200, "small", "llama")
+        status, headers, document = chat(url, "hello", model="premium")
+        assert (status, headers["x-mom-model"], document["model"]) == (200, "premium", "premium")
+        assert chat(url, "x" * 3_000_000)[0] == 200
+
+    ((path, got, _),) = installed.providers["coder"].seen
+    assert path == "/openai/v1/chat/completions"
+    assert got["authorization"] == "Bearer sk-coder"
+    path, got, body = installed.providers["small"].seen[0]
+    assert path == "/v1/chat/completions"
+    assert body["messages"] == [{"role": "user", "content": "hello"}]
+    ((_, premium, _),) = installed.providers["premium"].seen
+    assert premium["api-key"] == "sk-premium"
+    for seen in (got, premium):
+        assert "authorization" not in seen
+        assert not [name for name in seen if name.startswith("x-mom-")]
+
+
+@pytest.mark.parametrize(("kind", "make"), GATEWAYS, ids=["istio", "envoy-gateway"])
+def test_without_a_sidecar_the_default_model_serves_and_no_client_chooses(
+    kind: str, make: Callable[..., Object], installed: Installed, tmp_path: Path
+) -> None:
+    for provider in installed.providers.values():
+        provider.seen.clear()
+    with attached(installed, kind, tmp_path, make, sidecar=False) as url:
+        status, headers, _ = chat(url, "python", **{"x-mom-model": "coder", "x-mom-cluster": "coder"})
+        assert (status, headers["x-mom-model"]) == (200, "premium")
+    ((_, got, body),) = installed.providers["premium"].seen
+    assert got["api-key"] == "sk-premium"
+    assert body["model"] == "auto"  # what this way of attaching cannot change without the sidecar
+
+
+@pytest.fixture(scope="module")
+def plain(installed: Installed, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The chart's own Envoy: the init container's output and the container's arguments."""
+    directory = tmp_path_factory.mktemp("plain")
+    listen, stats, admin = free_ports(3)
+    found = installed.objects(provider="envoy", envoy={"port": listen, "statsPort": stats, "concurrency": 1})
+    command, keys = rendered_envoy(
+        found,
+        directory,
+        {
+            "0.0.0.0": "127.0.0.1",
+            "router-extproc-headless.mom.svc.cluster.local:50051": installed.sidecar.address,
+            "port_value: 9901": f"port_value: {admin}",
+            "router-extproc envoy ": f"{sys.executable} -m router_extproc envoy --envoy-admin 127.0.0.1:{admin} ",
+        },
+    )
+    assert set(keys) == set(KEYS)
+    # The probe's own path: what the kubelet will ask.
+    with envoy(command, directory, lambda: get(f"http://127.0.0.1:{stats}/ready") == b"LIVE\n"):
+        page = f"http://127.0.0.1:{stats}/stats/prometheus"
+        wait_until(lambda: b'membership_healthy{envoy_cluster_name="mom-sidecar"} 1' in get(page), "healthy sidecar")
+        with pytest.raises(urllib.error.HTTPError, match="404"):
+            get(f"http://127.0.0.1:{stats}/quitquitquit")
+        yield f"http://127.0.0.1:{listen}"
+
+
+def test_the_rendered_envoy_routes(plain: str, installed: Installed) -> None:
+    installed.providers["coder"].seen.clear()
+    status, headers, document = chat(plain, "some Python please")
+    assert (status, headers["x-mom-model"], headers["x-mom-route"], document["model"]) == (200, "coder", "code", "gpt")
+    ((path, got, _),) = installed.providers["coder"].seen
+    assert path == "/openai/v1/chat/completions"
+    assert got["authorization"] == "Bearer sk-coder"
+
+
+def test_a_config_map_swap_under_load_fails_no_request(plain: str, installed: Installed) -> None:
+    routes = yaml.safe_load(one(installed.objects(), "ConfigMap", "router-extproc-routes")["data"]["router.yaml"])
+    stop = threading.Event()
+    answers: list[tuple[int, str]] = []
+
+    def load() -> None:
+        while not stop.is_set():
+            status, headers, _ = chat(plain, "hello")
+            answers.append((status, headers.get("x-mom-route", "")))
+
+    threads = [threading.Thread(target=load) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    try:
+        for name in ("first", "second", "third"):
+            routes["routes"][1]["name"] = name
+            installed.mounted.swap({"router.yaml": yaml.safe_dump(routes)})
+            wait_until(lambda name=name: answers[-1:] and answers[-1][1] == name, name)
+        installed.mounted.swap({"router.yaml": "models: {}"})
+        wait_until(lambda: "mom_config_last_reload_successful 0.0" in installed.sidecar.metrics(), "refused")
+        count = len(answers)
+        wait_until(lambda: len(answers) > count + 20, "more requests")
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+        installed.mounted.swap(one(installed.objects(), "ConfigMap", "router-extproc-routes")["data"])
+    assert {status for status, _ in answers} == {200}
+    assert [name for name in dict.fromkeys(name for _, name in answers) if name != "hello"] == [
+        "first",
+        "second",
+        "third",
+    ]
+
+
+def test_the_scripts_of_helm_test_pass_and_fail(plain: str, installed: Installed) -> None:
+    sidecar, admin = installed.sidecar.address, installed.sidecar.admin
+    nobody = f"127.0.0.1:{free_ports(1)[0]}"
+    runs = [
+        (0, ["health", sidecar]),
+        (0, ["route", sidecar, "auto"]),
+        (0, ["metrics", f"{admin}/metrics"]),
+        (0, ["envoy", plain, "auto"]),
+        (1, ["route", sidecar, "no-such-model"]),
+        (1, ["metrics", f"{admin}/livez"]),
+        (1, ["metrics", f"http://{nobody}/metrics"]),
+        (1, ["envoy", plain, "no-such-model"]),
+    ]
+    for expected, (name, *arguments) in runs:
+        script = CHART / "files" / "tests" / f"{name}.py"
+        done = subprocess.run(
+            [sys.executable, str(script), *arguments], capture_output=True, text=True, timeout=60, check=False
+        )
+        assert done.returncode == expected, (name, arguments, done.stdout, done.stderr)
