@@ -10,10 +10,13 @@ from router_extproc.config.schema import Api
 
 
 class ChatCompletionsReader(MessagesReader):
-    """Reads `messages` with roles system, developer, user, assistant, tool, function."""
+    """Reads `messages` with roles system, developer, user, assistant, tool, function.
+
+    `documents`, which vLLM puts into the prompt, counts as input.
+    """
 
     api = Api.CHAT_COMPLETIONS
-    input_fields = frozenset({"messages", "response_format", "safety_identifier"})
+    input_fields = frozenset({"messages", "documents", "response_format", "safety_identifier"})
 
     def _input_member(self, key: str, value: Any) -> None:
         match key:

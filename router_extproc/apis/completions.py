@@ -54,11 +54,11 @@ class TextReader(Reader):
 
 
 class CompletionsReader(TextReader):
-    """Reads `prompt`. vLLM takes `prompt_embeds` in its place."""
+    """Reads `prompt`. vLLM takes `prompt_embeds` in its place. `suffix` counts as input."""
 
     api = Api.COMPLETIONS
     text_field = "prompt"
-    input_fields = frozenset({"prompt", "prompt_embeds", "response_format"})
+    input_fields = frozenset({"prompt", "suffix", "prompt_embeds", "response_format"})
 
     def _input_member(self, key: str, value: Any) -> None:
         match key:

@@ -26,7 +26,7 @@ import numpy as np
 import numpy.typing as npt
 
 from router_extproc.apis.json_marks import Marks, find_marks, safe_cut
-from router_extproc.apis.long_string import HEAD, TAIL, LongString
+from router_extproc.apis.long_string import HEAD, TAIL, Gap, LongString
 from router_extproc.errors import BodyTooLarge, MalformedBody
 
 LONG: Final = 4096
@@ -75,13 +75,14 @@ _VALUES: Final = json.JSONDecoder(parse_constant=_refuse_constant)
 class Scanner:
     """One body. Hands the fields named in `fields` to the sink, each of which may occur once; checks all others.
 
-    `model_span` is set once the field `model` was read. `size` counts bytes fed, `unicode_escapes` the sequences like
-    `\\u00e9` (a token estimate wants to know them).
+    `model_span` is set once the field `model` was read. For an estimate of tokens: `size` counts the bytes fed,
+    `ignored` those of large values of other fields, `unicode_escapes` the sequences like `\\u00e9`.
     """
 
     def __init__(self, fields: frozenset[str], sink: Sink) -> None:
         self.model_span: tuple[int, int] | None = None
         self.size = 0
+        self.ignored = 0
         self.unicode_escapes = 0
         self._fields = fields
         self._sink = sink
@@ -98,7 +99,8 @@ class Scanner:
         self._lead = b"{"
         self._run = bytearray()
         self._run_start = 0
-        self._gaps: list[tuple[int, int]] = []  # (position in the run, bytes of the body missing there)
+        self._gaps: list[Gap] = []
+        self._opened: tuple[int, int] = (0, 0)  # (offset, opaque) where the open container begins
         self._string = LongString(self._run)  # the one that is open
 
     @property
@@ -258,7 +260,10 @@ class Scanner:
             self._flush_members(b'""}', opens=True)
             self._array = bracket == b"["
             self._restart(bracket, mark)
+            self._opened = (self._offset + mark, self.opaque)
         elif outer == 1:
+            if self._key not in self._fields:
+                self.ignored += self._offset + mark - self._opened[0] - (self.opaque - self._opened[1])
             if self._array:
                 self._flush_elements(len(self._run), bracket)
                 self._deliver_elements([])
@@ -310,21 +315,28 @@ class Scanner:
                 self._seen.add(key)
         if opens:
             self._key = pairs.pop()[0]
+        if self._gaps or any(key == "model" for key, _ in pairs):
+            self._locate(run)
         for key, value in pairs:
-            if key == "model":
-                self.model_span = self._locate(run)
             if key in self._fields:
                 self._sink.member(key, value)
 
-    def _locate(self, run: bytes) -> tuple[int, int]:
-        """The span in the body of the value of `model` in a run of valid members."""
+    def _locate(self, run: bytes) -> None:
+        """Finds in a run of valid members the span of the model, and the long strings that do not count."""
+        gaps = deque(self._gaps)
+        missing = 0
         for member in _MEMBER.finditer(run):
-            key = member[1]
-            if key == b'"model"' or (b"\\" in key and json.loads(key) == "model"):
-                start, end = member.span(2)
-                missing = sum(count for position, count in self._gaps if position <= start)
-                return self._run_start + start + missing, self._run_start + end + missing
-        raise AssertionError("a decoded field is in the bytes it was decoded from")
+            key = json.loads(member[1]) if b"\\" in member[1] else member[1][1:-1].decode()
+            start, end = member.span(2)
+            while gaps and gaps[0].position < start:  # in a key
+                missing += gaps.popleft().missing
+            if key == "model":
+                self.model_span = self._run_start + start + missing, self._run_start + end + missing
+            while gaps and gaps[0].position < end:
+                gap = gaps.popleft()
+                missing += gap.missing
+                if key not in self._fields:
+                    self.ignored += end - start + gap.missing - gap.opaque
 
     def _decode(self, decoder: json.JSONDecoder, body: bytes) -> Any:
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import dataclass
 from json.decoder import scanstring  # type: ignore[attr-defined]  # the C scanner of one string; typeshed omits it
 from typing import Final
 
@@ -31,6 +32,15 @@ _BASE64: Final = re.compile(
     rb"data:[^,\"]{0,120};base64,"
     rb"|(?=[^A-Z]{0,255}[A-Z])(?=[^a-z]{0,255}[a-z])(?=[^0-9]{0,255}[0-9])(?:[A-Za-z0-9+/_=-]|\\[/nr]){256}"
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """Where in the buffer `missing` bytes of the body are left out; `opaque` of them are base64."""
+
+    position: int
+    missing: int
+    opaque: int
 
 
 class LongString:
@@ -81,12 +91,13 @@ class LongString:
             self._drop(tail[:cut])
             del self._tail[:cut]
 
-    def end(self) -> tuple[int, int] | None:
-        """The string is complete. Returns where in the buffer bytes of the body are missing, and how many."""
+    def end(self) -> Gap | None:
+        """The string is complete. Returns what is missing of it."""
         gap = None
         if self._tail is not None:
             if self._dropped:
-                gap = len(self._buffer), self._dropped - len(_MARK)
+                missing = self._dropped - len(_MARK)
+                gap = Gap(len(self._buffer), missing, self._dropped if self._base64 else 0)
                 self._buffer += _MARK
             self._buffer += self._tail
         self._tail = None

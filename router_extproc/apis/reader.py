@@ -175,13 +175,19 @@ class Reader(ABC):
         )
 
     def _tokens(self) -> int:
-        """4 bytes of the body each, media apart.
+        """4 bytes of the body each, media and long values of fields that are no input apart.
 
         The JSON around the texts stands for what a chat template adds, and it makes the estimate an upper one. An
         escape such as \\u00e9 counts as the two bytes that it mostly is in UTF-8.
         """
         scanner, conversation = self._scanner, self._conversation
-        text = scanner.size - scanner.opaque - conversation.media_characters - 4 * scanner.unicode_escapes
+        text = (
+            scanner.size
+            - scanner.ignored
+            - scanner.opaque
+            - conversation.media_characters
+            - 4 * scanner.unicode_escapes
+        )
         return max(0, text + 3) // 4 + MEDIA_TOKENS * conversation.media
 
 

@@ -552,6 +552,24 @@ def test_long_text_counts_whole() -> None:
     assert read(CHAT, {"model": "m", "messages": [{"role": "user", "content": "x" * 400_000}]}).tokens >= 100_000
 
 
+@pytest.mark.parametrize(
+    "ignored", ["feed beef " * 100_000, ["feed beef " * 10_000] * 10, {"a": PNG * 1000}, PNG * 1000]
+)
+@pytest.mark.parametrize("chunk", [10_000, 10_000_000])
+def test_large_fields_that_are_no_input_do_not_count(ignored: Any, chunk: int) -> None:
+    words = "word " * 2000
+    body = {"x": ignored, "messages": [{"role": "user", "content": words}], "y": ignored, "z": 1, "model": "m"}
+    request = read(CHAT, body, chunk)
+    assert 2500 <= request.tokens <= 2550
+    assert request.model_span is not None
+    assert json.dumps(body).encode()[slice(*request.model_span)] == b'"m"'
+
+
+def test_documents_count() -> None:
+    body = {"model": "m", "messages": HI, "documents": [{"text": "word " * 2000}]}
+    assert read(CHAT, body).tokens >= 2500
+
+
 def test_escaped_text_counts_like_utf8() -> None:
     body = {"model": "m", "messages": [{"role": "user", "content": "\u043f\u0440\u0438\u0432\u0435\u0442 " * 1000}]}
     request = read(CHAT, body)
