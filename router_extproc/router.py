@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Container, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from router_extproc.config.schema import Model, RouterConfig
@@ -19,6 +19,9 @@ from router_extproc.signals.base import Signal, SignalInputs
 CONTEXT_TURNS = 3
 CONTEXT_TURN_CHARS = 600
 """How much of the turns before the newest one the classifier reads: enough for "and in Rust?", not to drown it."""
+
+SURE_TOKENS = 0.5
+"""Part of the token estimate that is there for certain: text and code rarely need more than 8 bytes a token."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,15 +159,19 @@ class Router:
     def _plan(self, request: LlmRequest, decision: Decision, signals: SignalSet) -> Plan:
         candidates = self._able(decision.candidates, request, decision.allowed)
         if decision.band is Band.NAMED and not candidates:
-            raise self._nobody(decision.candidates, request)
+            candidates = self._roomiest(decision.candidates, request, decision.allowed)
+            if not candidates:
+                raise self._nobody(decision.candidates, request)
         if len(candidates) > 1:
             candidates = list(self._selections[decision.selection].order(candidates, request, signals))
         others = self._able((*decision.fallbacks, *self._config.default), request, decision.allowed)
         ordered = [*candidates, *others]
-        models = tuple(dict.fromkeys(ordered))[: self._config.limits.max_attempts]
-        if not models:
-            raise self._nobody((*decision.candidates, *decision.fallbacks, *self._config.default), request)
-        return Plan(models)
+        if not ordered:
+            everyone = (*decision.candidates, *decision.fallbacks, *self._config.default)
+            ordered = self._roomiest(everyone, request, decision.allowed)
+            if not ordered:
+                raise self._nobody(everyone, request)
+        return Plan(tuple(dict.fromkeys(ordered))[: self._config.limits.max_attempts])
 
     def _able(self, names: Iterable[str], request: LlmRequest, allowed: Container[str] | None) -> list[str]:
         return [
@@ -172,6 +179,15 @@ class Router:
             for name in names
             if (allowed is None or name in allowed) and misfit(self._config.models[name], request) is None
         ]
+
+    def _roomiest(self, names: Iterable[str], request: LlmRequest, allowed: Container[str] | None) -> list[str]:
+        """The models that may still have room, largest context window first: the estimate is an upper one.
+
+        Only what is too long for certain is refused here; for the rest the provider's own count decides.
+        """
+        surely = replace(request, tokens=int(request.tokens * SURE_TOKENS))
+        models = self._config.models
+        return sorted(self._able(names, surely, allowed), key=lambda name: -models[name].context_window)
 
     def _nobody(self, names: Iterable[str], request: LlmRequest) -> ClientError:
         """The error to raise when none of `names` can take `request`: too long only if a shorter one would fit."""

@@ -329,7 +329,7 @@ async def test_a_hundred_streams_at_once_do_not_mix(sidecar: Sidecar) -> None:
 
 
 async def test_a_body_of_fifty_megabytes_is_kept_byte_exact(sidecar: Sidecar) -> None:
-    sidecar.runtimes.swap(compiled(CONFIG.replace("1000000", "60000000"), sidecar.classifier, 2))
+    sidecar.runtimes.swap(compiled(CONFIG.replace("1000000", "60000000").replace("4000", "90000000"), sidecar.classifier, 2))
     filler = random.Random(2).randbytes(25 * 1024 * 1024).hex().encode()
     content = b'{"messages":[{"role":"user","content":"hello"}],"metadata":"' + filler + b'","model":"auto"}'
     for mode in MODES:
