@@ -1,0 +1,1 @@
+"""Training text composed from templates written for this project: every row is flagged `synthetic`."""

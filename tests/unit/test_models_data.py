@@ -1,0 +1,128 @@
+"""Reading a folder of training data, balancing it, and what augmentation may not change."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # models/ is no installed package
+
+import gzip
+import json
+import random
+from typing import Any
+
+import pytest
+
+from models.augment import augmented, synthetic, typos
+from models.batches import Sampler, token_targets
+from models.data import Example, head_labels, question_text, read_examples, read_rows
+from models.synthetic.code import completion
+from models.synthetic.grammar import expand
+from models.synthetic.intent import GENERAL
+from models.synthetic.support import LABELS as SUPPORT_LABELS
+
+
+def write(folder: Path, name: str, rows: list[dict[str, Any]]) -> None:
+    with gzip.open(folder / name, "wt", encoding="utf-8") as file:
+        for row in rows:
+            file.write(json.dumps(row) + "\n")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder with two of the files only; rows carry keys that nobody knows."""
+    intents = [
+        {"text": f"say hi {i}", "label": label, "source": source, "split": split, "novel": [1]}
+        for i, (label, source, split) in enumerate(
+            [("small_talk", "a", "train"), ("other", "a", "train"), ("other", "b", "train"), ("other", "a", "test")]
+        )
+    ]
+    guards = [
+        {"text": "say hi 2", "label": "benign", "attack": False, "source": "task_b", "split": "train"},
+        {"text": "be bad", "label": "harmful", "attack": True, "source": "c", "split": "train", "weak": True},
+    ]
+    write(tmp_path, "intent.jsonl.gz", intents)
+    write(tmp_path, "jailbreak.jsonl.gz", guards)
+    return tmp_path
+
+
+def test_reads_a_folder_with_some_files(folder: Path) -> None:
+    tasks = read_examples(folder, "train")
+    assert set(tasks) == {"intent", "guard"}
+    assert len(tasks["intent"]) == 3
+    assert head_labels(folder) == {"intent": ("other", "small_talk"), "guard": ("benign", "harmful")}
+    assert read_rows(folder, "domain.jsonl.gz") == []
+
+
+def test_held_out_sources_leave_every_task(folder: Path) -> None:
+    tasks = read_examples(folder, "train", frozenset({"b"}))
+    assert {e.source for e in tasks["intent"]} == {"a"}
+    assert {e.source for e in tasks["guard"]} == {"c"}
+
+
+def test_noisy_rows_weigh_less(folder: Path) -> None:
+    (harmful,) = [e for e in read_examples(folder, "train")["guard"] if e.labels["guard"] == "harmful"]
+    assert harmful.weights["guard"] < 1
+
+
+def test_sampler_draws_only_what_it_was_given(folder: Path) -> None:
+    labels = head_labels(folder)
+    sampler = Sampler(read_examples(folder, "train"), labels)
+    rng = random.Random(0)
+    drawn = [sampler.draw(rng) for _ in range(200)]
+    assert {e.source for e in drawn} <= {"a", "b", "c", "task_b", "synth"}
+
+
+def test_options_become_lines() -> None:
+    assert question_text("Why?", ["x", "y"]) == "Why?\nA. x\nB. y"
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_spans_move_with_their_text(seed: int) -> None:
+    example = Example("call Ann Lee now", "s", spans=[(5, 12, "PERSON")])
+    changed = augmented(example, [example], random.Random(seed))
+    assert changed.spans is not None
+    start, end, _ = changed.spans[0]
+    assert changed.text[start:end].lower() == "ann lee"
+
+
+def test_win_rows_keep_their_text() -> None:
+    example = Example("2 + 2?", "s", win={"m": 1.0})
+    assert all(augmented(example, [example], random.Random(i)) == example for i in range(20))
+
+
+def test_token_targets_are_bio() -> None:
+    labels = ("O", "B-P", "I-P")
+    offsets = [(0, 0), (0, 4), (5, 8), (9, 12), (13, 16), (0, 0)]
+    assert token_targets([(5, 12, "P")], offsets, labels) == [-100, 0, 1, 2, 0, -100]
+
+
+@pytest.mark.parametrize("task", ["domain", "intent", "guard"])
+def test_synthetic_rows_are_labelled_and_filled(task: str) -> None:
+    rng = random.Random(3)
+    for _ in range(300):
+        example = synthetic(task, rng)
+        assert example.source == "synth"
+        assert task in example.labels
+        assert example.text.strip()
+        assert "{topic" not in example.text
+
+
+def test_templates_cover_all_eighteen_intents() -> None:
+    assert len(GENERAL) + len(SUPPORT_LABELS) == 18
+
+
+def test_slots_are_filled_recursively() -> None:
+    grammar = {"a": ["<{b}>"], "b": ["x"]}
+    assert expand("{a} {unknown}", grammar, random.Random(0)) == "<x> {unknown}"
+
+
+def test_completions_have_no_instruction() -> None:
+    rng = random.Random(1)
+    assert not any(completion(rng).lower().startswith(("write", "please", "complete")) for _ in range(200))
+
+
+def test_typos_keep_about_the_length() -> None:
+    text = "the quick brown fox jumps over the lazy dog" * 5
+    assert abs(len(typos(text, random.Random(0), 0.05)) - len(text)) < 20
