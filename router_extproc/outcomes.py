@@ -13,6 +13,8 @@ from router_extproc.pb import access_log_pb2 as pb
 from router_extproc.wire import METADATA_NAMESPACE
 
 USAGE_NAMESPACE = "envoy.ai.token_usage"
+REQUEST_NAMESPACE = "mom.request"
+"""Where the rendered Envoy configuration keeps the client's path: attempts change `:path`, each for its provider."""
 
 FLAGS = {
     "no_healthy_upstream": "UH",
@@ -44,7 +46,7 @@ def outcomes(
     """The finished exchanges of one access log message. Entries of paths that are no client API are skipped."""
     for entry in message.http_logs.log_entry:
         common = entry.common_properties
-        api = for_path(urlsplit(entry.request.original_path or entry.request.path).path)
+        api = for_path(urlsplit(_client_path(entry)).path)
         if api is None or common.intermediate_log_entry:
             continue
         facts = common.metadata.filter_metadata.get(METADATA_NAMESPACE)
@@ -71,6 +73,12 @@ def outcomes(
             tenant=str(text.get("tenant", "")),
             stream=text.get("stream") is True,
         )
+
+
+def _client_path(entry: pb.HTTPAccessLogEntry) -> str:
+    kept = entry.common_properties.metadata.filter_metadata.get(REQUEST_NAMESPACE)
+    path = dict(kept).get("path") if kept is not None else None
+    return path if isinstance(path, str) else entry.request.original_path or entry.request.path
 
 
 STREAMED_BYTES_PER_TOKEN = {"chat_completions": 220, "completions": 160, "responses": 200, "messages": 120}

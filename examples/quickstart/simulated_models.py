@@ -212,15 +212,18 @@ class SimulatedModel:
     ) -> web.StreamResponse:
         stream = web.StreamResponse(headers={"content-type": "text/event-stream", "cache-control": "no-cache"})
         await stream.prepare(request)
+        waiting = b""
         for count, event in enumerate(events):
             if failure is not None and failure.do == "cut" and count >= failure.chunks:
                 if request.transport is not None:
                     request.transport.abort()
                 raise ConnectionResetError
-            if count:
+            if waiting:
+                await stream.write(waiting)
                 await asyncio.sleep(self.chunk_seconds)
-            await stream.write(answers.encode(event))
-        await stream.write_eof()
+            waiting = answers.encode(event)
+        # The end comes with the last event, or a client that hangs up after `[DONE]` would look like one that left.
+        await stream.write_eof(waiting)
         return stream
 
 

@@ -134,11 +134,12 @@ def sidecar_cluster(addresses: tuple[str, ...]) -> dict[str, Any]:
         "circuit_breakers": _BREAKERS,
         "health_checks": [
             {
+                "# One slow check takes no sidecar out; two in a row do, and so does its own NOT_SERVING.": None,
                 "timeout": "1s",
-                "interval": "1s",
+                "interval": "0.5s",
                 "no_traffic_interval": "1s",
                 "unhealthy_interval": "0.25s",
-                "unhealthy_threshold": 1,
+                "unhealthy_threshold": 2,
                 "healthy_threshold": 1,
                 "grpc_health_check": {},
             }

@@ -151,7 +151,7 @@ def _other_routes(config: RouterConfig) -> list[Any]:
         {
             "# Answered by the sidecar with the catalogue.": None,
             "name": "models",
-            "match": {"path": "/v1/models", "headers": [{"name": ":method", "string_match": {"exact": "GET"}}]},
+            "match": {"path_separated_prefix": "/v1/models", "headers": [{"name": ":method", "string_match": {"exact": "GET"}}]},
             "route": onwards,
         },
         {

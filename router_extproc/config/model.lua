@@ -53,16 +53,15 @@ local function model_values(text)
   end
 end
 
--- The body with this model's name in it. `hint` is where the sidecar says that a name stands; without one that fits
--- (the sidecar was down) the name is searched for. A body without a model stays as it is: the provider refuses it.
-local function with_name(text, model, hint)
-  if hint then
-    local standing = '"' .. hint.name .. '"'
-    local first = hint.offset + 1
-    if sub(text, first, first + #standing - 1) == standing then
-      return sub(text, 1, first - 1) .. model.json .. sub(text, first + #standing)
-    end
-  end
+-- The bytes at `offset` (from 0) of the body are the JSON string `name`.
+local function stands(body, hint)
+  local quoted = '"' .. hint.name .. '"'
+  return hint.offset + #quoted <= body:length() and body:getBytes(hint.offset, #quoted) == quoted
+end
+
+-- The text with this model's name in place of every top-level model, or nil where there is none: such a body stays as
+-- it is, and the provider refuses it.
+local function renamed(text, model)
   local spans = model_values(text)
   if #spans == 0 then return nil end
   local parts, pos = {}, 1
@@ -73,6 +72,15 @@ local function with_name(text, model, hint)
   end
   parts[#parts + 1] = sub(text, pos)
   return table.concat(parts)
+end
+
+-- The body with this model's name in it, or nil when it can stay. Where the sidecar's hint fits, two look-ups and no
+-- search; it does not fit when the sidecar was down, or died between its answers.
+local function with_name(body, model, hint)
+  if not hint or not stands(body, hint) then return renamed(body:getBytes(0, body:length()), model) end
+  if hint.name == model.name then return nil end
+  local text = body:getBytes(0, body:length())
+  return sub(text, 1, hint.offset) .. model.json .. sub(text, hint.offset + #hint.name + 3)
 end
 
 local function hint_of(metadata)
@@ -101,13 +109,13 @@ local function prepare(h)
   headers:replace(":path", target)
   headers:replace(":authority", model.host)
 
+  -- The body is complete already: nothing was sent on before it was read to its end.
   local hint = hint_of(metadata)
-  if hint and hint.name == model.name then return end -- the sidecar wrote this name already: let the body stream
   local body = h:body()
   if not body then return end
-  local text = with_name(body:getBytes(0, body:length()), model, hint)
-  -- `headers` is out of scope once `h:body()` has waited for more of the body.
-  if text then h:headers():replace("content-length", tostring(body:setBytes(text))) end
+  local text = with_name(body, model, hint)
+  local length = text and body:setBytes(text) or body:length()
+  h:headers():replace("content-length", tostring(length)) -- not `headers`: out of scope after a wait for the body
 end
 
 function envoy_on_request(h)

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from decimal import Decimal
 from enum import StrEnum
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
+
+from router_extproc.config.clock import Timezone, Window
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$"
 CEL_NAME = r"^[A-Za-z_][A-Za-z0-9_]{0,62}$"
@@ -129,7 +131,9 @@ class Price(Section):
     input: Decimal = Field(ge=0, description="USD per million input tokens.")
     output: Decimal = Field(ge=0, description="USD per million output tokens.")
     cached_input: Decimal | None = Field(
-        None, ge=0, description="USD per million input tokens that the provider's prompt cache served. Default: `input`."
+        None,
+        ge=0,
+        description="USD per million input tokens that the provider's prompt cache served. Default: `input`.",
     )
     per_request: Decimal = Field(Decimal(0), ge=0, description="USD per answered request, beside the tokens.")
 
@@ -251,13 +255,116 @@ class Route(Section):
         description="The signal whose confidence picks the band. Default: the least certain of the classifier signals "
         "that `when` reads; a rule without one is certain.",
     )
+    second_opinion: SignalName | None = Field(
+        None,
+        description="A signal that is asked when the confidence is not above `bands.recommended`. If it has the same "
+        "label as the deciding signal, its confidence counts where it is higher; if it is sure of another label, the route "
+        "is not taken.",
+    )
     selection: Annotated[SelectionSpec, BeforeValidator(_named_selection)] = Field(
         SelectionSpec(type="first"), description="How one of several candidates is chosen."
     )
 
 
+class Prefer(StrEnum):
+    """What matters most among the models that the policy allows: cost, quality, or time to the first byte."""
+
+    CHEAP = "cheap"
+    BEST = "best"
+    FAST = "fast"
+
+
+class Preference(Section):
+    """What somebody wants, and what they may have."""
+
+    prefer: Prefer | None = Field(
+        None,
+        description="What matters most: the band's candidates and their fallbacks are taken in this order instead of "
+        "the route's `selection`.",
+    )
+    favourite: Candidates | None = Field(None, description="Models that go first where they are candidates.")
+    only: Candidates | None = Field(None, description="No other models, for named ones and fallbacks too.")
+    forbidden: Candidates | None = Field(None, description="Never these models.")
+
+
+class Preferences(Section):
+    """Who wants what. A request's own wish counts before its user's, and that before everyone's; what is allowed is
+    what `everyone` and the user's entry both allow."""
+
+    header: str | None = Field(
+        None,
+        pattern=r"^[a-z0-9-]+$",
+        description="Request header that names the user or tenant. Set or strip it in front of the router: a client "
+        "could name another one.",
+    )
+    users: dict[str, Preference] = Field(default_factory=dict, description="Preferences by that header's value.")
+    everyone: Preference = Field(default_factory=Preference, description="Preferences, and the ceiling, of all.")
+    client_header: bool = Field(True, description="Whether clients may ask with `x-mom-prefer: cheap | best | fast`.")
+
+
+class GuardAction(StrEnum):
+    """What a guard does when its rule holds."""
+
+    BLOCK = "block"
+    REROUTE = "reroute"
+    MASK = "mask"
+    TAG = "tag"
+
+
+class OnError(StrEnum):
+    """What a guard does when a signal that it needs is absent."""
+
+    ALLOW = "allow"
+    BLOCK = "block"
+
+
+class Guard(Section):
+    """A rule that stands before all routes and holds for named models too."""
+
+    name: Name
+    when: str = Field(min_length=1, max_length=4096, description="CEL expression, as in a route.")
+    action: GuardAction = Field(
+        description="`block`: refuse the request. `reroute`: only `models` may take it. `mask`: put asterisks over "
+        "what the rule's signals point at (the `pii` head) before the request leaves. `tag`: only say so."
+    )
+    on_error: OnError = Field(
+        OnError.ALLOW,
+        description="When a signal is absent. `allow`: as if the rule did not hold. `block`: a `reroute` or `tag` acts, "
+        "a `block` or `mask` refuses the request.",
+    )
+    models: Candidates | None = Field(None, description="For `reroute`: the models that may take it.")
+    status: Literal[400, 403] = Field(403, description="For `block`: the HTTP status.")
+    message: str = Field(
+        "This request is not allowed here.",
+        min_length=1,
+        max_length=500,
+        description="For `block`: what the client reads.",
+    )
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        if (self.action is GuardAction.REROUTE) != (self.models is not None):
+            raise ValueError("`models` belongs to the action reroute, and that needs it")
+        return self
+
+
+class Schedule(Window):
+    """A window of the week in which some models are preferred, or expected to be used more or less."""
+
+    name: Name
+    timezone: Timezone = Field("UTC", description="IANA name such as Europe/Paris.")
+    favourite: Candidates | None = Field(None, description="Models that go first where they are candidates.")
+    scale: dict[str, Annotated[float, Field(ge=0, le=1000)]] = Field(
+        default_factory=dict,
+        description="Factor per model for whatever scales its replicas; exported as the gauge `mom.model.scale`, 1 "
+        "outside of all windows.",
+    )
+
+
 class VirtualModel(Section):
     """A model name that clients send and that asks for routing."""
+
+    prefer: Prefer | None = Field(None, description="What matters most to those who ask for this name.")
 
     routes: list[str] | None = Field(
         None, description="Names of the routes that apply, in the file's order. Default: all."
@@ -318,6 +425,9 @@ class RouterConfig(Section):
     routes: list[Route] = Field(default_factory=list, description="The policy; first match wins.")
     default: Names = Field(description="The premium default and its fallbacks: used when no route is certain enough.")
     bands: Bands = Field(default_factory=Bands, description="Confidence thresholds of all routes.")
+    guards: list[Guard] = Field(default_factory=list, description="Rules before all routes, also for named models.")
+    preferences: Preferences = Field(default_factory=Preferences)
+    schedules: list[Schedule] = Field(default_factory=list, description="Preferred models by time.")
     virtual_models: dict[str, VirtualModel] = Field(
         default_factory=lambda: {"auto": VirtualModel()}, description="Model names that ask for routing."
     )

@@ -59,3 +59,8 @@ def _sections(found: Stack) -> list[tuple[str, str]]:
     logs: list[Path] = [found.directory / "envoy.log", found.directory / "access.log"]
     logs += [car.process.log for car in found.sidecars if car.process is not None]
     return [(log.name, "\n".join(log.read_text(errors="replace").splitlines()[-40:])) for log in logs if log.exists()]
+
+
+def shown(found: Stack, prompt: str) -> str:
+    """The sidecar's live line about a prompt; empty until it is there."""
+    return next((line for line in found.sidecars[0].lines() if prompt in line and " ms" in line), "")

@@ -75,6 +75,11 @@ class Process:
                 command, stdout=output, stderr=subprocess.STDOUT, env={**os.environ, **environment}
             )
 
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._process.pid
+
     def check(self) -> None:
         """Raises when it has ended."""
         if self._process.poll() is not None:
@@ -152,7 +157,7 @@ class Sidecar:
 
     def start(self, wait: bool = True) -> None:
         """Starts it, and waits until it is ready."""
-        command = [sys.executable, "-m", "router_extproc", "serve", "--live"]
+        command = [sys.executable, "-m", "router_extproc", "serve", "--live", "--drain-notice", "0"]
         command += ["--config", str(self.config), "--listen", self.address]
         command += ["--admin", f"127.0.0.1:{self.admin_port}", *self.flags]
         self.process = Process(command, self.directory / f"sidecar-{self.port}.log", {})
@@ -255,7 +260,7 @@ def running(
         cars = [Sidecar(config, directory, ports[2 * i], ports[2 * i + 1], flags) for i in range(sidecars)]
         for car in cars:
             car.start(wait=False)
-            stack.callback(lambda car=car: car.process and car.process.stop())  # type: ignore[misc] # mypy takes no default
+            stack.callback(lambda car=car: car.process and car.process.kill())  # type: ignore[misc] # mypy takes no default
         options = EnvoyOptions(
             listen=f"127.0.0.1:{listen}",
             admin=f"127.0.0.1:{admin}",
