@@ -13,6 +13,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Self
@@ -231,7 +232,8 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installed]:
         }
         mounted = Mounted(directory / "mounted")
         mounted.swap(one(objects(given), "ConfigMap", "router-extproc-routes")["data"])
-        sidecar = Sidecar(mounted.path, directory, *free_ports(2))
+        port, admin = free_ports(2)
+        sidecar = Sidecar(mounted.path, directory, port, admin)
         sidecar.start()
         try:
             yield Installed(given, providers, sidecar, mounted, directory)
@@ -363,6 +365,10 @@ def test_the_rendered_envoy_routes(plain: str, installed: Installed) -> None:
     assert got["authorization"] == "Bearer sk-coder"
 
 
+def _last_is(answers: list[tuple[int, str]], name: str) -> bool:
+    return bool(answers) and answers[-1][1] == name
+
+
 def test_a_config_map_swap_under_load_fails_no_request(plain: str, installed: Installed) -> None:
     routes = yaml.safe_load(one(installed.objects(), "ConfigMap", "router-extproc-routes")["data"]["router.yaml"])
     stop = threading.Event()
@@ -380,7 +386,7 @@ def test_a_config_map_swap_under_load_fails_no_request(plain: str, installed: In
         for name in ("first", "second", "third"):
             routes["routes"][1]["name"] = name
             installed.mounted.swap({"router.yaml": yaml.safe_dump(routes)})
-            wait_until(lambda name=name: answers[-1:] and answers[-1][1] == name, name)
+            wait_until(partial(_last_is, answers, name), name)
         installed.mounted.swap({"router.yaml": "models: {}"})
         wait_until(lambda: "mom_config_last_reload_successful 0.0" in installed.sidecar.metrics(), "refused")
         count = len(answers)

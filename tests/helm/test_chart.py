@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import runpy
 import subprocess
 import sys
 from typing import Any
@@ -260,11 +261,7 @@ def test_what_is_generated_is_in_step() -> None:
 
 
 def test_every_value_is_described() -> None:
-    sys.path.insert(0, str(ROOT / "helm"))
-    try:
-        from generate import comments
-    finally:
-        sys.path.pop(0)
+    comments = runpy.run_path(str(ROOT / "helm" / "generate.py"))["comments"]
     text = (CHART / "values.yaml").read_text(encoding="utf-8")
     described = {name for kind, name, _ in comments(text) if kind == "param"}
 
