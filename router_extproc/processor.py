@@ -146,7 +146,9 @@ class Processor:
     def _refuse(self, exchange: Exchange, error: ClientError) -> Reply:
         self._recorder.refused(exchange.api.name, error.code)
         body = exchange.api.error(error.status, error.code, error.message, error.param, exchange.request_id)
-        return wire.answer(error.status, body, f"mom_{error.code}", {"x-mom-decision-id": exchange.id})
+        # OpenAI's SDK shows x-request-id in its errors, Anthropic's shows request-id.
+        ids = dict.fromkeys(("x-request-id", "request-id"), exchange.request_id)
+        return wire.answer(error.status, body, f"mom_{error.code}", {"x-mom-decision-id": exchange.id, **ids})
 
     def _give_up(self, exchange: Exchange, error: Exception) -> str:
         """Ours to answer for: the default model serves. Returns why, in a word for the client."""

@@ -245,9 +245,14 @@ async def test_mistakes_are_answered_in_the_api_s_shape(
 
 
 async def test_anthropic_mistakes_have_anthropic_s_shape(sidecar: Sidecar) -> None:
-    status, document = (await send(sidecar, b"{", path="/v1/messages")).error
+    answers = await send(sidecar, b"{", path="/v1/messages", x_request_id="r-1")
+    status, document = answers.error
     assert status == 400
     assert (document["type"], document["error"]["type"]) == ("error", "invalid_request_error")
+    # The SDK reads the id from the header, people read it in the body.
+    assert document["request_id"] == "r-1"
+    sent = answers.replies[-1].immediate_response.headers.set_headers
+    assert {option.header.key: option.header.raw_value for option in sent}["request-id"] == b"r-1"
 
 
 async def test_a_request_only_goes_to_models_that_speak_its_api(sidecar: Sidecar) -> None:
@@ -329,7 +334,8 @@ async def test_a_hundred_streams_at_once_do_not_mix(sidecar: Sidecar) -> None:
 
 
 async def test_a_body_of_fifty_megabytes_is_kept_byte_exact(sidecar: Sidecar) -> None:
-    sidecar.runtimes.swap(compiled(CONFIG.replace("1000000", "60000000").replace("4000", "90000000"), sidecar.classifier, 2))
+    roomy = CONFIG.replace("1000000", "60000000").replace("4000", "90000000")
+    sidecar.runtimes.swap(compiled(roomy, sidecar.classifier, 2))
     filler = random.Random(2).randbytes(25 * 1024 * 1024).hex().encode()
     content = b'{"messages":[{"role":"user","content":"hello"}],"metadata":"' + filler + b'","model":"auto"}'
     for mode in MODES:
