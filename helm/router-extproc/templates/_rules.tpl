@@ -47,7 +47,7 @@ groups:
         for: 10m
         labels: {severity: warning}
         annotations:
-          summary: {{ "\"{{ $value | humanize }} signals per decision are missing.\"" }}
+          summary: {{ `"{{ printf \"%.2f\" $value }} signals per decision are missing."` }}
           description: Late or overloaded classifiers send requests to the default model; mom_signals_absent_total says which and why.
       - alert: RouterMostlyDefault
         expr: >-
