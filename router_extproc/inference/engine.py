@@ -2,6 +2,9 @@
 
 The thread takes a batch whenever it is idle; there is no timer and nothing waits for a fuller batch. While a batch
 runs, the next one gathers in the queue, so batches grow with the load by themselves.
+
+Windows that have been read are remembered for a while. A text that is classified again while it grows, because its
+body is still arriving, thus only has its new windows read; and a text that comes again costs nothing.
 """
 
 from __future__ import annotations
@@ -23,6 +26,7 @@ from router_extproc.inference.base import (
     Prompt,
     UnusableModel,
 )
+from router_extproc.inference.memory import WindowMemory
 from router_extproc.inference.pooling import combine
 from router_extproc.inference.queue import BatchQueue, Job
 from router_extproc.inference.stats import Counters, EngineStats
@@ -40,9 +44,15 @@ class _Reading:
 
     future: asyncio.Future[Classified]
     length: int
+    windows: int
     jobs: list[Job[_Part]] = field(default_factory=list)
     done: list[tuple[int, Classified]] = field(default_factory=list)
     read: int = 0
+
+    def add(self, window: Window, result: Classified) -> None:
+        """One of its windows has been read."""
+        self.done.append((window.start, result))
+        self.read += len(window.text)
 
     def coverage(self) -> float:
         """Part of the text that has been read (the windows' overlap does not count twice)."""
@@ -70,7 +80,7 @@ class Engine:
 
     `max_queued` bounds the windows that wait, `max_queued_bytes` their text, `max_batch_tokens` one batch (default:
     what the model finds best for its device), `max_windows` how much of a very long text is read: its beginning, its
-    end and evenly spread windows between.
+    end and evenly spread windows between. `remembered_windows` (about 20 KB each) are kept with their answers.
     """
 
     def __init__(
@@ -81,12 +91,14 @@ class Engine:
         max_queued_bytes: int = 16 * 1024 * 1024,
         max_batch_tokens: int | None = None,
         max_windows: int = 64,
+        remembered_windows: int = 1024,
     ) -> None:
         self._model = model
         self._labels = model.labels
         self._version = model.version
         self._max_batch_tokens = max_batch_tokens
         self._max_windows = max_windows
+        self._memory = WindowMemory(remembered_windows)
         self._wake = threading.Condition()
         self._queue: BatchQueue[_Part] = BatchQueue(max_jobs=max_queued, max_bytes=max_queued_bytes)
         self._running: list[Job[_Part]] = []
@@ -143,9 +155,20 @@ class Engine:
             self._counters.late += 1
             raise DeadlineExceeded("no time left to classify")
         loop = asyncio.get_running_loop()
-        reading = _Reading(loop.create_future(), len(prompt.text))
         windows = cut(prompt.text, limit=self._max_windows)
-        reading.jobs = [_job(reading, windows[index], prompt, deadline, now) for index in reading_order(len(windows))]
+        reading = _Reading(loop.create_future(), len(prompt.text), len(windows))
+        for index in reading_order(len(windows)):
+            window = windows[index]
+            known = self._memory.recall(self._version, Prompt(window.text, prompt.context))
+            if known is None:
+                reading.jobs.append(_job(reading, window, prompt, deadline, now))
+            else:
+                self._counters.remembered += 1
+                reading.add(window, known)
+        if not reading.jobs:
+            self._counters.texts += 1
+            self._finish(reading)
+            return reading.future.result()
         with self._wake:
             accepted = self._queue.offer(reading.jobs)
             if accepted:
@@ -185,15 +208,16 @@ class Engine:
         for job, outcome in finished:
             part = job.payload
             reading = part.reading
+            if isinstance(outcome, Classified):
+                self._memory.keep(part.prompt, outcome)
             if reading.future.done():
                 continue
             if isinstance(outcome, InferenceError):
                 self._counters.failed += 1
                 self._fail(reading, outcome)
                 continue
-            reading.done.append((part.window.start, outcome))
-            reading.read += len(part.window.text)
-            if len(reading.done) == len(reading.jobs):
+            reading.add(part.window, outcome)
+            if len(reading.done) == reading.windows:
                 self._finish(reading)
 
     def _expire(self, reading: _Reading) -> None:
@@ -221,7 +245,7 @@ class Engine:
             reading.future.set_exception(error)
 
     def _drop(self, reading: _Reading) -> None:
-        if len(reading.done) < len(reading.jobs):
+        if len(reading.done) < reading.windows:
             with self._wake:
                 for job in reading.jobs:
                     self._queue.drop(job)

@@ -11,9 +11,10 @@ class EngineStats:
     """Totals since the start; `queued` and `queued_bytes` are what waits now.
 
     `texts` were accepted, `refused` found the queue full, `late` got no answer in time, `partial` an answer from some
-    of their windows, `cancelled` lost their caller, `failed` is windows whose pass raised. `batches` and `windows`
-    count what ran, `batch_sizes` batches by their number of windows rounded up to a power of two. `tokens` are real
-    ones, `padded_tokens` longest window x windows summed over the batches. Times are summed milliseconds.
+    of their windows, `cancelled` lost their caller, `failed` is windows whose pass raised, `remembered` windows that
+    needed none because they had been read before. `batches` and `windows` count what ran, `batch_sizes` batches by
+    their number of windows rounded up to a power of two. `tokens` are real ones, `padded_tokens` longest window x
+    windows summed over the batches. Times are summed milliseconds.
     """
 
     queued: int
@@ -24,6 +25,7 @@ class EngineStats:
     partial: int
     cancelled: int
     failed: int
+    remembered: int
     batches: int
     windows: int
     tokens: int
@@ -48,6 +50,7 @@ class Counters:
     partial: int = 0
     cancelled: int = 0
     failed: int = 0
+    remembered: int = 0
     batches: int = 0
     windows: int = 0
     tokens: int = 0
@@ -78,6 +81,7 @@ class Counters:
             partial=self.partial,
             cancelled=self.cancelled,
             failed=self.failed,
+            remembered=self.remembered,
             batches=self.batches,
             windows=self.windows,
             tokens=self.tokens,

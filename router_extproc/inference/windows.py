@@ -1,8 +1,9 @@
-"""Cutting a long text into windows by characters, so that windows can be cut before the text is complete.
+"""Cutting a long text into windows by characters, so that windows can be cut and read before the text is complete.
 
 A window is about as long as the encoder's token window; the encoder cuts further by tokens where a script needs more
-tokens for its characters. Cutting by characters is what makes overlap possible: where a window ends depends only on the
-characters before its end, so a window that was cut from half a body is a window of the whole body.
+tokens for its characters. Windows lie on a grid: where window i begins and ends depends on the text's first window (for
+its script) and on the characters at its own borders, and on nothing else. So every window but the last of half a body
+is a window of the whole body, and any window is cut without looking at the ones before it.
 """
 
 from __future__ import annotations
@@ -12,8 +13,8 @@ from dataclasses import dataclass
 WINDOW_CHARS = 1000
 """Characters of a window of plain ASCII: about 230 tokens of English prose, and 250 to 330 of code."""
 
-OVERLAP_CHARS = 80
-"""Characters that neighbouring windows share, so that a name or a sentence on the border is whole in one of them."""
+OVERLAP_CHARS = 120
+"""Neighbouring windows share up to this many characters: the border falls between words where there are any."""
 
 _SMALLEST = 250
 _FULL_SCRIPT_BYTES = 2.0
@@ -32,48 +33,24 @@ def estimate_tokens(text: str) -> int:
     return 2 + (len(text) // 4 if text.isascii() else len(text.encode("utf-8", "replace")) // 3)
 
 
-def window_end(text: str, start: int, *, complete: bool) -> int | None:
-    """Where the window that begins at `start` ends.
-
-    None when that depends on text still to come: with `complete` false, while the rest could still become the last
-    window, which may be half as long again as the others so that no text ends in a scrap.
-    """
-    ahead = len(text) - start
-    if not complete and ahead <= WINDOW_CHARS + WINDOW_CHARS // 2:
-        return None
-    size = _window_chars(text, start)
-    if ahead <= size + size // 2:
-        return len(text)
-    end = start + size
-    gap = max(text.rfind(" ", end - size // 4, end), text.rfind("\n", end - size // 4, end))
-    return gap + 1 if gap >= 0 else end
-
-
-def next_start(text: str, start: int, end: int) -> int:
-    """Where the window after `text[start:end]` begins: a little before `end`, at the beginning of a word."""
-    begin = max(end - OVERLAP_CHARS, start + 1)
-    gap = text.find(" ", begin, end)
-    return gap + 1 if gap >= 0 else begin
-
-
 def cut(text: str, *, limit: int) -> list[Window]:
-    """All windows of a complete text, at least one.
+    """The windows of a text, at least one and at most `limit` (>= 1), in order.
 
-    A text with more than `limit` of them gives its first, its last and evenly spread ones between, `limit` in all; only
-    those are looked at, so the cost does not grow with the text.
+    The last may be half as long again as the others, so that no text ends in a scrap. Of a text with more than `limit`
+    windows every second (fourth, eighth...) and the last are taken: as a text grows, the windows taken of it thin out,
+    but no window is taken that was not before, except at the end. The cost does not grow with the text.
     """
-    if len(text) > limit * WINDOW_CHARS:
-        return _sample(text, limit)
-    windows: list[Window] = []
-    start = 0
-    while True:
-        end = window_end(text, start, complete=True)
-        assert end is not None
-        windows.append(Window(start, text[start:end]))
-        if end == len(text):
-            break
-        start = next_start(text, start, end)
-    return windows if len(windows) <= limit else [windows[i] for i in spread(len(windows), limit)]
+    pitch = _pitch(text)
+    count = max(1, (len(text) + pitch // 2) // pitch)
+    return [_window(text, index, count, pitch) for index in taken(count, limit)]
+
+
+def taken(count: int, limit: int) -> list[int]:
+    """Which of `count` windows are read when at most `limit` may be: every 2^k-th, and the last."""
+    stride = 1
+    while -(-(count - 1) // stride) + 1 > limit and stride < count:
+        stride *= 2
+    return [*range(0, count - 1, stride), count - 1] if limit > 1 else [count - 1]
 
 
 def spread(count: int, limit: int) -> list[int]:
@@ -97,19 +74,25 @@ def reading_order(count: int) -> list[int]:
     return order
 
 
-def _window_chars(text: str, start: int) -> int:
-    """Scripts outside the encoder's vocabulary cost up to a token per character; their UTF-8 is longer, which tells."""
-    ahead = text[start : start + WINDOW_CHARS]
-    if ahead.isascii():
-        return WINDOW_CHARS
-    width = len(ahead.encode("utf-8", "replace")) / len(ahead)
+def _window(text: str, index: int, count: int, pitch: int) -> Window:
+    start = 0 if index == 0 else _border(text, index * pitch)[0]
+    end = len(text) if index == count - 1 else _border(text, (index + 1) * pitch)[1]
+    return Window(start, text[start:end])
+
+
+def _border(text: str, at: int) -> tuple[int, int]:
+    """Around the grid line `at`: where the window after it begins and the window before it ends (not before that)."""
+    begin, end = at, at + OVERLAP_CHARS
+    first, last = text.find(" ", begin, end), text.rfind(" ", begin, end)
+    return (first + 1, last + 1) if first >= 0 else (begin, end)
+
+
+def _pitch(text: str) -> int:
+    """Distance of the grid's lines. Scripts outside the encoder's vocabulary cost up to a token per character; their
+    UTF-8 is longer, which tells."""
+    head = text[:WINDOW_CHARS]
+    if head.isascii():
+        return WINDOW_CHARS - OVERLAP_CHARS
+    width = len(head.encode("utf-8", "replace")) / len(head)
     share = min(1.0, (width - 1.0) / (_FULL_SCRIPT_BYTES - 1.0))
-    return int(WINDOW_CHARS - share * (WINDOW_CHARS - _SMALLEST))
-
-
-def _sample(text: str, limit: int) -> list[Window]:
-    last = len(text) - WINDOW_CHARS
-    starts = [round(i * last / max(1, limit - 1)) for i in range(limit)] if limit > 1 else [last]
-    return [Window(start, text[start : start + _window_chars(text, start)]) for start in starts[:-1]] + [
-        Window(max(last, 0), text[max(last, 0) :])
-    ]
+    return int(WINDOW_CHARS - share * (WINDOW_CHARS - _SMALLEST)) - OVERLAP_CHARS

@@ -6,33 +6,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from router_extproc.inference.windows import (
+    OVERLAP_CHARS,
     WINDOW_CHARS,
     Window,
     cut,
     estimate_tokens,
-    next_start,
     reading_order,
     spread,
-    window_end,
+    taken,
 )
 
 WORDS = st.lists(
     st.text(st.characters(codec="utf-8", exclude_categories=["Zs"]), min_size=1, max_size=40), min_size=1, max_size=30
 )
 TEXTS = st.tuples(WORDS, st.integers(1, 200)).map(lambda parts: " ".join(parts[0] * parts[1])[:20_000])
-
-
-def while_it_arrives(text: str, steps: list[int]) -> list[Window]:
-    """The windows that can be cut from prefixes of the text, then the rest."""
-    windows: list[Window] = []
-    start, seen = 0, 0
-    for step in [*steps, len(text)]:
-        seen = min(len(text), seen + step)
-        while (end := window_end(text[:seen], start, complete=False)) is not None:
-            windows.append(Window(start, text[start:end]))
-            start = next_start(text[:seen], start, end)
-    rest = cut(text[start:], limit=10**6)
-    return windows + [Window(start + window.start, window.text) for window in rest]
 
 
 @given(TEXTS)
@@ -43,13 +30,27 @@ def test_windows_cover_the_whole_text_and_overlap(text: str) -> None:
         assert text[window.start : window.start + len(window.text)] == window.text
         assert len(window.text) <= WINDOW_CHARS * 1.5
     for before, after in pairwise(windows):
-        assert before.start < after.start <= before.start + len(before.text)
+        assert before.start < after.start <= before.start + len(before.text) <= after.start + OVERLAP_CHARS
     assert windows[-1].start + len(windows[-1].text) == len(text)
 
 
-@given(TEXTS, st.lists(st.integers(1, 3000), max_size=20))
-def test_cutting_while_the_text_arrives_gives_the_same_windows(text: str, steps: list[int]) -> None:
-    assert while_it_arrives(text, steps) == cut(text, limit=10**6)
+@given(TEXTS, st.integers(WINDOW_CHARS, 20_000))
+def test_windows_of_a_part_are_windows_of_the_whole_but_for_the_last(text: str, length: int) -> None:
+    settled = cut(text[:length], limit=10**6)[:-1]
+    whole = cut(text, limit=10**6)
+    # A part that ends right at a border may see fewer of the blanks that the border is laid between.
+    assert settled[:-1] == whole[: len(settled)][:-1]
+
+
+@given(TEXTS, st.integers(WINDOW_CHARS, 20_000), st.integers(4, 12))
+def test_what_is_taken_of_a_growing_text_thins_out_and_nothing_old_is_taken_anew(
+    text: str, length: int, limit: int
+) -> None:
+    before = cut(text[:length], limit=limit)
+    after = cut(text, limit=limit)
+    seen = before[-1].start
+    new = [window for window in after if window.start < seen - 2 * WINDOW_CHARS and window not in before]
+    assert new == []
 
 
 @given(TEXTS, st.integers(1, 10))
@@ -65,14 +66,15 @@ def test_a_limit_keeps_the_last_window_and_spreads_the_rest(text: str, limit: in
 
 def test_ten_megabytes_give_as_many_windows_as_allowed() -> None:
     windows = cut("lorem ipsum " * 900_000, limit=64)
-    assert len(windows) == 64
-    assert max(len(window.text) for window in windows) <= WINDOW_CHARS
+    assert len(windows) in range(33, 65)
+    assert max(len(window.text) for window in windows) <= 1.5 * WINDOW_CHARS
 
 
 def test_windows_end_between_words() -> None:
     for window in cut("supercalifragilistic " * 400, limit=64):
         assert window.text.startswith("supercali")
         assert window.text.endswith("listic ")
+    assert [len(window.text) for window in cut("x" * 5000, limit=64)] == [1000] * 5 + [600]
 
 
 def test_scripts_that_cost_a_token_per_character_get_shorter_windows() -> None:
@@ -81,7 +83,7 @@ def test_scripts_that_cost_a_token_per_character_get_shorter_windows() -> None:
 
 def test_a_short_text_is_one_window() -> None:
     assert cut("", limit=64) == [Window(0, "")]
-    assert cut("a" * 1400, limit=64) == [Window(0, "a" * 1400)]
+    assert cut("a" * 1300, limit=64) == [Window(0, "a" * 1300)]
 
 
 @given(st.integers(1, 300))
@@ -104,3 +106,11 @@ def test_estimates_are_of_the_right_size() -> None:
     assert estimate_tokens("hello world, how are you?") in range(5, 12)
     assert estimate_tokens("汉字" * 50) in range(90, 120)
     assert estimate_tokens("\ud800") >= 2
+
+
+@given(st.integers(1, 5000), st.integers(2, 64))
+def test_at_least_half_of_what_may_be_taken_is_taken(count: int, limit: int) -> None:
+    chosen = taken(count, limit)
+    assert min(count, limit // 2) <= len(chosen) <= limit
+    assert chosen == sorted(set(chosen))
+    assert chosen[-1] == count - 1
