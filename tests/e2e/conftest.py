@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -18,24 +19,30 @@ retry: {first_byte_seconds: 1}
 _STACKS: list[Stack] = []
 
 
+@contextmanager
+def registered(found: Stack) -> Iterator[None]:
+    """Its logs are shown when a test fails."""
+    _STACKS.append(found)
+    try:
+        yield
+    finally:
+        _STACKS.remove(found)
+
+
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """Simulated models, one sidecar with the shipped classifier, Envoy."""
     directory = tmp_path_factory.mktemp("stack")
-    with running(directory, write_config(directory, LIMITS)) as found:
-        _STACKS.append(found)
+    with running(directory, write_config(directory, LIMITS)) as found, registered(found):
         yield found
-        _STACKS.remove(found)
 
 
 @pytest.fixture(scope="module")
 def bare(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """The same without a sidecar: what Envoy does alone."""
     directory = tmp_path_factory.mktemp("bare")
-    with running(directory, write_config(directory, LIMITS), sidecars=0) as found:
-        _STACKS.append(found)
+    with running(directory, write_config(directory, LIMITS), sidecars=0) as found, registered(found):
         yield found
-        _STACKS.remove(found)
 
 
 @pytest.fixture(autouse=True)
