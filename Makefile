@@ -61,6 +61,7 @@ generated: $(VENV)/.dev ## Write what is generated: protobuf modules, configurat
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m grpc_tools.protoc -I proto --python_out=. --grpc_python_out=. --mypy_out=quiet:. --mypy_grpc_out=quiet:. proto/router_extproc/pb/*.proto
 	$(BIN)/router-extproc reference > docs/configuration.md
 	$(BIN)/router-extproc schema > docs/router.schema.json
+	$(BIN)/router-extproc metrics > docs/metrics.md
 
 .PHONY: generated-check
 generated-check: $(VENV)/.dev
@@ -69,6 +70,7 @@ generated-check: $(VENV)/.dev
 	@for file in .run/generated/router_extproc/pb/*; do diff -q $$file router_extproc/pb/$$(basename $$file) || { echo "run make generated"; exit 1; }; done
 	@$(BIN)/router-extproc reference | diff -q - docs/configuration.md || { echo "run make generated"; exit 1; }
 	@$(BIN)/router-extproc schema | diff -q - docs/router.schema.json || { echo "run make generated"; exit 1; }
+	@$(BIN)/router-extproc metrics | diff -q - docs/metrics.md || { echo "run make generated"; exit 1; }
 
 .PHONY: format
 format: $(VENV)/.dev ## Format the code

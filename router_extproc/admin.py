@@ -10,6 +10,7 @@ from typing import Any
 
 from aiohttp import web
 
+from router_extproc.bookkeeping import Books
 from router_extproc.runtime import Runtimes
 from router_extproc.telemetry.metrics import Metrics
 
@@ -28,7 +29,7 @@ class Admin:
     ) -> None:
         self._host, self.port = host, port
         self._metrics, self._runtimes, self._ready, self._facts = metrics, runtimes, ready, facts
-        self.savings: Callable[[], dict[str, Any]] | None = None
+        self.books: Books | None = None
         app = web.Application()
         app.router.add_get("/livez", self._livez)
         app.router.add_get("/readyz", self._readyz)
@@ -79,6 +80,6 @@ class Admin:
 
     async def _savings(self, _: web.Request) -> web.Response:
         """What requests cost, against the baseline model."""
-        if self.savings is None:
+        if self.books is None:
             return web.json_response({"error": "starting"}, status=503)
-        return web.json_response(self.savings())
+        return web.json_response(self.books.ledger.savings())

@@ -10,11 +10,12 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from router_extproc.admin import Admin
+from router_extproc.bookkeeping import BookOptions, keeping
 from router_extproc.config.loader import load
 from router_extproc.config.watcher import watch
 from router_extproc.domain import Outcome
@@ -59,7 +60,7 @@ class ServeOptions:
     drain_notice: float = 2.5
     drain_grace: float = 30.0
     live: Callable[[Outcome, Decided | None], None] | None = None
-    state_dir: Path | None = None
+    books: BookOptions = field(default_factory=BookOptions)
 
 
 async def serve(options: ServeOptions, stop: asyncio.Event | None = None) -> None:
@@ -72,7 +73,8 @@ async def serve(options: ServeOptions, stop: asyncio.Event | None = None) -> Non
     metrics = Metrics()
     recorder = Recorder(metrics)
     if options.live is not None:
-        recorder.listeners.append(options.live)
+        live = options.live
+        recorder.listeners.append(lambda outcome, decided: live(outcome, decided) if outcome is not None else None)
     runtimes: Runtimes | None = None
     engine: Engine | None = None
     ready = False
@@ -93,15 +95,12 @@ async def serve(options: ServeOptions, stop: asyncio.Event | None = None) -> Non
         observed = Observed()
         compiled = await asyncio.to_thread(compile_runtime, loaded, heads(classifiers), classifiers, 1, observed)
         runtimes = Runtimes(compiled)
-        recorder.listeners.append(lambda outcome, _: observed.record(outcome))
+        recorder.listeners.append(lambda outcome, _: observed.record(outcome) if outcome is not None else None)
         recorder.reloaded(runtimes.current.generation, accepted=True)
 
-        serving = runtimes
-        ledger = Ledger(lambda: serving.current.config, options.state_dir, on_entry=recorder.priced)
-        await asyncio.to_thread(ledger.start)
-        stack.push_async_callback(asyncio.to_thread, ledger.close)
-        recorder.listeners.append(lambda outcome, _: ledger.outcome(outcome))
-        admin.savings = ledger.savings
+        admin.books = await stack.enter_async_context(
+            keeping(options.books, recorder, metrics, runtimes, engine.stats, facts)
+        )
 
         processor = Processor(runtimes, recorder)
         server = Server(

@@ -1,4 +1,4 @@
-"""The command line: serve | check | envoy | explain | cost | schema | reference."""
+"""The command line: serve | check | envoy | explain | cost | metrics | schema | reference."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from typing import Any
 
 from router_extproc import __version__
 from router_extproc.app import SHIPPED_MODEL, ServeOptions, serve
+from router_extproc.bookkeeping import BookOptions
 from router_extproc.config.cost_plan import load_plan
 from router_extproc.config.envoy import EnvoyOptions, render
 from router_extproc.config.loader import load
@@ -26,6 +27,7 @@ from router_extproc.reference import config_schema, configuration_reference
 from router_extproc.runtime import compile_runtime
 from router_extproc.signals.base import SHIPPED
 from router_extproc.telemetry import logs
+from router_extproc.telemetry.reference import metrics_reference
 from router_extproc.telemetry.recorder import Decided
 
 
@@ -56,7 +58,9 @@ def _parser() -> argparse.ArgumentParser:
     _add_model(command)
     _flag(command, "listen", "127.0.0.1:50051", "HOST:PORT or unix:/PATH of ext_proc, access log service and health")
     _flag(command, "admin", "127.0.0.1:9090", "HOST:PORT of /livez, /readyz, /metrics and /config")
-    _flag(command, "state-dir", "", "directory of the savings ledger; empty: in memory only")
+    _flag(command, "state-dir", "", "directory of the savings ledger and the decision log; empty: in memory only")
+    _flag(command, "decision-log-mib", 256, "MiB that the decision log may take")
+    command.add_argument("--record-prompts", action="store_true", help="let the decision log hold prompts' texts")
     _flag(command, "log-level", "info", "debug, info, warning or error")
     _flag(command, "max-queued", 512, "prompts that may wait for the classifier; more go to the default model at once")
     _flag(command, "drain-notice", 2.5, "seconds between NOT_SERVING and refusing streams; over Envoy's check interval")
@@ -91,6 +95,8 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--json", action="store_true", help="print JSON")
     command.add_argument("plan", type=Path, help="the plan, for instance examples/cost/three-tiers.yaml")
 
+    command = commands.add_parser("metrics", help="print the metrics reference")
+    command.set_defaults(run=lambda _: _print(metrics_reference()))
     command = commands.add_parser("schema", help="print the JSON Schema of router.yaml")
     command.set_defaults(run=lambda _: _print(json.dumps(config_schema(), indent=2)))
     command = commands.add_parser("reference", help="print the configuration reference")
@@ -139,7 +145,11 @@ def _serve(arguments: argparse.Namespace) -> int:
         drain_notice=arguments.drain_notice,
         drain_grace=arguments.drain_grace,
         live=_live if arguments.live else None,
-        state_dir=Path(arguments.state_dir) if arguments.state_dir else None,
+        books=BookOptions(
+            state_dir=Path(arguments.state_dir) if arguments.state_dir else None,
+            prompts=arguments.record_prompts,
+            log_bytes=arguments.decision_log_mib * 1024 * 1024,
+        ),
     )
     if arguments.live:
         logging.getLogger("router_extproc.exchange").setLevel(logging.WARNING)

@@ -10,7 +10,7 @@ import json
 import logging
 import threading
 import time
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -20,7 +20,8 @@ from typing import Any
 
 from router_extproc.config.schema import RouterConfig
 from router_extproc.domain import Band, Outcome
-from router_extproc.prices import EXACT, cost_of
+from router_extproc.prices import EXACT, cost_of, plain
+from router_extproc.stores.background import Background
 from router_extproc.stores.journal import Journal, lines_of
 
 log = logging.getLogger(__name__)
@@ -179,7 +180,7 @@ class Sum:
     def json(self) -> dict[str, Any]:
         """Money as text: JSON numbers are not exact."""
         counts = {name: getattr(self, name) for name in _COUNTS}
-        return counts | {name: _text(getattr(self, name)) for name in _MONEY}
+        return counts | {name: plain(getattr(self, name)) for name in _MONEY}
 
     @staticmethod
     def parse(value: Mapping[str, Any]) -> Sum:
@@ -242,8 +243,8 @@ class Totals:
 class Ledger:
     """Prices and adds up outcomes on its own thread, and keeps them in a journal under `directory` (None: only here).
 
-    `outcome` may be called from the event loop and takes well under a microsecond's work; everything else happens at
-    most `WRITE_SECONDS` later. An id counts once, however often its outcome arrives (among the last `MAX_IDS`). A disk
+    `outcome` may be called from the event loop and takes half a microsecond; everything else happens at most
+    `WRITE_SECONDS` later. An id counts once, however often its outcome arrives (among the last `MAX_IDS`). A disk
     that fails costs no request and no total: what could not be written is carried over once it can be.
     `on_entry` is told of each entry, on the ledger's thread.
     """
@@ -255,54 +256,52 @@ class Ledger:
         *,
         on_entry: Callable[[Entry], None] = lambda _: None,
         segment_bytes: int = SEGMENT_BYTES,
+        max_waiting: int = MAX_WAITING,
     ) -> None:
         self._config, self._on_entry = config, on_entry
         self._totals = Totals()
         self._ids: OrderedDict[str, None] = OrderedDict()
         self._since = time.time()
-        self._waiting: deque[tuple[Outcome, float]] = deque()
         self._guard = threading.Lock()
-        self._wake = threading.Event()
-        self._closing = False
-        self._thread: threading.Thread | None = None
+        self._work: Background[tuple[Outcome, float]] = Background(
+            "ledger", self._take, seconds=WRITE_SECONDS, max_waiting=max_waiting
+        )
         self._journal = (
             Journal(directory, "ledger", max_bytes=segment_bytes, keep=1, header=self._header) if directory else None
         )
         self._synced = 0.0
-        self.dropped = 0
-        """Outcomes that came faster than the thread could take them, for `MAX_WAITING` of them."""
         self.write_errors = 0
+
+    @property
+    def dropped(self) -> int:
+        """Outcomes that came faster than the thread could take them."""
+        return self._work.dropped
 
     def start(self) -> None:
         """Reads what is on disk, then takes outcomes. Blocks for the reading. Raises JournalTaken or OSError."""
         if self._journal is not None:
             self._journal.open()
             self._read(self._journal)
-        self._thread = threading.Thread(target=self._run, name="ledger", daemon=True)
-        self._thread.start()
+        self._work.start()
 
     def outcome(self, outcome: Outcome) -> None:
         """An exchange has ended."""
-        if len(self._waiting) >= MAX_WAITING:
-            self.dropped += 1
-            return
-        self._waiting.append((outcome, time.time()))
-
-    def close(self) -> None:
-        """Writes everything that waits and ends the thread. Blocks for that."""
-        self._closing = True
-        self._wake.set()
-        if self._thread is not None:
-            self._thread.join()
-            self._thread = None
+        self._work.put((outcome, time.time()))
 
     def flush(self) -> None:
-        """Returns when everything that waited is in the totals. For tests and for the last scrape."""
-        while self._waiting and self._thread is not None:
-            self._wake.set()
-            time.sleep(0.001)
-        with self._guard:
-            pass
+        """Blocks until everything so far is in the totals and on disk."""
+        self._work.flush()
+
+    def close(self) -> None:
+        """Writes everything that waits and ends. Blocks for that."""
+        self._work.close()
+        if self._journal is not None:
+            try:
+                if self._journal.lacking:
+                    self._journal.rotate()
+                self._journal.close()
+            except OSError as error:
+                self._unwritten(error)
 
     def savings(self) -> dict[str, Any]:
         """All totals for people and dashboards. From any thread."""
@@ -325,52 +324,37 @@ class Ledger:
             **by,
         }
 
-    def _run(self) -> None:
-        while True:
-            self._wake.wait(WRITE_SECONDS)
-            self._wake.clear()
-            closing = self._closing
-            try:
-                self._take()
-                self._sync(now=closing)
-            except OSError as error:
-                self._unwritten(error)
-            except Exception:
-                log.exception("the ledger lost an entry")
-            if closing and not self._waiting:
-                break
-        if self._journal is not None:
-            try:
-                if self._journal.lacking:
-                    self._journal.rotate()
-                self._journal.close()
-            except OSError as error:
-                log.error("the ledger could not be closed: %s", error)
-
-    def _take(self) -> None:
-        """Everything that waits, into the totals and the journal."""
+    def _take(self, batch: list[tuple[Outcome, float]]) -> None:
+        """A batch into the totals and the journal."""
         lines: list[bytes] = []
         config = self._config()
-        writable = self._begin_segment()
-        while self._waiting:
+        writable = self._begin_segment() if batch else False
+        for outcome, at in batch:
+            entry = price(outcome, config, at)
             with self._guard:
-                outcome, at = self._waiting.popleft()
-                entry = price(outcome, config, at)
                 if not self._new(entry.id):
                     continue
                 self._totals.add(entry)
             lines.append(entry.line())
             self._on_entry(entry)
-        if lines and writable and self._journal is not None:
-            self._journal.append(b"".join(lines))
-        if lines and not writable and self._journal is not None:
-            self._journal.behind()
+        if self._journal is None:
+            return
+        try:
+            if lines and writable:
+                self._journal.append(b"".join(lines))
+            elif lines:
+                self._journal.behind()
+            if time.monotonic() - self._synced >= SYNC_SECONDS:
+                self._journal.sync()
+                self._synced = time.monotonic()
+        except OSError as error:
+            self._unwritten(error)
 
     def _begin_segment(self) -> bool:
         """Rotates where it is due, before new entries enter the totals that the header carries. False: no disk."""
         if self._journal is None:
             return False
-        if self._waiting and self._journal.due:
+        if self._journal.due:
             try:
                 self._journal.rotate()
             except OSError as error:
@@ -380,11 +364,6 @@ class Ledger:
     def _unwritten(self, error: OSError) -> None:
         self.write_errors += 1
         log.error("the ledger cannot be written, its totals go on in memory: %s", error)
-
-    def _sync(self, *, now: bool) -> None:
-        if self._journal is not None and (now or time.monotonic() - self._synced >= SYNC_SECONDS):
-            self._journal.sync()
-            self._synced = time.monotonic()
 
     def _new(self, identity: str) -> bool:
         """Whether this id has not been counted. An exchange without any id cannot be recognised and counts."""
@@ -431,13 +410,8 @@ class Ledger:
             self._totals.add(entry)
 
 
-def _text(value: Decimal) -> str:
-    """In full, without the zeros that additions leave behind."""
-    return f"{EXACT.normalize(value):f}"
-
-
 def _shown(value: Sum) -> dict[str, Any]:
     shown = value.json()
-    shown["saved"] = _text(value.saved)
+    shown["saved"] = plain(value.saved)
     shown["saved_percent"] = round(float(value.saved / value.baseline * 100), 2) if value.baseline else None
     return shown

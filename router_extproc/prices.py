@@ -26,3 +26,8 @@ def cost_of(price: Price, usage: Usage) -> Decimal:
     )
     # A shift by six places divides by a million without any rounding.
     return EXACT.add(EXACT.scaleb(micro, -6), price.per_request)
+
+
+def plain(amount: Decimal) -> str:
+    """An amount in full, without the zeros that additions leave behind."""
+    return f"{EXACT.normalize(amount):f}"

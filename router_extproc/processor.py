@@ -139,6 +139,9 @@ class Processor:
                 plan=routed.plan,
                 seconds=time.monotonic() - exchange.body_done,
                 generation=exchange.runtime.generation,
+                stages=(("body", exchange.body_done - exchange.started), *routed.stages),
+                tenant=exchange.tenant,
+                at=time.time(),
             )
         )
         return routed

@@ -26,12 +26,13 @@ SURE_TOKENS = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Routed:
-    """A request with everything that was decided about it."""
+    """A request with everything that was decided about it. `stages` says how many seconds each part of it took."""
 
     request: LlmRequest
     signals: SignalSet
     decision: Decision
     plan: Plan
+    stages: tuple[tuple[str, float], ...] = ()
 
 
 def classifier_prompt(request: LlmRequest) -> Prompt:
@@ -98,12 +99,20 @@ class Router:
         `early` is a classification of the same text that is already under way. Raises UnknownModel, UnsupportedModel or
         ContextTooLong when no model of the catalogue may or can take the request.
         """
+        began = time.monotonic()
         results = await self._classified_by(request, deadline, early)
+        classified = time.monotonic()
         signals = self.signals(request, headers, results)
+        evaluated = time.monotonic()
         decision = self._decide(request, signals)
         plan = self._plan(request, decision, signals)
         self._picked(plan.pick)
-        return Routed(request, signals, decision, plan)
+        stages = (
+            ("classify", classified - began),
+            ("signals", evaluated - classified),
+            ("policy", time.monotonic() - evaluated),
+        )
+        return Routed(request, signals, decision, plan, stages)
 
     async def _classified_by(
         self, request: LlmRequest, deadline: float, early: asyncio.Task[dict[str, Classified | str]] | None

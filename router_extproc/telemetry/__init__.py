@@ -1,1 +1,1 @@
-"""What happened, for people and machines: `recorder` the seam, `metrics` names and buckets, `logs` the log format."""
+"""What happened, for machines: `recorder` the seam, `metrics` names and buckets, `instruments` their arithmetic."""

@@ -1,65 +1,169 @@
-"""Every metric's name, unit and buckets, in one place. Names under `mom.` are ours.
+"""Every metric's name, unit, labels and buckets, in one place.
 
-No metric carries a user, a session or anything else that a client can make up: labels are catalogue models, routes,
-bands, signals and codes, all bounded by the configuration.
+`gen_ai.*` are OpenTelemetry's conventions for generative AI, to the letter; `mom.*` are ours. No metric carries a user,
+a session or anything else that a client can make up: labels are catalogue models, routes, bands, signals and codes, all
+bounded by the configuration, and every instrument bounds its series once more.
 """
 
 from __future__ import annotations
 
-from opentelemetry.exporter.prometheus import PrometheusMetricReader
-from opentelemetry.metrics import Meter
-from opentelemetry.sdk.metrics import MeterProvider
-from opentelemetry.sdk.resources import Resource
-from prometheus_client import CollectorRegistry
-from prometheus_client.exposition import generate_latest
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from router_extproc.telemetry import instruments
+from router_extproc.telemetry.instruments import Counter, Gauge, Histogram, UpDownCounter
 
 DECISION_SECONDS = (0.0005, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.256, 0.512, 1.024)
-ANSWER_SECONDS = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)
+STAGE_SECONDS = (0.00005, 0.0001, 0.0002, 0.0005, *DECISION_SECONDS[1:])
+GEN_AI_SECONDS = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)
+GEN_AI_TOKENS = tuple(4**power for power in range(14))
+FIRST_TOKEN_SECONDS = (0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
+PER_TOKEN_SECONDS = (0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5)
+
+GEN_AI = (
+    "gen_ai.operation.name",
+    "gen_ai.provider.name",
+    "gen_ai.request.model",
+    "gen_ai.response.model",
+    "server.address",
+    "server.port",
+)
 
 
 class Metrics:
-    """The instruments of one process, with a registry of their own, so that tests can run side by side."""
+    """The instruments of one process. Not global, so that tests can run side by side."""
 
     def __init__(self) -> None:
-        self.registry = CollectorRegistry()
-        reader = PrometheusMetricReader(disable_target_info=True, scope_info_enabled=False, registry=self.registry)
-        self._provider = MeterProvider([reader], resource=Resource.create({"service.name": "router-extproc"}))
-        meter: Meter = self._provider.get_meter("router_extproc")
-        self.decisions = meter.create_counter("mom.decisions", "{decision}", "Requests routed, by route, band, model")
-        self.decision_seconds = meter.create_histogram(
+        self.token_usage = Histogram(
+            "gen_ai.client.token.usage",
+            "{token}",
+            "Number of input and output tokens used, as the provider counted them",
+            (*GEN_AI, "gen_ai.token.type"),
+            GEN_AI_TOKENS,
+        )
+        self.operation_seconds = Histogram(
+            "gen_ai.client.operation.duration",
+            "s",
+            "GenAI operation duration: from the first byte of the request to the last of the answer, at Envoy",
+            (*GEN_AI, "error.type"),
+            GEN_AI_SECONDS,
+        )
+        self.first_chunk_seconds = Histogram(
+            "gen_ai.client.operation.time_to_first_chunk",
+            "s",
+            "From the first byte of the request to the first of a streamed answer, at Envoy",
+            GEN_AI,
+            GEN_AI_SECONDS,
+        )
+        self.first_token_seconds = Histogram(
+            "gen_ai.server.time_to_first_token",
+            "s",
+            "Time to the first token of successful streamed answers; the decision and failed attempts are in it",
+            GEN_AI,
+            FIRST_TOKEN_SECONDS,
+        )
+        self.per_token_seconds = Histogram(
+            "gen_ai.server.time_per_output_token",
+            "s",
+            "Time per output token after the first, for successful streamed answers",
+            GEN_AI,
+            PER_TOKEN_SECONDS,
+        )
+        self.decisions = Counter("mom.decisions", "{decision}", "Requests routed", ("route", "band", "model"))
+        self.decision_seconds = Histogram(
             "mom.decision.duration",
             "s",
             "From the last byte of the body to the decision",
-            explicit_bucket_boundaries_advisory=DECISION_SECONDS,
+            ("api",),
+            DECISION_SECONDS,
         )
-        self.refused = meter.create_counter("mom.requests.refused", "{request}", "Requests answered with an error")
-        self.failed = meter.create_counter("mom.requests.failed", "{request}", "Our errors: default model served")
-        self.gone = meter.create_counter("mom.requests.abandoned", "{request}", "Clients that left before a decision")
-        self.absent = meter.create_counter("mom.signals.absent", "{signal}", "Signals that were not there, by reason")
-        self.unusable = meter.create_counter(
-            "mom.streams.unusable", "{stream}", "Streams whose filter mode does not let the body decide the route"
-        )
-        self.outcomes = meter.create_counter("mom.outcomes", "{exchange}", "Finished exchanges, by model and status")
-        self.attempts = meter.create_counter("mom.upstream.attempts", "{attempt}", "Upstream attempts")
-        self.answer_seconds = meter.create_histogram(
-            "mom.exchange.duration",
+        self.stage_seconds = Histogram(
+            "mom.decision.stage.duration",
             "s",
-            "Whole exchanges",
-            explicit_bucket_boundaries_advisory=ANSWER_SECONDS,
+            "Parts of a decision: body (reading it while it arrives), classify (waiting for it), signals, policy",
+            ("stage",),
+            STAGE_SECONDS,
         )
-        self.tokens = meter.create_counter("mom.tokens", "{token}", "Tokens as providers counted them, by model, type")
-        self.cost = meter.create_counter("mom.cost", "{USD}", "Cost of requests, the router's own included")
-        self.savings = meter.create_up_down_counter("mom.savings", "{USD}", "Saved against the baseline model")
-        self.generation = meter.create_gauge("mom.config.generation", "{generation}", "Configuration that serves")
-        self.reload_ok = meter.create_gauge(
-            "mom.config.last.reload.successful", "1", "0 while the newest file is refused"
+        self.refused = Counter("mom.requests.refused", "{request}", "Answered with an error", ("api", "code"))
+        self.failed = Counter("mom.requests.failed", "{request}", "Our errors: default model served", ("api", "reason"))
+        self.gone = Counter("mom.requests.abandoned", "{request}", "Clients that left before a decision", ("api",))
+        self.absent = Counter(
+            "mom.signals.absent", "{signal}", "Signals that were not there, by reason", ("signal", "reason")
         )
-        self.reloads = meter.create_counter("mom.config.reloads", "{reload}", "Reloads, by result")
+        self.unusable = Counter(
+            "mom.streams.unusable",
+            "{stream}",
+            "Streams whose filter mode does not let the body decide the route",
+            ("mode",),
+        )
+        self.outcomes = Counter("mom.outcomes", "{exchange}", "Finished exchanges", ("model", "status"))
+        self.attempts = Counter("mom.upstream.attempts", "{attempt}", "Upstream attempts", ("model",))
+        self.exchange_seconds = Histogram(
+            "mom.exchange.duration", "s", "Whole exchanges, by route", ("route",), GEN_AI_SECONDS
+        )
+        self.tokens = Counter(
+            "mom.tokens",
+            "{token}",
+            "Tokens: input, output, cached (a part of input); estimated where no provider counted",
+            ("model", "type", "estimated"),
+        )
+        self.cost = Counter(
+            "mom.cost", "{USD}", "US dollars that answers cost, the router's own cost included", ("model", "route")
+        )
+        self.savings = UpDownCounter(
+            "mom.savings", "{USD}", "US dollars saved against the baseline model", ("model", "route")
+        )
+        self.ledger_dropped = Counter("mom.ledger.dropped", "{exchange}", "Outcomes that the ledger had no room for")
+        self.ledger_errors = Counter("mom.ledger.write.errors", "{error}", "Failed writes; made up for later")
+        self.log_dropped = Counter("mom.decision_log.dropped", "{exchange}", "Lines that the log had no room for")
+        self.generation = Gauge("mom.config.generation", "{generation}", "Configuration that serves")
+        self.reload_ok = Gauge("mom.config.last.reload.successful", "", "0 while the newest file is refused")
+        self.reloads = Counter("mom.config.reloads", "{reload}", "Reloads, by result", ("result",))
+        self.loop_lag = Histogram(
+            "mom.loop.lag", "s", "How late the event loop wakes up, sampled ten times a second", (), STAGE_SECONDS
+        )
+        self.queued = Gauge("mom.classifier.queued", "{window}", "Windows of text that wait for the classifier")
+        self.texts = Counter(
+            "mom.classifier.texts",
+            "{text}",
+            "Texts: accepted, and of them late, partial or cancelled; refused ones never entered",
+            ("result",),
+        )
+        self.batches = Counter(
+            "mom.classifier.batches", "{batch}", "Batches, by windows rounded up to a power of two", ("size",)
+        )
+        self.windows = Counter(
+            "mom.classifier.windows", "{window}", "Windows of text classified or failed", ("result",)
+        )
+        self.classifier_tokens = Counter(
+            "mom.classifier.tokens", "{token}", "Tokens run: real, and padding that was computed for nothing", ("type",)
+        )
+        self.classifier_seconds = Counter(
+            "mom.classifier.time", "s", "Summed: queue (waiting, per window) and run (forward passes)", ("stage",)
+        )
+        self.memory = Gauge("process.memory.usage", "By", "Resident memory of the sidecar")
+        self.observers: list[Callable[[], None]] = [self._memory]
+        """Called before each exposition, to take over what is counted elsewhere."""
+
+    @property
+    def all(self) -> list[instruments.Any]:
+        """Every instrument, in the order of the documentation."""
+        return [value for value in vars(self).values() if isinstance(value, instruments.Instrument)]  # type: ignore[misc]
 
     def exposition(self) -> bytes:
         """The Prometheus text format."""
-        return generate_latest(self.registry)
+        self.observe()
+        return instruments.exposition(self.all)
+
+    def observe(self) -> None:
+        """Takes over what is counted elsewhere."""
+        for observer in self.observers:
+            observer()
 
     def close(self) -> None:
-        """Stops the provider."""
-        self._provider.shutdown()
+        """Nothing is held."""
+
+    def _memory(self) -> None:
+        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+        self.memory.set(pages * os.sysconf("SC_PAGE_SIZE"))

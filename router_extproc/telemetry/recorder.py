@@ -1,11 +1,9 @@
-"""Where facts about exchanges go: metrics, one canonical log line, and whoever listens (the live view)."""
+"""Where facts about exchanges go: metrics, and whoever listens (ledger, decision log, live view)."""
 
 from __future__ import annotations
 
-import json
-import logging
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Protocol
@@ -13,15 +11,26 @@ from typing import Protocol
 from router_extproc.domain import Decision, LlmRequest, Outcome, Plan, SignalSet
 from router_extproc.telemetry.metrics import Metrics
 
-log = logging.getLogger("router_extproc.exchange")
-
 REMEMBERED = 4096
-"""Decisions kept until their outcome arrives. Beyond it the oldest outcome is reported without its decision."""
+"""Decisions kept until their outcome arrives. Beyond it the oldest is reported without an outcome."""
+
+OPERATIONS = {
+    "chat_completions": "chat",
+    "responses": "chat",
+    "messages": "chat",
+    "completions": "text_completion",
+    "embeddings": "embeddings",
+}
+CLIENT_LEFT = ("DC", "DR")
+"""Envoy's response flags of an answer that the client did not wait for."""
 
 
 @dataclass(frozen=True, slots=True)
 class Decided:
-    """A decision with what led to it. `seconds` is from the last byte of the body to the decision."""
+    """A decision with what led to it. `seconds` is from the last byte of the body to the decision.
+
+    `stages` are its parts by name, in seconds. `at` is when, in seconds since 1970 (UTC).
+    """
 
     decision_id: str
     request: LlmRequest
@@ -30,6 +39,19 @@ class Decided:
     plan: Plan
     seconds: float
     generation: int
+    stages: tuple[tuple[str, float], ...] = ()
+    tenant: str = ""
+    at: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """What metrics say of a catalogue model: `provider` in OpenTelemetry's words, `name` as its provider calls it."""
+
+    provider: str
+    name: str
+    address: str
+    port: int
 
 
 class Priced(Protocol):
@@ -56,96 +78,120 @@ class Priced(Protocol):
         """Against the baseline; may be negative."""
 
 
+Listener = Callable[[Outcome | None, Decided | None], None]
+
+
 class Recorder:
-    """Takes facts from the event loop. Cheap: nothing here waits or writes to disk but the log handler."""
+    """Takes facts on the event loop. Cheap: nothing here waits, formats or touches a disk."""
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
         self._waiting: OrderedDict[str, Decided] = OrderedDict()
-        self.listeners: list[Callable[[Outcome, Decided | None], None]] = []
-        """Told of each outcome, on the event loop: they must not wait."""
+        self.served: Callable[[], Mapping[str, Served]] = dict
+        """The models that serve now, by catalogue name."""
+        self.listeners: list[Listener] = []
+        """Told of each outcome with its decision, where known, and of decisions whose outcome never came (None)."""
+        self.on_decision: list[Callable[[Decided], None]] = []
+        """Told of each decision when it is made, while Envoy waits for the answer."""
 
     def decided(self, decided: Decided) -> None:
         """A request was routed."""
         decision, metrics = decided.decision, self._metrics
-        metrics.decisions.add(1, {"route": decision.route, "band": str(decision.band), "model": decided.plan.pick})
-        metrics.decision_seconds.record(decided.seconds, {"api": decided.request.api})
+        metrics.decisions.add(1, decision.route, decision.band.value, decided.plan.pick)
+        metrics.decision_seconds.record(decided.seconds, decided.request.api)
+        for stage, seconds in decided.stages:
+            metrics.stage_seconds.record(seconds, stage)
         for name, reason in decided.signals.absent.items():
-            metrics.absent.add(1, {"signal": name, "reason": reason})
+            metrics.absent.add(1, name, reason)
         self._waiting[decided.decision_id] = decided
-        while len(self._waiting) > REMEMBERED:
-            self._waiting.popitem(last=False)
+        if len(self._waiting) > REMEMBERED:
+            _, oldest = self._waiting.popitem(last=False)
+            self._tell(None, oldest)
+        for listener in self.on_decision:
+            listener(decided)
 
     def refused(self, api: str, code: str) -> None:
         """A client error was answered."""
-        self._metrics.refused.add(1, {"api": api, "code": code})
+        self._metrics.refused.add(1, api, code)
 
     def failed(self, api: str, reason: str) -> None:
         """An error of ours: the default model serves. `reason` is one of a few words."""
-        self._metrics.failed.add(1, {"api": api, "reason": reason})
+        self._metrics.failed.add(1, api, reason)
 
     def client_gone(self, api: str) -> None:
         """The client left before its body was complete."""
-        self._metrics.gone.add(1, {"api": api})
+        self._metrics.gone.add(1, api)
 
     def unusable_mode(self, mode: str) -> None:
         """The filter's body mode does not let the body decide the route."""
-        self._metrics.unusable.add(1, {"mode": mode})
+        self._metrics.unusable.add(1, mode)
 
     def reloaded(self, generation: int, *, accepted: bool) -> None:
         """A new file was tried; `generation` is the one that serves now."""
-        self._metrics.reloads.add(1, {"result": "accepted" if accepted else "refused"})
+        self._metrics.reloads.add(1, "accepted" if accepted else "refused")
         self._metrics.reload_ok.set(1 if accepted else 0)
         self._metrics.generation.set(generation)
 
+    def lagged(self, seconds: float) -> None:
+        """The event loop woke up this late."""
+        self._metrics.loop_lag.record(seconds)
+
     def priced(self, entry: Priced) -> None:
-        """An exchange has been priced. Called on the ledger's thread."""
-        metrics, labels = self._metrics, {"model": entry.model, "route": entry.route}
-        metrics.cost.add(float(entry.cost + entry.router), labels)
-        metrics.savings.add(float(entry.saved), labels)
+        """An exchange has been priced. Called on the ledger's thread, the only one that writes these two."""
+        self._metrics.cost.add(float(entry.cost + entry.router), entry.model, entry.route)
+        self._metrics.savings.add(float(entry.saved), entry.model, entry.route)
 
     def outcome(self, outcome: Outcome) -> None:
         """An exchange has ended, according to Envoy."""
         decided = self._waiting.pop(outcome.decision_id, None)
         metrics, model = self._metrics, outcome.model or "none"
-        metrics.outcomes.add(1, {"model": model, "status": str(outcome.status)})
-        metrics.answer_seconds.record(outcome.duration_seconds, {"model": model})
+        metrics.outcomes.add(1, model, str(outcome.status))
+        metrics.exchange_seconds.record(outcome.duration_seconds, outcome.route or "none")
         if outcome.attempts:
-            metrics.attempts.add(outcome.attempts, {"model": model})
-        if outcome.usage is not None:
-            metrics.tokens.add(outcome.usage.input, {"model": model, "type": "input"})
-            metrics.tokens.add(outcome.usage.output, {"model": model, "type": "output"})
-        log.info("%s", json.dumps(_line(outcome, decided), separators=(",", ":")))
+            metrics.attempts.add(outcome.attempts, model)
+        self._gen_ai(outcome)
+        self._tell(outcome, decided)
+
+    def drain(self) -> None:
+        """Reports the decisions that still wait for an outcome: the process ends."""
+        while self._waiting:
+            self._tell(None, self._waiting.popitem(last=False)[1])
+
+    def _gen_ai(self, outcome: Outcome) -> None:
+        """The metrics of OpenTelemetry's conventions, as far as Envoy's access log can tell."""
+        metrics, usage, served = self._metrics, outcome.usage, self.served().get(outcome.model or "")
+        operation = OPERATIONS.get(outcome.api, outcome.api)
+        answered_by = usage.model if usage else ""
+        if served is None:
+            labels = (operation, "", "", "", "", "")
+        else:
+            labels = (operation, served.provider, served.name, answered_by, served.address, str(served.port or ""))
+        error = error_type(outcome)
+        metrics.operation_seconds.record(outcome.duration_seconds, *labels, error)
+        if usage is None:
+            return
+        model, estimated = outcome.model or "none", "true" if usage.estimated else "false"
+        metrics.tokens.add(usage.input, model, "input", estimated)
+        metrics.tokens.add(usage.output, model, "output", estimated)
+        if usage.cached:
+            metrics.tokens.add(usage.cached, model, "cached", estimated)
+        if not usage.estimated:
+            metrics.token_usage.record(usage.input, *labels, "input")
+            metrics.token_usage.record(usage.output, *labels, "output")
+        if outcome.stream and not error and outcome.first_byte_seconds is not None:
+            metrics.first_chunk_seconds.record(outcome.first_byte_seconds, *labels)
+            metrics.first_token_seconds.record(outcome.first_byte_seconds, *labels)
+            if usage.output > 1 and not usage.estimated:
+                rest = outcome.duration_seconds - outcome.first_byte_seconds
+                metrics.per_token_seconds.record(max(0.0, rest) / (usage.output - 1), *labels)
+
+    def _tell(self, outcome: Outcome | None, decided: Decided | None) -> None:
         for listener in self.listeners:
             listener(outcome, decided)
 
 
-def _line(outcome: Outcome, decided: Decided | None) -> dict[str, object]:
-    """The canonical log line: everything about one exchange but its texts."""
-    line: dict[str, object] = {
-        "decision_id": outcome.decision_id,
-        "api": outcome.api,
-        "route": outcome.route,
-        "band": outcome.band,
-        "status": outcome.status,
-        "model": outcome.model,
-        "attempts": outcome.attempts,
-        "ms": round(outcome.duration_seconds * 1000, 1),
-        "flags": outcome.flags,
-    }
-    if outcome.first_byte_seconds is not None:
-        line["first_byte_ms"] = round(outcome.first_byte_seconds * 1000, 1)
-    if outcome.usage is not None:
-        line["tokens"] = {"input": outcome.usage.input, "output": outcome.usage.output, "cached": outcome.usage.cached}
-    if decided is not None:
-        line |= {
-            "plan": decided.plan.models,
-            "reason": decided.decision.reason,
-            "decision_ms": round(decided.seconds * 1000, 2),
-            "signals": {
-                name: [value.label, round(value.confidence, 3)] for name, value in decided.signals.values.items()
-            },
-            "absent": dict(decided.signals.absent),
-            "generation": decided.generation,
-        }
-    return line
+def error_type(outcome: Outcome) -> str:
+    """OpenTelemetry's `error.type`: the status, or that the client left; empty for a success."""
+    if outcome.status == 0 or any(flag in CLIENT_LEFT for flag in outcome.flags.split(",")):
+        return "client_disconnected"
+    return str(outcome.status) if outcome.status >= 400 else ""

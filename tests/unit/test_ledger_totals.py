@@ -275,9 +275,8 @@ def test_what_a_full_disk_kept_back_is_made_up_for(tmp_path: Path) -> None:
         assert ledger.savings()["total"]["requests"] == 302
 
 
-def test_more_than_can_wait_is_counted_as_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("router_extproc.ledger.MAX_WAITING", 3)
-    ledger = Ledger(config)
+def test_more_than_can_wait_is_counted_as_dropped() -> None:
+    ledger = Ledger(config, max_waiting=3)
     for number in range(5):
         ledger.outcome(outcome(str(number)))
     assert ledger.dropped == 2

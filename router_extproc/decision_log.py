@@ -1,0 +1,105 @@
+"""One JSON line per exchange, on disk in rotated files and as a log line: what was seen, decided, answered and paid."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from router_extproc.config.schema import RouterConfig
+from router_extproc.domain import Outcome
+from router_extproc.ledger import price
+from router_extproc.records import record
+from router_extproc.stores.background import Background
+from router_extproc.stores.journal import Journal, lines_of
+from router_extproc.telemetry.recorder import Decided
+
+log = logging.getLogger("router_extproc.exchange")
+
+NAME = "decisions"
+WRITE_SECONDS = 0.25
+MAX_WAITING = 50_000
+SEGMENTS = 8
+
+
+class DecisionLog:
+    """Writes records on a thread of its own. `record` is for the event loop and takes half a microsecond.
+
+    `max_bytes` bounds all files together. A disk that fails costs lines (`write_errors`), never a request. `versions`
+    names what decided (the classifier, say). Without a directory there are log lines only.
+    """
+
+    def __init__(
+        self,
+        config: Callable[[], RouterConfig],
+        directory: Path | None = None,
+        *,
+        prompts: bool = False,
+        max_bytes: int = 256 * 1024 * 1024,
+        versions: Callable[[], dict[str, Any]] = dict,
+    ) -> None:
+        self._config, self._prompts, self._versions = config, prompts, versions
+        self._work: Background[tuple[Outcome | None, Decided | None, float]] = Background(
+            "decision log", self._write, seconds=WRITE_SECONDS, max_waiting=MAX_WAITING
+        )
+        self._journal = (
+            Journal(directory, NAME, max_bytes=max_bytes // SEGMENTS, keep=SEGMENTS - 1) if directory else None
+        )
+        self.write_errors = 0
+
+    @property
+    def dropped(self) -> int:
+        """Lines that came faster than they could be written."""
+        return self._work.dropped
+
+    def start(self) -> None:
+        """Takes the files. Raises JournalTaken or OSError."""
+        if self._journal is not None:
+            self._journal.open()
+        self._work.start()
+
+    def record(self, outcome: Outcome | None, decided: Decided | None) -> None:
+        """An exchange has ended, or nobody told what became of it (None)."""
+        self._work.put((outcome, decided, time.time()))
+
+    def flush(self) -> None:
+        """Blocks until everything so far is written."""
+        self._work.flush()
+
+    def close(self) -> None:
+        """Writes everything that waits and ends. Blocks for that."""
+        self._work.close()
+        if self._journal is not None:
+            self._journal.close()
+
+    def _write(self, batch: list[tuple[Outcome | None, Decided | None, float]]) -> None:
+        lines, config = [], self._config()
+        versions = self._versions() if batch else {}
+        for outcome, decided, at in batch:
+            entry = price(outcome, config, at) if outcome is not None else None
+            made = record(outcome, decided, entry, prompts=self._prompts)
+            line = json.dumps(made | {"versions": versions}, separators=(",", ":"))
+            log.info("%s", line)
+            lines.append(line.encode() + b"\n")
+        if lines and self._journal is not None:
+            try:
+                self._journal.append(b"".join(lines))
+            except OSError as error:
+                self.write_errors += 1
+                logging.getLogger(__name__).error("%d lines of the decision log are lost: %s", len(lines), error)
+
+
+def read_log(path: Path) -> Iterator[dict[str, Any]]:
+    """The records of a file, or of all files of a directory, oldest first. Lines that are no records are skipped."""
+    files = sorted(path.glob(f"{NAME}-*.jsonl")) if path.is_dir() else [path]
+    for file in files:
+        for line in lines_of(file):
+            try:
+                made = json.loads(line)
+            except ValueError:
+                continue
+            if isinstance(made, dict) and made.get("v") == 1:
+                yield made

@@ -1,0 +1,149 @@
+"""One exchange as a plain record: the decision log's line, the page's row, the answer of /decisions/{id}."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from router_extproc.domain import LlmRequest, Outcome, SignalSet, SignalValue
+from router_extproc.ledger import Entry
+from router_extproc.prices import plain
+from router_extproc.telemetry.recorder import Decided
+
+VERSION = 1
+MAX_PROMPT = 4096
+Record = dict[str, Any]
+
+
+def record(
+    outcome: Outcome | None, decided: Decided | None, entry: Entry | None = None, *, prompts: bool = False
+) -> Record:
+    """Everything that is known. The prompt's text, at most 4096 characters of it, only where `prompts` says so.
+
+    `outcome` is None while the answer is under way or when Envoy never told; `decided` is None for an exchange that
+    this process did not decide. Money is text, in USD.
+    """
+    made: Record = {"v": VERSION}
+    if decided is not None:
+        made |= _decision(decided, prompts)
+    if outcome is not None:
+        made |= _outcome(outcome, known=decided is not None)
+    if entry is not None:
+        made |= {
+            "time": _time(entry.at),
+            "cost": plain(entry.cost),
+            "baseline": plain(entry.baseline),
+            "saved": plain(entry.saved),
+        }
+    return made
+
+
+def _decision(decided: Decided, prompts: bool) -> Record:
+    request, decision = decided.request, decided.decision
+    asked: Record = {
+        "api": request.api,
+        "model": request.model,
+        "tokens": request.tokens,
+        "max_output_tokens": request.max_output_tokens,
+        "turns": request.turns,
+        "stream": request.stream,
+        "tools": request.has_tools,
+        "json_mode": request.json_mode,
+        "modalities": sorted(request.modalities),
+    }
+    if prompts:
+        asked["prompt"] = request.prompt[:MAX_PROMPT]
+    return {
+        "id": decided.decision_id,
+        "time": _time(decided.at),
+        "generation": decided.generation,
+        "tenant": decided.tenant,
+        "request": asked,
+        "signals": {name: _signal(value) for name, value in decided.signals.values.items()},
+        "absent": dict(decided.signals.absent),
+        "route": decision.route,
+        "band": decision.band.value,
+        "confidence": round(decision.confidence, 4),
+        "reason": decision.reason,
+        "selection": decision.selection,
+        "candidates": list(decision.candidates),
+        "plan": list(decided.plan.models),
+        "ms": {
+            "decision": round(decided.seconds * 1e3, 3),
+            **{stage: round(seconds * 1e3, 3) for stage, seconds in decided.stages},
+        },
+    }
+
+
+def _outcome(outcome: Outcome, *, known: bool) -> Record:
+    ended: Record = {
+        "status": outcome.status,
+        "model": outcome.model,
+        "attempts": outcome.attempts,
+        "ms": round(outcome.duration_seconds * 1e3, 1),
+        "first_byte_ms": None if outcome.first_byte_seconds is None else round(outcome.first_byte_seconds * 1e3, 1),
+        "flags": outcome.flags,
+        "details": outcome.details,
+        "request_id": outcome.request_id,
+    }
+    if outcome.usage is not None:
+        usage = outcome.usage
+        ended["tokens"] = {
+            "input": usage.input,
+            "output": usage.output,
+            "cached": usage.cached,
+            "estimated": usage.estimated,
+        }
+    if known:
+        return {"outcome": ended}
+    return {
+        "id": outcome.decision_id or outcome.request_id,
+        "tenant": outcome.tenant,
+        "request": {"api": outcome.api},
+        "route": outcome.route,
+        "band": outcome.band,
+        "outcome": ended,
+    }
+
+
+def _signal(value: SignalValue) -> Record:
+    made: Record = {"label": value.label, "confidence": round(value.confidence, 4)}
+    if value.value:
+        made["value"] = round(value.value, 4)
+    if value.scores:
+        made["scores"] = {label: round(score, 4) for label, score in value.scores.items()}
+    return made
+
+
+def request_of(made: Mapping[str, Any]) -> LlmRequest:
+    """The request of a record, without its texts. Raises KeyError, TypeError or ValueError when it is none."""
+    asked = made["request"]
+    return LlmRequest(
+        api=str(asked["api"]),
+        model=asked["model"],
+        model_span=None,
+        prompt=str(asked.get("prompt", "")),
+        tokens=int(asked["tokens"]),
+        max_output_tokens=asked["max_output_tokens"],
+        stream=bool(asked["stream"]),
+        modalities=frozenset(asked["modalities"]),
+        has_tools=bool(asked["tools"]),
+        json_mode=bool(asked["json_mode"]),
+        turns=int(asked["turns"]),
+    )
+
+
+def signals_of(made: Mapping[str, Any]) -> SignalSet:
+    """The signals of a record. Raises KeyError, TypeError or ValueError when it has none."""
+    values = {
+        name: SignalValue(
+            str(value["label"]), float(value["confidence"]), float(value.get("value", 0)), dict(value.get("scores", {}))
+        )
+        for name, value in made["signals"].items()
+    }
+    return SignalSet(values, dict(made["absent"]))
+
+
+def _time(at: float) -> str:
+    return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds")

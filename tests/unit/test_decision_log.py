@@ -1,0 +1,128 @@
+"""The decision log: one line per exchange, with everything but texts, bounded on disk."""
+
+import json
+import logging
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from router_extproc.config.loader import parse
+from router_extproc.decision_log import DecisionLog, read_log
+from router_extproc.domain import Band, Decision, LlmRequest, Outcome, Plan, SignalSet, SignalValue, Usage
+from router_extproc.records import record, request_of, signals_of
+from router_extproc.telemetry.recorder import Decided
+
+CONFIG = parse(
+    b'{models: {small: {url: "http://127.0.0.1:1", price: {input: 1, output: 2}},'
+    b' big: {url: "http://127.0.0.1:2", price: {input: 3, output: 15}}}, default: big}',
+    Path("router.yaml"),
+).config
+
+REQUEST = LlmRequest(
+    "chat_completions", "auto", (1, 7), "SECRET prompt", tokens=12, max_output_tokens=50, has_tools=True, turns=3
+)
+DECIDED = Decided(
+    decision_id="d1",
+    request=REQUEST,
+    signals=SignalSet({"intent": SignalValue("chat", 0.91234, 0.0, {"chat": 0.91234, "code": 0.1})}, {"pii": "late"}),
+    decision=Decision("talk", Band.RECOMMENDED, 0.91234, ("small",), "intent=chat 0.91 > 0.90"),
+    plan=Plan(("small", "big")),
+    seconds=0.0021,
+    generation=4,
+    stages=(("policy", 0.0001),),
+    tenant="acme",
+    at=1_700_000_000.0,
+)
+OUTCOME = Outcome("d1", "chat_completions", 200, "small", 1, 0.8, 0.2, Usage(1000, 100, 200), request_id="r1")
+
+
+def log_to(directory: Path | None, **more: object) -> DecisionLog:
+    return DecisionLog(lambda: CONFIG, directory, versions=lambda: {"classifier": "c1"}, **more)  # type: ignore[arg-type]
+
+
+def test_a_line_tells_everything_but_texts(tmp_path: Path) -> None:
+    log = log_to(tmp_path)
+    log.start()
+    log.record(OUTCOME, DECIDED)
+    log.close()
+    (line,) = read_log(tmp_path)
+    assert line["signals"]["intent"] == {"label": "chat", "confidence": 0.9123, "scores": {"chat": 0.9123, "code": 0.1}}
+    assert (line["route"], line["band"], line["plan"], line["tenant"]) == (
+        "talk",
+        "recommended",
+        ["small", "big"],
+        "acme",
+    )
+    assert line["outcome"]["tokens"] == {"input": 1000, "output": 100, "cached": 200, "estimated": False}
+    assert (line["cost"], line["baseline"], line["saved"]) == ("0.0012", "0.0045", "0.0033")
+    assert line["versions"] == {"classifier": "c1"}
+    assert line["ms"] == {"decision": 2.1, "policy": 0.1}
+    assert "SECRET" not in json.dumps(line)
+
+
+def test_texts_are_there_when_the_operator_says_so(tmp_path: Path) -> None:
+    log = log_to(tmp_path, prompts=True)
+    log.start()
+    log.record(OUTCOME, replace(DECIDED, request=replace(REQUEST, prompt="SECRET" + "x" * 9000)))
+    log.close()
+    (line,) = read_log(tmp_path)
+    assert line["request"]["prompt"].startswith("SECRET")
+    assert len(line["request"]["prompt"]) == 4096
+
+
+def test_what_is_known_by_one_side_alone_is_logged_too(tmp_path: Path) -> None:
+    log = log_to(tmp_path)
+    log.start()
+    log.record(None, DECIDED)
+    log.record(replace(OUTCOME, decision_id="", route="default"), None)
+    log.close()
+    decision, outcome = read_log(tmp_path)
+    assert "outcome" not in decision
+    assert (outcome["id"], outcome["route"], outcome["outcome"]["status"]) == ("r1", "default", 200)
+
+
+def test_a_record_gives_back_what_a_policy_needs() -> None:
+    made = json.loads(json.dumps(record(OUTCOME, DECIDED)))
+    assert request_of(made) == replace(REQUEST, prompt="", model_span=None)
+    assert signals_of(made).absent == {"pii": "late"}
+    assert signals_of(made).values["intent"].scores == {"chat": 0.9123, "code": 0.1}
+
+
+def test_the_files_are_bounded_and_read_in_order(tmp_path: Path) -> None:
+    log = log_to(tmp_path, max_bytes=80_000)
+    log.start()
+    for number in range(600):
+        log.record(OUTCOME, replace(DECIDED, decision_id=str(number)))
+        if number % 20 == 0:
+            log.flush()
+    log.close()
+    assert sum(path.stat().st_size for path in tmp_path.glob("*.jsonl")) < 160_000
+    kept = [int(line["id"]) for line in read_log(tmp_path)]
+    assert kept == list(range(kept[0], 600))
+    assert len(kept) > 50
+
+
+def test_without_a_directory_there_are_log_lines(caplog: pytest.LogCaptureFixture) -> None:
+    log = log_to(None)
+    with caplog.at_level(logging.INFO, "router_extproc.exchange"):
+        log.start()
+        log.record(OUTCOME, DECIDED)
+        log.close()
+    assert json.loads(caplog.messages[0])["id"] == "d1"
+
+
+def test_a_disk_that_is_gone_costs_lines_and_nothing_else(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    directory = tmp_path / "gone"
+    log = log_to(directory)
+    log.start()
+    (directory / "decisions.lock").unlink()
+    directory.rmdir()
+    log.record(OUTCOME, DECIDED)
+    log.flush()
+    assert log.write_errors == 1
+    directory.mkdir()
+    log.record(OUTCOME, DECIDED)
+    log.close()
+    assert len(list(read_log(directory))) == 1
+    assert "lines of the decision log are lost" in caplog.text

@@ -1,0 +1,211 @@
+"""Metrics: names, units and buckets of the conventions, exact counts, bounded series, a parsable exposition."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from prometheus_client.parser import text_string_to_metric_families
+
+from router_extproc.bookkeeping import served_by
+from router_extproc.config.loader import parse
+from router_extproc.domain import Band, Decision, LlmRequest, Outcome, Plan, SignalSet, Usage
+from router_extproc.telemetry.instruments import MAX_SERIES, OTHER, Counter, Gauge, Histogram, exposition
+from router_extproc.telemetry.metrics import Metrics
+from router_extproc.telemetry.recorder import REMEMBERED, Decided, Recorder
+from router_extproc.telemetry.reference import metrics_reference
+
+DOCS = Path(__file__).parents[2] / "docs"
+
+CONFIG = parse(
+    b"""
+models:
+  small: {url: "http://10.1.2.3:8000", provider: vllm, upstream_model: small-8b, price: {input: 1, output: 1}}
+  claude: {url: "https://api.example.com", provider: anthropic, price: {input: 3, output: 15}}
+default: claude
+""",
+    Path("router.yaml"),
+).config
+
+ANSWERED = Outcome(
+    decision_id="d1",
+    api="messages",
+    status=200,
+    model="claude",
+    attempts=2,
+    duration_seconds=1.1,
+    first_byte_seconds=0.1,
+    usage=Usage(300, 11, 100, model="claude-4"),
+    route="chat",
+    stream=True,
+)
+
+
+def decided(identity: str = "d1") -> Decided:
+    request = LlmRequest("messages", "auto", None, "hello")
+    decision = Decision("chat", Band.RECOMMENDED, 0.9, ("claude",), "sure")
+    signals = SignalSet({}, {"intent": "late"})
+    return Decided(identity, request, signals, decision, Plan(("claude",)), 0.003, 1, (("policy", 0.0001),))
+
+
+class Scrape:
+    """What Prometheus would read."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self.text = metrics.exposition().decode()
+        self.samples = {
+            (sample.name, frozenset(sample.labels.items())): sample.value
+            for family in text_string_to_metric_families(self.text)
+            for sample in family.samples
+        }
+
+    def value(self, name: str, **labels: str) -> float:
+        """The sum over all series that have these labels."""
+        found = [v for (n, have), v in self.samples.items() if n == name and labels.items() <= dict(have).items()]
+        assert found, f"{name} {labels}"
+        return sum(found)
+
+
+@pytest.fixture
+def metrics() -> Metrics:
+    return Metrics()
+
+
+@pytest.fixture
+def recorder(metrics: Metrics) -> Recorder:
+    recorder = Recorder(metrics)
+    served = served_by(CONFIG)
+    recorder.served = lambda: served
+    return recorder
+
+
+def test_an_answer_is_recorded_by_the_conventions(metrics: Metrics, recorder: Recorder) -> None:
+    recorder.decided(decided())
+    recorder.outcome(ANSWERED)
+    scrape = Scrape(metrics)
+    labels = {
+        "gen_ai_operation_name": "chat",
+        "gen_ai_provider_name": "anthropic",
+        "gen_ai_request_model": "claude",
+        "gen_ai_response_model": "claude-4",
+        "server_address": "api.example.com",
+        "server_port": "443",
+    }
+    assert scrape.value("gen_ai_client_token_usage_sum", gen_ai_token_type="input", **labels) == 300
+    assert scrape.value("gen_ai_client_token_usage_sum", gen_ai_token_type="output", **labels) == 11
+    assert scrape.value("gen_ai_client_token_usage_bucket", gen_ai_token_type="input", le="256.0") == 0
+    assert scrape.value("gen_ai_client_token_usage_bucket", gen_ai_token_type="input", le="1024.0") == 1
+    assert scrape.value("gen_ai_client_operation_duration_seconds_sum", **labels) == 1.1
+    assert scrape.value("gen_ai_client_operation_time_to_first_chunk_seconds_count", **labels) == 1
+    assert scrape.value("gen_ai_server_time_to_first_token_seconds_bucket", le="0.1") == 1
+    assert scrape.value("gen_ai_server_time_per_output_token_seconds_sum", **labels) == pytest.approx(0.1)
+    assert "error_type" not in scrape.text
+    assert scrape.value("mom_tokens_total", type="cached", model="claude", estimated="false") == 100
+    assert scrape.value("mom_upstream_attempts_total", model="claude") == 2
+    assert scrape.value("mom_decisions_total", route="chat", band="recommended", model="claude") == 1
+    assert scrape.value("mom_signals_absent_total", signal="intent", reason="late") == 1
+    assert scrape.value("mom_decision_stage_duration_seconds_count", stage="policy") == 1
+    assert scrape.value("mom_decision_duration_seconds_bucket", api="messages", le="0.004") == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "error"),
+    [
+        ({"status": 503, "usage": None}, "503"),
+        ({"status": 0, "usage": None, "model": None}, "client_disconnected"),
+        ({"flags": "DC", "usage": Usage(10, 5, estimated=True)}, "client_disconnected"),
+    ],
+)
+def test_failures_have_an_error_type_and_no_times(
+    metrics: Metrics, recorder: Recorder, changes: dict[str, object], error: str
+) -> None:
+    recorder.outcome(replace(ANSWERED, **changes))  # type: ignore[arg-type]
+    scrape = Scrape(metrics)
+    assert scrape.value("gen_ai_client_operation_duration_seconds_count", error_type=error) == 1
+    assert not metrics.first_chunk_seconds.values
+    assert not metrics.token_usage.values
+
+
+def test_estimated_tokens_stay_out_of_the_conventions(metrics: Metrics, recorder: Recorder) -> None:
+    recorder.outcome(replace(ANSWERED, usage=Usage(10, 5, estimated=True)))
+    assert not metrics.token_usage.values
+    assert not metrics.per_token_seconds.values
+    assert Scrape(metrics).value("mom_tokens_total", estimated="true") == 15
+
+
+def test_every_name_and_bucket_of_the_conventions_is_exact(metrics: Metrics) -> None:
+    doubled = [0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92]
+    powers = [1, 4, 16, 64, 256, 1024, 4096, 16384, 65536, 262144, 1048576, 4194304, 16777216, 67108864]
+    found = {m.name: (m.unit, list(m.bounds)) for m in metrics.all if isinstance(m, Histogram)}
+    assert {name: value for name, value in found.items() if name.startswith("gen_ai.")} == {
+        "gen_ai.client.token.usage": ("{token}", powers),
+        "gen_ai.client.operation.duration": ("s", doubled),
+        "gen_ai.client.operation.time_to_first_chunk": ("s", doubled),
+        "gen_ai.server.time_to_first_token": (
+            "s",
+            [0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0],
+        ),
+        "gen_ai.server.time_per_output_token": (
+            "s",
+            [0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5],
+        ),
+    }
+
+
+def test_a_decision_whose_outcome_never_comes_is_told_without_it(recorder: Recorder) -> None:
+    told: list[tuple[object, str]] = []
+    recorder.listeners.append(lambda outcome, made: told.append((outcome, made.decision_id if made else "")))
+    for number in range(REMEMBERED + 2):
+        recorder.decided(decided(str(number)))
+    assert told == [(None, "0"), (None, "1")]
+    recorder.outcome(replace(ANSWERED, decision_id="7"))
+    assert told[-1][1] == "7"
+    recorder.drain()
+    assert len(told) == REMEMBERED + 2
+
+
+def test_series_are_bounded() -> None:
+    counter = Counter("a", "", "what", ("label",))
+    histogram = Histogram("h", "", "what", ("label",), (1.0,))
+    gauge = Gauge("g", "", "what", ("label",))
+    for number in range(MAX_SERIES + 500):
+        counter.add(1, str(number))
+        histogram.record(1, str(number))
+        gauge.set(1, str(number))
+    assert len(counter.values) == len(histogram.values) == len(gauge.values) == MAX_SERIES + 1
+    assert counter.values[(OTHER,)] == 500
+    assert histogram.values[(OTHER,)].count == 500
+
+
+@given(st.lists(st.floats(-10, 1e9), max_size=50), st.text(min_size=1, max_size=20))
+def test_the_exposition_parses_back_to_what_was_recorded(values: list[float], label: str) -> None:
+    histogram = Histogram("h.x", "s", "what", ("some.label",), (0.1, 1.0, 10.0))
+    for value in values:
+        histogram.record(value, label)
+    samples = [s for f in text_string_to_metric_families(exposition([histogram]).decode()) for s in f.samples]
+    assert len(samples) == (6 if values else 0)
+    for sample in samples:
+        assert sample.labels["some_label"] == label
+        if sample.name == "h_x_seconds_bucket":
+            assert sample.value == sum(value <= float(sample.labels["le"]) for value in values)
+        elif sample.name == "h_x_seconds_count":
+            assert sample.value == len(values)
+        else:
+            assert sample.value == pytest.approx(sum(values))
+
+
+def test_all_instruments_have_distinct_names_and_descriptions(metrics: Metrics) -> None:
+    names = [metric.prometheus_name for metric in metrics.all]
+    assert len(set(names)) == len(names) == len(metrics.all)
+    assert all(metric.description for metric in metrics.all)
+    assert all(metric.name.startswith(("mom.", "gen_ai.", "process.")) for metric in metrics.all)
+
+
+def test_the_reference_on_disk_is_what_the_code_says() -> None:
+    # Write it anew with: router-extproc metrics > docs/metrics.md
+    assert (DOCS / "metrics.md").read_text() == metrics_reference() + "\n"
+
+
+def test_memory_is_observed(metrics: Metrics) -> None:
+    assert Scrape(metrics).value("process_memory_usage_bytes") > 1_000_000
