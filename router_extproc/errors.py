@@ -8,7 +8,8 @@ RouterError
  |    +-- ContextTooLong       400  longer than every candidate's context window
  |    +-- BodyTooLarge         413  over the body cap
  |    +-- UnsupportedEncoding  415  a compressed body
- |    +-- GuardBlocked         403  a guard's policy says no
+ |    +-- GuardBlocked         403  a guard's policy says no (400 where the guard says so)
+ |    +-- ModelForbidden       403  preferences or guards leave the user none of the models
  +-- Saturated               too many bytes are held; the default model serves, unrouted
  +-- ConfigError             a router.yaml that cannot be used; never reaches a client
  +-- ConfigMistakes          the same while it is compiled: paths into the document instead of lines of the file
@@ -87,6 +88,14 @@ class GuardBlocked(ClientError):
 
     status = 403
     code = "blocked_by_policy"
+
+
+class ModelForbidden(ClientError):
+    """The named model, or every candidate, is one that this user or request may not have."""
+
+    status = 403
+    code = "model_forbidden"
+    param = "model"
 
 
 class Saturated(RouterError):

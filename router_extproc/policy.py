@@ -10,11 +10,9 @@ import cel
 from router_extproc.config.schema import RouterConfig
 from router_extproc.domain import Decision, LlmRequest, SignalSet
 from router_extproc.errors import ConfigMistakes
-from router_extproc.routes import CompiledRoute, RouteCompiler, View
+from router_extproc.routes import MAX_REASON, CompiledRoute, RouteCompiler, View
 from router_extproc.rules import request_fields, signal_fields
 from router_extproc.signals.base import Signal
-
-MAX_REASON = 199
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,12 +56,14 @@ class Policy:
             if rule.constant:
                 if skipped:
                     break
-                return _decided(route, signals)
-            if context is None:
-                context = _context(view, request, signals, virtual)
-            holds, _ = rule.holds(context)
-            if holds:
-                return _decided(route, signals)
+                holds: bool | None = True
+            else:
+                if context is None:
+                    context = _context(view, request, signals, virtual)
+                holds, _ = rule.holds(context)
+            decision = _decided(route, signals) if holds else None
+            if decision is not None:
+                return decision
             skipped = skipped or holds is None
         return replace(view.default, reason=_no_route(signals, skipped))
 
@@ -83,8 +83,11 @@ class Policy:
             elif holds is None:
                 missing = ", ".join(f"{name} {signals.absent.get(name, 'absent')}" for name in absent)
                 result = RouteResult(route.name, None, missing or why)
+            elif holds and _decided(route, signals) is None:
+                other = signals.values[route.second or ""]
+                result = RouteResult(route.name, False, _clean(f"{route.second}={other.label} says otherwise"))
             else:
-                result = RouteResult(route.name, holds, _facts(route, signals))
+                result = RouteResult(route.name, holds, _clean(_facts(route, signals)))
             results.append(result)
             done = done or result.matched is True
             skipped = skipped or result.matched is None
@@ -100,8 +103,11 @@ def _context(view: View, request: LlmRequest, signals: SignalSet, virtual: str) 
     return cel.Context(variables)
 
 
-def _decided(route: CompiledRoute, signals: SignalSet) -> Decision:
-    """The route's decision in the band that the confidence of its deciding signals gives."""
+def _decided(route: CompiledRoute, signals: SignalSet) -> Decision | None:
+    """The route's decision in the band that the confidence of its deciding signals gives.
+
+    None when those are unsure and the second opinion is sure of another label.
+    """
     present = [(signals.values[name].confidence, name) for name in route.deciding if name in signals.values]
     if not present:
         if route.deciding and not set(route.deciding).intersection(route.rule.signals):
@@ -110,6 +116,13 @@ def _decided(route: CompiledRoute, signals: SignalSet) -> Decision:
         return replace(route.recommended, reason=_clean(_facts(route, signals)))
     confidence, name = min(present)
     bands = route.bands
+    second = signals.values.get(route.second) if route.second is not None else None
+    if second is not None and not confidence > bands.recommended:
+        if second.label != signals.values[name].label:
+            if second.confidence > bands.recommended:
+                return None
+        elif second.confidence > confidence:
+            confidence, name = second.confidence, str(route.second)
     decision, sign, threshold = route.recommended, ">", bands.recommended
     if not confidence > bands.recommended:
         decision, threshold = route.fallback, bands.fallback

@@ -17,6 +17,7 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator
 
 from router_extproc import wire
+from router_extproc.apis.mask import mask
 from router_extproc.apis.models_list import answer_models
 from router_extproc.apis.rewrite import replace_span
 from router_extproc.apis.table import for_path
@@ -63,7 +64,7 @@ class Processor:
         exchange = Exchange(runtime, api, first.headers, api.reader(), body_ended=first.end_of_stream)
         try:
             exchange.check_headers()
-            if not first.held:
+            if not first.held and not first.end_of_stream:
                 yield wire.proceed(first)
             await self._read_body(exchange, messages)
             routed = await self._decide(exchange)
@@ -186,12 +187,16 @@ def _answers(exchange: Exchange, routed: Routed, mode: BodyMode) -> list[Reply]:
 
 
 def _rewritten(exchange: Exchange, routed: Routed) -> dict[int, bytes]:
-    """The chunks, by index, in which the model's name changes. All others go on as they came."""
-    span = routed.request.model_span
+    """The chunks, by index, in which the model's name changes or a guard masks text. All others go on as they came."""
+    request = routed.request
+    chunks, changed = exchange.chunks, dict[int, bytes]()
+    if routed.decision.masked:
+        changed = mask(chunks, [request.prompt[start:end] for start, end in routed.decision.masked])
+        chunks = [changed.get(index, chunk) for index, chunk in enumerate(chunks)]
     upstream = exchange.runtime.upstream_names[routed.plan.pick]
-    if span is None or upstream == routed.request.model:
-        return {}
-    return dict(replace_span(exchange.chunks, span, json.dumps(upstream).encode()))
+    if request.model_span is not None and upstream != request.model:
+        changed.update(replace_span(chunks, request.model_span, json.dumps(upstream).encode()))
+    return changed
 
 
 def _route(exchange: Exchange, routed: Routed) -> tuple[dict[str, str], dict[str, object]]:

@@ -11,8 +11,10 @@ from datetime import UTC, datetime
 from router_extproc.config.schema import Model, RouterConfig
 from router_extproc.domain import Band, Decision, LlmRequest, Plan, SignalSet, SignalValue
 from router_extproc.errors import ClientError, ContextTooLong, UnknownModel, UnsupportedModel
+from router_extproc.guards import Guards
 from router_extproc.inference.base import Classified, Classifier, InferenceError, Prompt
 from router_extproc.policy import Policy
+from router_extproc.preferences import Preferences
 from router_extproc.selection.base import Selection
 from router_extproc.signals.base import Signal, SignalInputs
 
@@ -60,6 +62,8 @@ class Router:
         self,
         config: RouterConfig,
         policy: Policy,
+        guards: Guards,
+        preferences: Preferences,
         signals: Mapping[str, Signal],
         selections: Mapping[str, Selection],
         classifiers: Mapping[str, Classifier],
@@ -69,6 +73,8 @@ class Router:
         self._config = config
         self._picked = picked
         self._policy = policy
+        self._guards = guards
+        self._preferences = preferences
         self._signals = signals
         self._selections = selections
         needed = {signal.classifier for signal in signals.values()} - {None}
@@ -104,7 +110,8 @@ class Router:
         classified = time.monotonic()
         signals = self.signals(request, headers, results)
         evaluated = time.monotonic()
-        decision = self._decide(request, signals)
+        decision = self._guards.apply(self._decide(request, signals), request, signals)
+        decision = self._preferences.apply(decision, request.model or "", headers, datetime.now(UTC))
         plan = self._plan(request, decision, signals)
         self._picked(plan.pick)
         stages = (
@@ -173,6 +180,7 @@ class Router:
                 raise self._nobody(decision.candidates, request)
         if len(candidates) > 1:
             candidates = list(self._selections[decision.selection].order(candidates, request, signals))
+            candidates.sort(key=lambda name: name not in decision.favourites)
         others = self._able((*decision.fallbacks, *self._config.default), request, decision.allowed)
         ordered = [*candidates, *others]
         if not ordered:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 
-from router_extproc.config.schema import Bands, Route, RouterConfig, VirtualModel
+from router_extproc.config.schema import Bands, Model, Route, RouterConfig, VirtualModel
 from router_extproc.domain import Band, Decision
-from router_extproc.errors import ConfigMistakes, Mistake
+from router_extproc.errors import ConfigMistakes, Mistake, ModelForbidden
 from router_extproc.rules import RESERVED, Rule, compile_rule
 from router_extproc.signals.base import Signal
 from router_extproc.validation import Path, did_you_mean
 
 DEFAULT_ROUTE = "default"
 NAMED_ROUTE = "named"
+MAX_REASON = 199
+"""Longest reason of a decision, in characters: it travels in a header."""
 
 Candidate = str | dict[str, str]
 """A model's name, or the labels that it must have."""
@@ -27,6 +29,7 @@ class CompiledRoute:
     rule: Rule
     bands: Bands
     deciding: tuple[str, ...]
+    second: str | None
     recommended: Decision
     fallback: Decision
     default: Decision
@@ -40,6 +43,48 @@ class View:
     default: Decision
     reads: frozenset[str]
     scores: frozenset[str]
+
+
+def expand(candidates: Iterable[Candidate], models: Mapping[str, Model]) -> tuple[str, ...]:
+    """Names, with labels replaced by the models that have them, in the order of the catalogue."""
+    names: dict[str, None] = {}
+    for candidate in candidates:
+        if isinstance(candidate, str):
+            names[candidate] = None
+        else:
+            wanted = candidate.items()
+            names |= dict.fromkeys(name for name, model in models.items() if wanted <= model.labels.items())
+    return tuple(names)
+
+
+def check_candidates(candidates: Iterable[Candidate], models: Mapping[str, Model], path: Path) -> list[Mistake]:
+    """Models that do not exist or stand twice, labels that no model has."""
+    mistakes: list[Mistake] = []
+    seen: list[Candidate] = []
+    for index, candidate in enumerate(candidates):
+        if candidate in seen:
+            mistakes.append(Mistake((*path, index), f"`{_shown(candidate)}` stands twice in this list"))
+        elif isinstance(candidate, str) and candidate not in models:
+            mistakes.append(Mistake((*path, index), f"unknown model `{candidate}`{did_you_mean(candidate, models)}"))
+        elif not expand([candidate], models):
+            mistakes.append(Mistake((*path, index), f"no model has the labels {_shown(candidate)}"))
+        seen.append(candidate)
+    return mistakes
+
+
+def narrowed(decision: Decision, allowed: frozenset[str], instead: Iterable[str], why: str) -> Decision:
+    """`decision` with no models but the `allowed` ones; where none of its own is left, those of `instead` that are.
+
+    Raises ModelForbidden when nothing is left at all.
+    """
+    both = allowed if decision.allowed is None else allowed & decision.allowed
+    candidates = tuple(name for name in decision.candidates if name in both)
+    fallbacks = tuple(name for name in decision.fallbacks if name in both)
+    if not candidates:
+        candidates, fallbacks = fallbacks or tuple(name for name in instead if name in both), ()
+    if not candidates:
+        raise ModelForbidden(f"no model may take this request ({why})")
+    return replace(decision, candidates=candidates, fallbacks=fallbacks, allowed=both)
 
 
 class RouteCompiler:
@@ -92,45 +137,21 @@ class RouteCompiler:
             seen.setdefault(route.name, index)
 
     def _check_models(self, names: Iterable[str], path: Path) -> None:
-        seen = set()
-        for index, name in enumerate(names):
-            if name not in self._config.models:
-                self._wrong((*path, index), f"unknown model `{name}`{did_you_mean(name, self._config.models)}")
-            if name in seen:
-                self._wrong((*path, index), f"`{name}` stands twice in this list")
-            seen.add(name)
-
-    def _check_candidates(self, candidates: Sequence[Candidate], path: Path) -> None:
-        self._check_models([name for name in candidates if isinstance(name, str)], path)
-        for index, candidate in enumerate(candidates):
-            if not isinstance(candidate, str) and not self._expanded([candidate]):
-                self._wrong((*path, index), f"no model has the labels {_labels(candidate)}")
-
-    def _expanded(self, candidates: Iterable[Candidate]) -> tuple[str, ...]:
-        """Names, with labels replaced by the models that have them, in the order of the catalogue."""
-        models = self._config.models
-        names: dict[str, None] = {}
-        for candidate in candidates:
-            if isinstance(candidate, str):
-                names[candidate] = None
-            else:
-                names |= dict.fromkeys(
-                    name for name, model in models.items() if candidate.items() <= model.labels.items()
-                )
-        return tuple(names)
+        self.mistakes += check_candidates(names, self._config.models, path)
 
     def _allowed(self, require: Mapping[str, str]) -> frozenset[str]:
-        return frozenset(self._expanded([dict(require)]))
+        return frozenset(expand([dict(require)], self._config.models))
 
     def _rule(self, route: Route, path: Path) -> Rule | None:
-        self._check_candidates(route.models, (*path, "models"))
-        self._check_candidates(route.fallback or (), (*path, "fallback"))
-        models = self._expanded(route.models)
+        self.mistakes += check_candidates(route.models, self._config.models, (*path, "models"))
+        self.mistakes += check_candidates(route.fallback or (), self._config.models, (*path, "fallback"))
+        models = expand(route.models, self._config.models)
         if route.require and models and not set(models) & self._allowed(route.require):
-            self._wrong((*path, "require"), f"none of {', '.join(models)} has the labels {_labels(route.require)}")
-        if route.confidence is not None and route.confidence not in self._config.signals:
-            suggestion = did_you_mean(route.confidence, self._config.signals)
-            self._wrong((*path, "confidence"), f"unknown signal `{route.confidence}`{suggestion}")
+            self._wrong((*path, "require"), f"none of {', '.join(models)} has the labels {_shown(route.require)}")
+        for field, name in (("confidence", route.confidence), ("second_opinion", route.second_opinion)):
+            if name is not None and name not in self._config.signals:
+                suggestion = did_you_mean(name, self._config.signals)
+                self._wrong((*path, field), f"unknown signal `{name}`{suggestion}")
         try:
             return compile_rule(route.when, self._labels)
         except ConfigMistakes as error:
@@ -162,7 +183,7 @@ class RouteCompiler:
         allowed = self._allowed(route.require) if route.require else None
 
         def expanded(candidates: Iterable[Candidate]) -> tuple[str, ...]:
-            return tuple(name for name in self._expanded(candidates) if allowed is None or name in allowed)
+            return tuple(name for name in expand(candidates, self._config.models) if allowed is None or name in allowed)
 
         models, fallback, default = expanded(route.models), expanded(route.fallback or ()), expanded(default)
         default = default or fallback or models
@@ -172,6 +193,7 @@ class RouteCompiler:
             rule=rule,
             bands=route.bands or self._config.bands,
             deciding=deciding,
+            second=route.second_opinion,
             recommended=Decision(
                 route=route.name,
                 band=Band.RECOMMENDED,
@@ -216,8 +238,10 @@ class RouteCompiler:
             self._wrong(("routes", index), f"`{written.name}` can never be taken: {why}")
 
 
-def _labels(labels: Mapping[str, str]) -> str:
-    return ", ".join(f"{key}: {value}" for key, value in labels.items())
+def _shown(candidate: Candidate) -> str:
+    if isinstance(candidate, str):
+        return candidate
+    return ", ".join(f"{key}: {value}" for key, value in candidate.items())
 
 
 def _takes(virtual: VirtualModel, route: Route) -> bool:

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from router_extproc.config.loader import LoadedConfig
 from router_extproc.config.schema import RouterConfig
-from router_extproc.errors import ConfigMistakes
+from router_extproc.errors import ConfigMistakes, Mistake
+from router_extproc.guards import Guards
 from router_extproc.inference.base import Classifier
 from router_extproc.policy import Policy
+from router_extproc.preferences import Preferences
 from router_extproc.router import Router
 from router_extproc.selection.observed import Observed
 from router_extproc.selection.table import build_selections
 from router_extproc.signals.table import build_signals
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,11 +56,10 @@ def compile_runtime(
     signals, mistakes = build_signals(config.signals, heads)
     selections, wrong = build_selections(config, observed)
     mistakes += wrong
-    try:
-        policy = Policy.compile(config, signals)
-    except ConfigMistakes as error:
-        raise loaded.error([*mistakes, *error.mistakes]) from None
-    if mistakes:
+    policy = _checked(mistakes, lambda: Policy.compile(config, signals))
+    guards = _checked(mistakes, lambda: Guards.compile(config, signals))
+    preferences = _checked(mistakes, lambda: Preferences(config))
+    if policy is None or guards is None or preferences is None or mistakes:
         raise loaded.error(mistakes)
     clusters = {name: model.cluster or name for name, model in config.models.items()}
     return Runtime(
@@ -64,12 +68,21 @@ def compile_runtime(
         source=loaded.source,
         config=config,
         policy=policy,
-        router=Router(config, policy, signals, selections, classifiers, observed.picked),
+        router=Router(config, policy, guards, preferences, signals, selections, classifiers, observed.picked),
         clusters=clusters,
         upstream_names={name: model.upstream_model or name for name, model in config.models.items()},
         models_by_cluster={cluster: name for name, cluster in clusters.items()},
         model_names=(*config.virtual_models, *config.models),
     )
+
+
+def _checked(mistakes: list[Mistake], build: Callable[[], T]) -> T | None:
+    """What `build` gives; None, with its mistakes noted, when it cannot."""
+    try:
+        return build()
+    except ConfigMistakes as error:
+        mistakes += error.mistakes
+        return None
 
 
 class Runtimes:

@@ -258,8 +258,8 @@ class Route(Section):
     second_opinion: SignalName | None = Field(
         None,
         description="A signal that is asked when the confidence is not above `bands.recommended`. If it has the same "
-        "label as the deciding signal, its confidence counts where it is higher; if it is sure of another label, the route "
-        "is not taken.",
+        "label as the deciding signal, its confidence counts where it is higher; if it is sure of another label, the "
+        "route is not taken.",
     )
     selection: Annotated[SelectionSpec, BeforeValidator(_named_selection)] = Field(
         SelectionSpec(type="first"), description="How one of several candidates is chosen."
@@ -329,8 +329,8 @@ class Guard(Section):
     )
     on_error: OnError = Field(
         OnError.ALLOW,
-        description="When a signal is absent. `allow`: as if the rule did not hold. `block`: a `reroute` or `tag` acts, "
-        "a `block` or `mask` refuses the request.",
+        description="When a signal is absent. `allow`: as if the rule did not hold. `block`: a `reroute` or `tag` "
+        "acts, a `block` or `mask` refuses the request.",
     )
     models: Candidates | None = Field(None, description="For `reroute`: the models that may take it.")
     status: Literal[400, 403] = Field(403, description="For `block`: the HTTP status.")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from pydantic import BaseModel, ConfigDict, Field
 
 from router_extproc.domain import SignalValue
@@ -55,5 +53,5 @@ def read_head(inputs: SignalInputs, classifier: str, head: str) -> SignalValue |
     result = classified.heads.get(head) if classified is not None else None
     if result is None:
         return None
-    scores: Mapping[str, float] = result.probs
-    return SignalValue(result.label, result.confidence, result.value, scores)
+    spans = tuple((span.start, span.end) for span in result.spans)
+    return SignalValue(result.label, result.confidence, result.value, result.probs, spans)

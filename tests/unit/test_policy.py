@@ -250,6 +250,42 @@ def test_explain_and_decide_agree(values: dict[str, SignalValue]) -> None:
     assert taken.candidates
 
 
+# Second opinions
+
+UNSURE = {**CODE, "second_opinion": "guard"}
+OPINIONS: Mapping[str, Signal] = {**SIGNALS, "guard": FakeSignal(("code", "math", "chat"), "own")}
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "route", "band", "reason"),
+    [
+        (0.95, ("math", 0.99), "code", Band.RECOMMENDED, "intent=code 0.95 > 0.90"),
+        (0.6, ("code", 0.95), "code", Band.RECOMMENDED, "guard=code 0.95 > 0.90"),
+        (0.6, ("code", 0.8), "code", Band.FALLBACK, "guard=code 0.80 > 0.70"),
+        (0.8, ("code", 0.3), "code", Band.FALLBACK, "intent=code 0.80 > 0.70"),
+        (0.6, ("math", 0.8), "code", Band.DEFAULT, "intent=code 0.60 <= 0.70"),
+        (0.8, ("math", 0.95), "rest", Band.RECOMMENDED, "catch-all"),
+        (0.6, None, "code", Band.DEFAULT, "intent=code 0.60 <= 0.70"),
+    ],
+)
+def test_a_second_opinion_is_heard_when_the_first_is_unsure(
+    first: float, second: tuple[str, float] | None, route: str, band: Band, reason: str
+) -> None:
+    rest = {"name": "rest", "when": "true", "models": "small"}
+    compiled = Policy.compile(config(UNSURE, rest), OPINIONS)
+    values = {"intent": intent("code", first)} | ({"guard": SignalValue(*second)} if second else {})
+    found = compiled.decide(REQUEST, SignalSet(values), "auto")
+    assert (found.route, found.band, found.reason) == (route, band, reason)
+    matched = [result.route for result in compiled.explain(REQUEST, SignalSet(values), "auto") if result.matched]
+    assert matched == [route]
+
+
+def test_a_second_opinion_that_does_not_exist_is_a_mistake() -> None:
+    assert mistakes({**CODE, "second_opinion": "intnt"}) == [
+        ("routes.0.second_opinion", "unknown signal `intnt`, did you mean `intent`?")
+    ]
+
+
 # Candidates by label, and labels that a whole plan must have
 
 LABELLED = {

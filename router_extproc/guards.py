@@ -1,0 +1,93 @@
+"""Guards: rules before all routes that refuse a request, keep it to some models, mask parts of it, or tag it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import cel
+
+from router_extproc.config.schema import Guard, GuardAction, OnError, RouterConfig
+from router_extproc.domain import Decision, LlmRequest, SignalSet
+from router_extproc.errors import ConfigMistakes, GuardBlocked, Mistake
+from router_extproc.routes import MAX_REASON, check_candidates, expand, narrowed
+from router_extproc.rules import Rule, compile_rule, request_fields, signal_fields
+from router_extproc.signals.base import Signal
+
+
+@dataclass(frozen=True, slots=True)
+class _CompiledGuard:
+    guard: Guard
+    rule: Rule
+    models: tuple[str, ...]
+
+
+class Guards:
+    """All guards of a configuration generation. Immutable; used on the event loop."""
+
+    def __init__(self, guards: tuple[_CompiledGuard, ...]) -> None:
+        self._guards = guards
+        self._reads = frozenset(name for each in guards for name in each.rule.signals)
+        self._scores = frozenset(name for each in guards for name in each.rule.scores)
+
+    @classmethod
+    def compile(cls, config: RouterConfig, signals: Mapping[str, Signal]) -> Guards:
+        """Checks names and compiles the rules. Raises ConfigMistakes with every mistake."""
+        mistakes: list[Mistake] = []
+        compiled: list[_CompiledGuard] = []
+        labels = {name: signals[name].labels if name in signals else None for name in config.signals}
+        seen: set[str] = set()
+        for index, guard in enumerate(config.guards):
+            if guard.name in seen:
+                mistakes.append(Mistake(("guards", index, "name"), f"another guard is called `{guard.name}` too"))
+            seen.add(guard.name)
+            mistakes += check_candidates(guard.models or (), config.models, ("guards", index, "models"))
+            try:
+                rule = compile_rule(guard.when, labels)
+            except ConfigMistakes as error:
+                mistakes += [Mistake(("guards", index, "when"), mistake.message) for mistake in error.mistakes]
+                continue
+            compiled.append(_CompiledGuard(guard, rule, expand(guard.models or (), config.models)))
+        if mistakes:
+            raise ConfigMistakes(mistakes)
+        return cls(tuple(compiled))
+
+    def apply(self, decision: Decision, request: LlmRequest, signals: SignalSet) -> Decision:
+        """`decision` as the guards allow it, in the order of the file; all guards that hold act.
+
+        Raises GuardBlocked, and ModelForbidden when a reroute leaves no model.
+        """
+        if not self._guards:
+            return decision
+        variables = {
+            name: signal_fields(signals.values[name], name in self._scores)
+            for name in self._reads
+            if name in signals.values
+        }
+        context = cel.Context({**variables, "request": request_fields(request, request.model or "")})
+        for each in self._guards:
+            guard = each.guard
+            holds, _ = each.rule.holds(context)
+            if holds or (holds is None and guard.on_error is OnError.BLOCK):
+                noted = f"{decision.reason}; guard {guard.name}"[:MAX_REASON]
+                decision = replace(decision, guards=(*decision.guards, guard.name), reason=noted)
+                decision = self._acted(each, decision, holds, signals)
+        return decision
+
+    def _acted(self, each: _CompiledGuard, decision: Decision, holds: bool | None, signals: SignalSet) -> Decision:
+        guard = each.guard
+        if guard.action is GuardAction.REROUTE:
+            return narrowed(decision, frozenset(each.models), each.models, f"guard {guard.name}")
+        if guard.action is GuardAction.MASK and holds:
+            spans = {
+                span
+                for name in each.rule.signals
+                for span in (signals.values[name].spans if name in signals.values else ())
+            }
+            return replace(decision, masked=tuple(sorted({*decision.masked, *spans})))
+        if guard.action is GuardAction.TAG:
+            return decision
+        error = GuardBlocked(guard.message)
+        error.status = guard.status
+        error.code = f"blocked_by_{guard.name}"
+        raise error

@@ -1,0 +1,122 @@
+"""What users, tenants and the hour of the week prefer among the models that the policy allows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+from zoneinfo import ZoneInfo
+
+from router_extproc.config.schema import Prefer, Preference, RouterConfig
+from router_extproc.domain import Band, Decision
+from router_extproc.errors import ConfigMistakes, Mistake, ModelForbidden
+from router_extproc.routes import MAX_REASON, Candidate, check_candidates, expand, narrowed
+from router_extproc.validation import Path
+
+PREFER_HEADER = "x-mom-prefer"
+
+SELECTIONS = {Prefer.CHEAP: "cheapest", Prefer.BEST: "best", Prefer.FAST: "lowest_latency"}
+"""The selection that stands for a preference."""
+
+_BY_NAME = {str(prefer): prefer for prefer in Prefer}
+
+
+@dataclass(frozen=True, slots=True)
+class _Wish:
+    """A `Preference` with labels expanded. `allowed` is None when everything is."""
+
+    prefer: Prefer | None = None
+    favourites: frozenset[str] = frozenset()
+    allowed: frozenset[str] | None = None
+
+
+class Preferences:
+    """All preferences and schedules of a configuration generation. Immutable; used on the event loop."""
+
+    def __init__(self, config: RouterConfig) -> None:
+        """Raises ConfigMistakes with every unknown model."""
+        self._config = config
+        self._mistakes: list[Mistake] = []
+        given, at = config.preferences, ("preferences",)
+        self._everyone = self._wish(given.everyone, (*at, "everyone"))
+        self._users = {name: self._wish(user, (*at, "users", name)) for name, user in given.users.items()}
+        self._virtual = {name: virtual.prefer for name, virtual in config.virtual_models.items()}
+        self._schedules = [
+            (
+                schedule,
+                ZoneInfo(schedule.timezone),
+                frozenset(self._models(schedule.favourite, ("schedules", index, "favourite"))),
+            )
+            for index, schedule in enumerate(config.schedules)
+        ]
+        for index, schedule in enumerate(config.schedules):
+            self._models(list(schedule.scale), ("schedules", index, "scale"))
+        if self._mistakes:
+            raise ConfigMistakes(self._mistakes)
+
+    def apply(self, decision: Decision, asked: str, headers: Mapping[str, str], now: datetime) -> Decision:
+        """`decision` on a request for the model `asked` as its sender prefers it at `now` (aware).
+
+        Raises ModelForbidden when what is forbidden to the sender leaves nothing, or is the very model that was named.
+        """
+        given = self._config.preferences
+        user = self._users.get(headers.get(given.header, "")) if given.header is not None else None
+        wishes = [self._everyone] if user is None else [user, self._everyone]
+        for wish in wishes:
+            if wish.allowed is not None:
+                if decision.band is Band.NAMED and asked not in wish.allowed:
+                    raise ModelForbidden(f"the model `{asked}` is not for you")
+                decision = narrowed(decision, wish.allowed, self._config.default, "preferences")
+        if decision.band is Band.NAMED:
+            return decision
+        favourites = frozenset[str]().union(*(wish.favourites for wish in wishes), self._of_the_hour(now))
+        if favourites:
+            decision = replace(decision, favourites=favourites)
+        return self._preferring(decision, self._prefer(asked, headers, wishes))
+
+    def scale(self, now: datetime) -> dict[str, float]:
+        """The factor of every model that a schedule names: the product of those whose window it is, 1 without any."""
+        factors = {name: 1.0 for schedule, _, _ in self._schedules for name in schedule.scale}
+        for schedule, zone, _ in self._schedules:
+            if schedule.holds(now.astimezone(zone)):
+                for name, factor in schedule.scale.items():
+                    factors[name] *= factor
+        return factors
+
+    def _prefer(self, asked: str, headers: Mapping[str, str], wishes: Iterable[_Wish]) -> Prefer | None:
+        """The virtual model's own preference, else the client's header, else the user's, else everyone's."""
+        header = headers.get(PREFER_HEADER, "") if self._config.preferences.client_header else ""
+        wanted = [self._virtual.get(asked), _BY_NAME.get(header)]
+        return next((prefer for prefer in (*wanted, *(wish.prefer for wish in wishes)) if prefer is not None), None)
+
+    def _preferring(self, decision: Decision, prefer: Prefer | None) -> Decision:
+        """Puts the candidates and their fallbacks into one list, to be ordered by what is preferred."""
+        if prefer is None:
+            return decision
+        return replace(
+            decision,
+            candidates=(*decision.candidates, *decision.fallbacks),
+            fallbacks=(),
+            selection=SELECTIONS[prefer],
+            reason=f"{decision.reason}; {prefer} preferred"[:MAX_REASON],
+        )
+
+    def _of_the_hour(self, now: datetime) -> frozenset[str]:
+        holding = (favourites for schedule, zone, favourites in self._schedules if schedule.holds(now.astimezone(zone)))
+        return frozenset[str]().union(*holding)
+
+    def _wish(self, preference: Preference, at: Path) -> _Wish:
+        allowed = None
+        if preference.only is not None or preference.forbidden is not None:
+            only = preference.only if preference.only is not None else list(self._config.models)
+            allowed = frozenset(self._models(only, (*at, "only"))) - frozenset(
+                self._models(preference.forbidden, (*at, "forbidden"))
+            )
+            if not allowed:
+                self._mistakes.append(Mistake(at, "leaves no model at all"))
+        favourites = frozenset(self._models(preference.favourite, (*at, "favourite")))
+        return _Wish(preference.prefer, favourites, allowed)
+
+    def _models(self, candidates: Iterable[Candidate] | None, at: Path) -> tuple[str, ...]:
+        self._mistakes += check_candidates(candidates or (), self._config.models, at)
+        return expand(candidates or (), self._config.models)

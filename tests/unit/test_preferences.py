@@ -1,0 +1,154 @@
+"""Who gets which models: users, tenants, virtual models, the client's own header, and the hour of the week."""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from router_extproc.config.schema import RouterConfig
+from router_extproc.domain import Band, Decision
+from router_extproc.errors import ConfigMistakes, ModelForbidden
+from router_extproc.preferences import Preferences
+from router_extproc.validation import validate
+
+PRICE = {"input": 1, "output": 1}
+BASE: dict[str, Any] = {
+    "models": {
+        name: {"url": "http://h", "price": PRICE, "labels": {"tier": tier}}
+        for name, tier in (("tiny", "light"), ("mid", "middle"), ("big", "premium"), ("huge", "premium"))
+    },
+    "default": ["big", "huge"],
+    "virtual_models": {"auto": {}, "auto:cheap": {"prefer": "cheap"}},
+}
+ROUTED = Decision("code", Band.RECOMMENDED, 0.95, ("tiny", "mid"), "why", ("big",), "weighted(cost=1)")
+NAMED = Decision("named", Band.NAMED, 1.0, ("big",), "the client named the model", ("huge",))
+MONDAY_NOON = datetime(2026, 11, 23, 12, tzinfo=UTC)
+
+
+def preferences(schedules: Any = (), **given: Any) -> Preferences:
+    return Preferences(validate(RouterConfig, {**BASE, "preferences": given, "schedules": list(schedules)}))
+
+
+def applied(
+    given: Preferences,
+    decision: Decision = ROUTED,
+    asked: str = "auto",
+    headers: Mapping[str, str] | None = None,
+    now: datetime = MONDAY_NOON,
+) -> Decision:
+    return given.apply(decision, asked, headers or {}, now)
+
+
+USERS = {
+    "header": "x-tenant",
+    "users": {
+        "thrifty": {"prefer": "cheap"},
+        "picky": {"prefer": "best", "favourite": "mid", "forbidden": "tiny"},
+        "modest": {"only": [{"tier": "light"}, "mid"]},
+    },
+}
+
+
+def test_nobody_prefers_anything_by_default() -> None:
+    assert applied(preferences()) == ROUTED
+    assert applied(preferences(), NAMED, "big") == NAMED
+    assert applied(preferences(**USERS), headers={"x-tenant": "somebody else"}) == ROUTED
+
+
+@pytest.mark.parametrize(
+    ("headers", "asked", "selection"),
+    [
+        ({"x-mom-prefer": "cheap"}, "auto", "cheapest"),
+        ({"x-mom-prefer": "best"}, "auto", "best"),
+        ({"x-mom-prefer": "fast"}, "auto", "lowest_latency"),
+        ({"x-mom-prefer": "free"}, "auto", "weighted(cost=1)"),
+        ({}, "auto:cheap", "cheapest"),
+        ({"x-mom-prefer": "best"}, "auto:cheap", "cheapest"),
+        ({"x-tenant": "thrifty"}, "auto", "cheapest"),
+        ({"x-tenant": "thrifty", "x-mom-prefer": "best"}, "auto", "best"),
+    ],
+)
+def test_a_preference_orders_candidates_and_fallbacks_together(
+    headers: dict[str, str], asked: str, selection: str
+) -> None:
+    found = applied(preferences(**USERS), asked=asked, headers=headers)
+    assert found.selection == selection
+    if selection == ROUTED.selection:
+        assert found == ROUTED
+    else:
+        assert (found.candidates, found.fallbacks) == (("tiny", "mid", "big"), ())
+        assert found.reason in ("why; cheap preferred", "why; best preferred", "why; fast preferred")
+
+
+def test_everyone_prefers_and_clients_may_be_denied_their_say() -> None:
+    given = preferences(everyone={"prefer": "fast"}, client_header=False)
+    assert applied(given, headers={"x-mom-prefer": "best"}).selection == "lowest_latency"
+
+
+def test_favourites_and_forbidden_models() -> None:
+    found = applied(preferences(**USERS), headers={"x-tenant": "picky"})
+    assert found.favourites == {"mid"}
+    assert found.candidates == ("mid", "big")
+    assert found.allowed == frozenset({"mid", "big", "huge"})
+
+
+def test_only_some_models() -> None:
+    found = applied(preferences(**USERS), headers={"x-tenant": "modest"})
+    assert (found.candidates, found.fallbacks, found.allowed) == (("tiny", "mid"), (), frozenset({"tiny", "mid"}))
+    with pytest.raises(ModelForbidden, match="`big` is not for you"):
+        applied(preferences(**USERS), NAMED, "big", {"x-tenant": "modest"})
+
+
+def test_a_ceiling_holds_for_all_and_for_fallbacks_of_named_models() -> None:
+    given = preferences(everyone={"forbidden": ["huge", "tiny"]}, **USERS)
+    assert applied(given).candidates == ("mid",)
+    assert applied(given, NAMED, "big").fallbacks == ()
+    assert applied(given, headers={"x-tenant": "modest"}).candidates == ("mid",)
+    with pytest.raises(ModelForbidden):
+        applied(given, NAMED, "huge")
+
+
+def test_when_the_route_has_nothing_left_the_default_models_help_as_far_as_they_may() -> None:
+    given = preferences(everyone={"only": {"tier": "premium"}})
+    unlucky = Decision("code", Band.RECOMMENDED, 0.95, ("tiny",), "why", ("mid",))
+    assert applied(given, unlucky).candidates == ("big", "huge")
+    with pytest.raises(ModelForbidden, match="preferences"):
+        applied(preferences(everyone={"only": "mid"}), Decision("x", Band.DEFAULT, 0, ("big",), "why"))
+
+
+NIGHT = {"name": "night", "timezone": "Europe/Paris", "from": "22:00", "to": "06:00"}
+
+
+@pytest.mark.parametrize(("hour", "favourites"), [(20, frozenset()), (21, frozenset({"mid"})), (12, frozenset())])
+def test_schedules_prefer_models_by_the_wall_clock(hour: int, favourites: frozenset[str]) -> None:
+    given = preferences([{**NIGHT, "favourite": {"tier": "middle"}}])
+    found = applied(given, now=datetime(2026, 11, 23, hour, tzinfo=UTC))
+    assert found.favourites == favourites
+    assert applied(given, NAMED, "big", now=datetime(2026, 11, 23, hour, tzinfo=UTC)) == NAMED
+
+
+def test_schedules_scale_models() -> None:
+    schedules = [
+        {**NIGHT, "scale": {"big": 0.5, "tiny": 2}},
+        {"name": "monday", "days": ["mon"], "scale": {"big": 0.5, "mid": 3}},
+    ]
+    given = preferences(schedules)
+    assert given.scale(MONDAY_NOON) == {"big": 0.5, "tiny": 1.0, "mid": 3.0}
+    assert given.scale(datetime(2026, 11, 23, 22, tzinfo=UTC)) == {"big": 0.25, "tiny": 2.0, "mid": 3.0}
+    assert given.scale(datetime(2026, 11, 25, 12, tzinfo=UTC)) == {"big": 1.0, "tiny": 1.0, "mid": 1.0}
+
+
+def test_mistakes_are_named() -> None:
+    with pytest.raises(ConfigMistakes) as caught:
+        preferences(
+            [{**NIGHT, "favourite": "bigg", "scale": {"tinny": 1}}],
+            everyone={"only": "mid", "forbidden": {"tier": "middle"}},
+            users={"a": {"favourite": "hug"}},
+        )
+    assert [(mistake.path, mistake.message) for mistake in caught.value.mistakes] == [
+        (("preferences", "everyone"), "leaves no model at all"),
+        (("preferences", "users", "a", "favourite", 0), "unknown model `hug`, did you mean `huge`?"),
+        (("schedules", 0, "favourite", 0), "unknown model `bigg`, did you mean `big`?"),
+        (("schedules", 0, "scale", 0), "unknown model `tinny`, did you mean `tiny`?"),
+    ]
