@@ -216,10 +216,10 @@ def with_context(example: Example, others: list[Example], rng: random.Random) ->
     """The example with earlier turns: an unrelated one, a system prompt, or as the subject of a follow-up."""
     draw = rng.random()
     follows = set(example.labels) & {"domain", "intent"} and example.labels.get("guard", "benign") == "benign"
-    if follows and draw < 0.35:
+    if follows and draw < 0.28:
         # The newest turn says nothing on its own, so the label is that of what it follows.
         return replace(example, text=follow_up(rng), context=_as_history(example.text, rng))
-    if draw < 0.55:
+    if draw < 0.45:
         return replace(example, context=rng.choice(_SYSTEM))
     return replace(example, context=_as_history(rng.choice(others).text, rng))
 
@@ -237,7 +237,7 @@ def augmented(example: Example, others: list[Example], rng: random.Random) -> Ex
     if "guard" not in example.labels or len(example.labels) > 1 or rng.random() < 0.5:
         text = rough(text, rng)
     changed = replace(example, text=text)
-    return with_context(changed, others, rng) if rng.random() < 0.18 else changed
+    return with_context(changed, others, rng) if rng.random() < 0.22 else changed
 
 
 def _shifted(example: Example, rng: random.Random) -> Example:

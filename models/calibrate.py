@@ -1,4 +1,4 @@
-"""Fits each head's calibration on `val`, never on `test`.
+"""Fits each head's calibration on `val` and on sources that training left out, never on `test`.
 
 python -m models.calibrate --data ../shared/data --model models/router-minilm
 """
@@ -17,14 +17,12 @@ import numpy.typing as npt
 from scipy.optimize import minimize, minimize_scalar  # type: ignore[import-untyped]
 from tqdm import tqdm
 
-from models.data import LABEL_FILES, read_examples, read_rows
+from models.data import HELD_OUT, LABEL_FILES, read_examples, read_rows
 from models.predict import Predictor
 
 Floats = npt.NDArray[np.float64]
-
-UNSEEN = {"domain": 1.0, "intent": 1.0, "guard": 1.0, "language": 1.0}
-"""Factor on the temperature fitted on `val`. Rows of `val` come from the sources of `train`; on sources that a model
-never saw it is surer than it should be. Measured by training with whole sources held out, see README.md."""
+MIN_ROWS = 100
+"""Fewer rows than this fit no temperature."""
 
 
 def source_weights(sources: list[str]) -> Floats:
@@ -58,26 +56,34 @@ def fit_platt(logits: Floats, wanted: Floats) -> tuple[float, float]:
     return float(np.exp(best[0])), float(best[1])
 
 
-def calibrate(data: Path, model: Path) -> dict[str, Any]:
-    """Fits all heads and rewrites heads.json; returns the calibration per head."""
+def calibrate(data: Path, model: Path, hold_out: frozenset[str]) -> dict[str, Any]:
+    """Fits all heads and rewrites heads.json; returns the calibration per head.
+
+    A label head's temperature is the geometric mean of two: fitted on `val` rows of sources it was trained on, and on
+    rows (never `test`) of the sources in `hold_out`, on which it is surer than it should be.
+    """
     path = model / "heads.json"
     predictor = Predictor(model)
     described = predictor.described
     found: dict[str, Any] = {}
     for head, name in LABEL_FILES.items():
-        rows = [
-            r for r in read_rows(data, name)
-            if r["split"] == "val" and not r.get("weak") and (head == "domain" or not r.get("synthetic"))
-        ]  # fmt: skip
-        if head not in predictor.heads or not rows:
+        if head not in predictor.heads:
             continue
         labels = predictor.heads[head]["labels"]
-        rows = [r for r in rows if r["label"] in labels]
-        logits = predictor.logits([r["text"] for r in rows], head).astype(np.float64)
-        wanted = np.asarray([labels.index(r["label"]) for r in rows])
-        temperature = fit_temperature(logits, wanted, source_weights([r["source"] for r in rows]))
-        found[head] = {"temperature": round(temperature * UNSEEN[head], 4)}
-        tqdm.write(f"{head}: temperature {temperature:.3f} on {len(rows)} rows of val, x {UNSEEN[head]}")
+        rows = [r for r in read_rows(data, name) if not r.get("weak") and r["label"] in labels]
+        unseen = [r for r in rows if r["split"] != "test" and {r["source"], r.get("sub")} & hold_out]
+        seen = [r for r in rows if r["split"] == "val" and not {r["source"], r.get("sub")} & hold_out]
+        fitted: list[float] = []
+        for what, part in (("seen", seen), ("unseen", unseen)):
+            if len(part) >= MIN_ROWS:
+                logits = predictor.logits([r["text"] for r in part], head).astype(np.float64)
+                wanted = np.asarray([labels.index(r["label"]) for r in part])
+                weights = source_weights([r.get("sub", r["source"]) for r in part])
+                fitted.append(fit_temperature(logits, wanted, weights))
+                tqdm.write(f"{head}: temperature {fitted[-1]:.3f} on {len(part)} rows of {what} sources")
+        if fitted:
+            # Traffic is like neither: between what the model learnt from and what it never met.
+            found[head] = {"temperature": round(float(np.exp(np.mean(np.log(fitted)))), 4)}
     wins = [e for e in read_examples(data, "val").get("win", []) if e.source == "outcomes"]
     if "win" in predictor.heads and wins:
         labels = predictor.heads["win"]["labels"]
@@ -102,5 +108,6 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--model", type=Path, required=True)
+    parser.add_argument("--hold-out", default=HELD_OUT, help="sources that training left out, comma separated")
     args = parser.parse_args()
-    calibrate(args.data, args.model)
+    calibrate(args.data, args.model, frozenset(args.hold_out.split(",")))

@@ -71,7 +71,8 @@ class Evaluation:
         if self.split == "all" or (self.split == "auto" and not any(r.get("split") == "train" for r in rows)):
             return [True] * len(rows)
         wanted = "test" if self.split == "auto" else self.split
-        return [r.get("split", wanted) == wanted for r in rows]
+        found = [r.get("split", wanted) == wanted for r in rows]
+        return found if any(found) else [True] * len(rows)
 
     def predicted(self, rows: list[Row], task: str, key: str = "text") -> tuple[list[Row], Answers]:
         """The measured rows with their answers; writes all rows' predictions where asked to."""
@@ -297,6 +298,17 @@ def table(tasks: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def plain(value: Any) -> Any:
+    """`value` with None for what is no number: strict JSON has no NaN."""
+    if isinstance(value, dict):
+        return {k: plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(v) for v in value]
+    if isinstance(value, (float, np.floating)):
+        return float(value) if np.isfinite(value) else None
+    return value
+
+
 def main(argv: list[str] | None = None) -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
@@ -309,7 +321,7 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     result = Evaluation(args.model, args.data, args.split, args.pred, args.limit).run()
     args.out.parent.mkdir(parents=True, exist_ok=True)
-    args.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    args.out.write_text(json.dumps(plain(result), indent=1, allow_nan=False) + "\n", encoding="utf-8")
     print(table(result["tasks"]))
 
 

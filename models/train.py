@@ -26,7 +26,7 @@ from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
 from models.batches import Batch, Sampler, Targets, pool_batches
-from models.data import STRONG, head_labels, read_examples
+from models.data import HELD_OUT, STRONG, head_labels, read_examples
 from models.network import HeadSpec, Pooling, RouterNetwork, base_folder, load_encoder, save
 
 MAX_TOKENS = 256
@@ -34,11 +34,6 @@ LOSS_SHARE = {"intent": 1.0, "domain": 1.0, "guard": 1.0, "win": 0.7, "pii": 0.6
 LABEL_SMOOTHING = 0.05
 FROZEN_LAYERS = 1
 """Lowest layers that keep their pretrained weights."""
-HELD_OUT = (
-    "notinject_one,gptfuzz,trivia_qa,bbh_web_of_lies,ori_mmlu-sociology,ori_mmlu-marketing,ori_mmlu-astronomy,"
-    "ori_mmlu-machine_learning,ori_mmlu-human_sexuality"
-)
-"""Sources and sub-sources that are never trained on: the only honest look at unseen text before the release."""
 COMPLEXITY: dict[str, Any] = {
     "head": "win",
     "weak": ["llama-3.1-8b-instruct", "phi-3-mini-4k-instruct", "llama-3-8b-instruct"],
@@ -200,7 +195,7 @@ def train(args: argparse.Namespace) -> RouterNetwork:
 
     total, began, last_saved = args.steps, time.monotonic() - spent, step
     bar = tqdm(total=total, initial=step, desc="training", disable=rank != 0, mininterval=10)
-    recent = 0.0
+    recent: float | None = None
     while step < total:
         for batch in pool_batches(sampler, tokenizer, targets, args.token_budget, f"{args.seed}/{rank}/{pool}"):
             # On `--minutes`, progress is whichever of steps and time is further.
@@ -219,7 +214,7 @@ def train(args: argparse.Namespace) -> RouterNetwork:
             optimiser.step()
             optimiser.zero_grad(set_to_none=True)
             step += 1
-            recent = loss.item() if step == 1 else 0.98 * recent + 0.02 * loss.item()
+            recent = loss.item() if recent is None else 0.98 * recent + 0.02 * loss.item()
             decay = min(0.998, (step + 1) / (step + 50))
             with torch.no_grad():
                 for key, value in network.state_dict().items():
@@ -257,7 +252,8 @@ def train(args: argparse.Namespace) -> RouterNetwork:
             digest.update(value.detach().float().cpu().numpy().tobytes())
         stamp = datetime.now(UTC).strftime("%Y.%m.%d")
         version = args.version or f"{stamp}-{digest.hexdigest()[:8]}"
-        save(network.cpu(), tokenizer, args.out, version=version, max_tokens=MAX_TOKENS, complexity=COMPLEXITY)
+        complexity = COMPLEXITY if "win" in labels else {}
+        save(network.cpu(), tokenizer, args.out, version=version, max_tokens=MAX_TOKENS, complexity=complexity)
         tqdm.write(f"{step} steps in {(time.monotonic() - began) / 60:.1f} min -> {args.out}")
     if dist.is_initialized():
         dist.barrier()
@@ -274,7 +270,7 @@ def main(argv: list[str] | None = None) -> None:
         from models import calibrate, language
 
         language.fit(args.data, args.out)
-        calibrate.calibrate(args.data, args.out)
+        calibrate.calibrate(args.data, args.out, frozenset(args.hold_out.split(",")))
 
 
 if __name__ == "__main__":

