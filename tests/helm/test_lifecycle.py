@@ -1,0 +1,118 @@
+"""Install, upgrade, rollback, test and uninstall by real Helm, against a simulated API server."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import helm_python as helm
+import pytest
+
+from tests.helm.cluster import MONITORING, Cluster
+from tests.helm.rendering import CHART, NAMESPACE, NEWEST_MINOR, RELEASE, values
+
+UNCHECKED: dict[str, Any] = {"validateRoutes": {"enabled": False}}
+"""Without the Job of the hook, which takes Helm seconds to wait for."""
+
+
+@contextmanager
+def connected(cluster: Cluster) -> Iterator[Any]:
+    """Helm with its releases in memory."""
+    with helm.Config(
+        kube_apiserver=cluster.url, namespace=NAMESPACE, storage_driver="memory", qps=10_000, burst_limit=10_000
+    ) as config:
+        yield config
+
+
+def test_install_upgrade_rollback_test_uninstall() -> None:
+    first, second = values("envoy"), values("envoy")
+    for given in (first, second):
+        given["metrics"] = {}
+    second["router"]["routes"] = second["router"]["routes"][:1]
+    second["maxQueued"] = 99
+    with Cluster(NEWEST_MINOR) as cluster, connected(cluster) as config:
+        config.install(str(CHART), RELEASE, first, wait="watcher", timeout=30)
+        assert cluster.names("deployments") == {"router-extproc", "router-extproc-envoy"}
+        assert cluster.names("jobs") == set()
+        job, deployment = (
+            cluster.log.index("create Job/router-extproc-check"),
+            cluster.log.index("create Deployment/router-extproc"),
+        )
+        assert job < deployment  # the routes are checked before anything else is there
+        routes = cluster.get("configmaps", "router-extproc-routes")["data"]["router.yaml"]
+
+        config.upgrade(str(CHART), RELEASE, second, wait="watcher", timeout=30)
+        assert cluster.get("configmaps", "router-extproc-routes")["data"]["router.yaml"] != routes
+        assert cluster.get("configmaps", "router-extproc-static")["data"]["ROUTER_EXTPROC_MAX_QUEUED"] == "99"
+
+        config.rollback(RELEASE, version=1)
+        assert cluster.get("configmaps", "router-extproc-routes")["data"]["router.yaml"] == routes
+        assert cluster.get("configmaps", "router-extproc-static")["data"]["ROUTER_EXTPROC_MAX_QUEUED"] == "512"
+
+        cluster.log.clear()
+        config.test(RELEASE)
+        pods = {line.removeprefix("create Pod/") for line in cluster.log if line.startswith("create Pod/")}
+        assert pods == {f"router-extproc-test-{name}" for name in ("health", "route", "metrics", "envoy")}
+        assert cluster.names("pods") == set()
+
+        config.uninstall(RELEASE)
+        assert cluster.objects == {}
+
+
+def test_bad_routes_stop_an_upgrade_before_anything_changes() -> None:
+    changed = values("minimal", replicaCount=5)
+    changed["router"]["routes"] = [{"name": "r", "when": "no_such_signal.label == 'x'", "models": "small"}]
+    with Cluster(NEWEST_MINOR) as cluster, connected(cluster) as config:
+        config.install(str(CHART), RELEASE, values("minimal"), wait="watcher", timeout=30)
+        cluster.fails.add("router-extproc-check")
+        cluster.log.clear()
+        with pytest.raises(helm.HelmError, match="pre-upgrade"):
+            config.upgrade(str(CHART), RELEASE, changed, wait="watcher", timeout=30)
+        assert cluster.get("deployments", "router-extproc")["spec"]["replicas"] == 2
+        written = {line.split()[1] for line in cluster.log}
+        assert written == {"ConfigMap/router-extproc-check", "Job/router-extproc-check"}
+        assert cluster.names("jobs") == {"router-extproc-check"}  # kept: its log says what is wrong
+
+
+def test_a_failing_test_fails_helm_test() -> None:
+    with Cluster(NEWEST_MINOR) as cluster, connected(cluster) as config:
+        config.install(str(CHART), RELEASE, values("minimal", **UNCHECKED), timeout=30)
+        cluster.fails.add("router-extproc-test-route")
+        with pytest.raises(helm.HelmError, match="router-extproc-test-route"):
+            config.test(RELEASE)
+
+
+def test_a_claim_of_the_chart_outlives_the_release() -> None:
+    with Cluster(NEWEST_MINOR) as cluster, connected(cluster) as config:
+        config.install(str(CHART), RELEASE, values("models-pvc"), timeout=30)
+        config.uninstall(RELEASE)
+        assert [name for _, _, name in cluster.objects] == ["router-extproc-model"]
+
+
+@pytest.mark.parametrize("operator", [True, False])
+def test_monitoring_objects_only_where_their_kinds_exist(operator: bool) -> None:
+    with Cluster(NEWEST_MINOR, MONITORING if operator else None) as cluster, connected(cluster) as config:
+        config.install(str(CHART), RELEASE, values("minimal", **UNCHECKED), timeout=30)
+        wanted = {"router-extproc"} if operator else set()
+        assert cluster.names("servicemonitors") == wanted
+        assert cluster.names("prometheusrules") == wanted
+
+
+def test_an_older_kubernetes_is_refused() -> None:
+    with (
+        Cluster("1.26") as cluster,
+        connected(cluster) as config,
+        pytest.raises(helm.HelmError, match=r"kubeVersion: >=1\.27"),
+    ):
+        config.install(str(CHART), RELEASE, values("minimal"), timeout=30)
+
+
+def test_the_simulated_server_refuses_unknown_fields() -> None:
+    given = values("minimal", podSecurityContext={"runAsNonRot": True}, **UNCHECKED)
+    with (
+        Cluster(NEWEST_MINOR) as cluster,
+        connected(cluster) as config,
+        pytest.raises(helm.HelmError, match="runAsNonRot"),
+    ):
+        config.install(str(CHART), RELEASE, given, timeout=30)
