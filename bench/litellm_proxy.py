@@ -13,7 +13,7 @@ from pathlib import Path
 
 from bench.installation import CannotMeasure, Process, ready, start
 
-VERSION = "1.109.1"
+VERSION = "1.102.4"
 INSTALL_SECONDS = 600.0
 READY_SECONDS = 120.0
 

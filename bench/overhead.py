@@ -162,6 +162,9 @@ async def _start(stack: AsyncExitStack, given: argparse.Namespace, directory: Pa
 
 async def _rounds(given: argparse.Namespace, variants: Sequence[Variant]) -> list[dict[str, Any]]:
     cells: list[dict[str, Any]] = []
+    for variant in variants:
+        # Whoever imports or compiles something on first use does it now.
+        await _cell(given, variant, max(given.concurrency), 0)
     began = time.monotonic()
     for number in range(1, given.rounds + 1):
         if number > 1 and time.monotonic() - began > given.limit:

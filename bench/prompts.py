@@ -1,7 +1,7 @@
 """The requests that the benchmarks send: chat completions for `auto` of three lengths, each prompt said only once.
 
-Lengths are in WordPiece tokens, about: short 20, medium 100, long 500. A running number in the text makes every prompt
-a new one, so that no cache of whatever kind can answer in place of the classifier.
+Lengths are in WordPiece tokens, about: short 20, medium 110, long 600. A running number in the text, in the long one in
+every paragraph, makes every prompt and every window of it new: no cache of any kind can answer for the classifier.
 """
 
 from __future__ import annotations
@@ -58,22 +58,21 @@ _PARAGRAPHS = (
     "weeks, one line a day, that a person without any training in statistics can follow.",
 )
 
-_LONG = (f"This is about branch {_NUMBER}. " + " ".join(_PARAGRAPHS),)
+_LONG = (" ".join(f"Note {_NUMBER}. {paragraph}" for paragraph in _PARAGRAPHS),)
 
 _TEXTS = {"short": _SHORT, "medium": _MEDIUM, "long": _LONG}
 
 
 @dataclass(frozen=True, slots=True)
 class Template:
-    """A request body with a gap for its number."""
+    """A request body with gaps for its number."""
 
     size: str
-    head: bytes
-    tail: bytes
+    parts: tuple[bytes, ...]
 
     def body(self, number: int) -> bytes:
         """The body for `number`, of the same length for every number."""
-        return b"%s%0*d%s" % (self.head, _DIGITS, number % 10**_DIGITS, self.tail)
+        return (b"%0*d" % (_DIGITS, number % 10**_DIGITS)).join(self.parts)
 
 
 def templates(prompts: str) -> list[Template]:
@@ -91,5 +90,4 @@ def texts(size: str) -> tuple[str, ...]:
 
 def _template(size: str, text: str) -> Template:
     document = {"model": "auto", "messages": [{"role": "user", "content": text}], "max_tokens": 16}
-    head, _, tail = json.dumps(document).partition(_NUMBER)
-    return Template(size, head.encode(), tail.encode())
+    return Template(size, tuple(part.encode() for part in json.dumps(document).split(_NUMBER)))

@@ -67,7 +67,9 @@ def test_bodies_are_requests_and_no_prompt_comes_twice() -> None:
         bodies = [template.body(number) for number in range(50)]
         assert len(set(bodies)) == 50
         assert {len(body) for body in bodies} == {len(bodies[0])}
-        assert json.loads(bodies[7])["messages"][0]["content"].count("0000000007") == 1
+        content = json.loads(bodies[7])["messages"][0]["content"]
+        # A classifier reads long texts in windows: none of them may be the same in two prompts.
+        assert all("0000000007" in content[start : start + 600] for start in range(0, max(1, len(content) - 600), 50))
 
 
 def test_quantiles_are_milliseconds_by_nearest_rank() -> None:
