@@ -61,7 +61,7 @@ class Policy:
                 if context is None:
                     context = _context(view, request, signals, virtual)
                 holds, _ = rule.holds(context)
-            decision = _decided(route, signals) if holds else None
+            decision = _decided(route, request, signals, virtual) if holds else None
             if decision is not None:
                 return decision
             skipped = skipped or holds is None
@@ -83,7 +83,7 @@ class Policy:
             elif holds is None:
                 missing = ", ".join(f"{name} {signals.absent.get(name, 'absent')}" for name in absent)
                 result = RouteResult(route.name, None, missing or why)
-            elif holds and _decided(route, signals) is None:
+            elif holds and _decided(route, request, signals, virtual) is None:
                 other = signals.values[route.second or ""]
                 result = RouteResult(route.name, False, _clean(f"{route.second}={other.label} says otherwise"))
             else:
@@ -103,11 +103,18 @@ def _context(view: View, request: LlmRequest, signals: SignalSet, virtual: str) 
     return cel.Context(variables)
 
 
-def _decided(route: CompiledRoute, signals: SignalSet) -> Decision | None:
+def _decided(route: CompiledRoute, request: LlmRequest, signals: SignalSet, virtual: str) -> Decision | None:
     """The route's decision in the band that the confidence of its deciding signals gives.
 
-    None when those are unsure and the second opinion is sure of another label.
+    Where the rule holds by facts alone, whatever those signals say, there is nothing to be unsure of. None when the
+    deciding signals are unsure and the second opinion is sure of another label.
     """
+    if route.mixed:
+        facts = {name: value for name, value in signals.values.items() if name not in route.deciding}
+        reads, scores = route.rule.signals, route.rule.scores
+        context = {name: signal_fields(facts[name], name in scores) for name in reads if name in facts}
+        if route.rule.holds(cel.Context({**context, "request": request_fields(request, virtual)}))[0]:
+            return replace(route.recommended, reason=_clean(_facts(route, SignalSet(facts))))
     present = [(signals.values[name].confidence, name) for name in route.deciding if name in signals.values]
     if not present:
         if route.deciding and not set(route.deciding).intersection(route.rule.signals):

@@ -59,7 +59,8 @@ match, and neither does a catch-all (`when: "true"`) further down, because it me
 models take the request, and `x-mom-reason` says why.
 
 The first route whose rule holds is taken. Its confidence is that of its `confidence` signal, or of the least certain
-classifier signal that the rule reads, or 1. Above `bands.recommended` its `models` are the candidates, above
+classifier signal that the rule reads; a rule that holds without any of those (`vip.label == "true" || intent.label ==
+"x"` for a VIP) is certain. Above `bands.recommended` its `models` are the candidates, above
 `bands.fallback` its `fallback`, else the default models. Bands compare with "greater than".
 """
 

@@ -23,13 +23,18 @@ Candidate = str | dict[str, str]
 
 @dataclass(frozen=True, slots=True)
 class CompiledRoute:
-    """A route with its three possible decisions ready, so that a request only fills in confidence and reason."""
+    """A route with its three possible decisions ready, so that a request only fills in confidence and reason.
+
+    `deciding` are the signals whose confidence picks the band, `mixed` says that its rule reads facts beside them and
+    may hold by those alone.
+    """
 
     name: str
     rule: Rule
     bands: Bands
     deciding: tuple[str, ...]
     second: str | None
+    mixed: bool
     recommended: Decision
     fallback: Decision
     default: Decision
@@ -194,6 +199,7 @@ class RouteCompiler:
             bands=route.bands or self._config.bands,
             deciding=deciding,
             second=route.second_opinion,
+            mixed=route.confidence is None and bool(deciding) and rule.reads_more_than(deciding),
             recommended=Decision(
                 route=route.name,
                 band=Band.RECOMMENDED,

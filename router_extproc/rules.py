@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,6 +44,10 @@ class Rule:
     signals: tuple[str, ...]
     scores: frozenset[str]
     constant: bool | None
+
+    def reads_more_than(self, names: Collection[str]) -> bool:
+        """Whether it reads the request, or signals other than these."""
+        return "request" in self.program.variables() or not set(self.signals) <= set(names)
 
     def holds(self, context: cel.Context) -> tuple[bool | None, str]:
         """Whether the condition holds, and where it has no value (None) why. Never raises.

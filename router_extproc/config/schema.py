@@ -253,7 +253,7 @@ class Route(Section):
     confidence: SignalName | None = Field(
         None,
         description="The signal whose confidence picks the band. Default: the least certain of the classifier signals "
-        "that `when` reads; a rule without one is certain.",
+        "that `when` reads; a rule that holds without any is certain.",
     )
     second_opinion: SignalName | None = Field(
         None,

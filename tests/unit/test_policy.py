@@ -250,6 +250,23 @@ def test_explain_and_decide_agree(values: dict[str, SignalValue]) -> None:
     assert taken.candidates
 
 
+@pytest.mark.parametrize(
+    ("vip", "confidence", "band", "reason"),
+    [
+        ("true", 0.3, Band.RECOMMENDED, "vip=true"),
+        ("true", 0.95, Band.RECOMMENDED, "vip=true"),
+        ("false", 0.95, Band.RECOMMENDED, "intent=code 0.95 > 0.90"),
+        ("false", 0.3, Band.DEFAULT, "intent=code 0.30 <= 0.70"),
+    ],
+)
+def test_a_rule_that_holds_by_facts_alone_is_certain(vip: str, confidence: float, band: Band, reason: str) -> None:
+    compiled = policy({"when": 'vip.label == "true" || intent.label == "code"', "fallback": "safe"})
+    found = decide(compiled, vip=SignalValue(vip), intent=intent("code", confidence))
+    assert (found.band, found.reason) == (band, reason)
+    by_request = policy({"when": 'request.tokens > 50 || intent.label == "code"'})
+    assert decide(by_request, intent=intent("code", 0.1)).reason == "by the request alone"
+
+
 # Second opinions
 
 UNSURE = {**CODE, "second_opinion": "guard"}
