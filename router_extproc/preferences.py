@@ -69,10 +69,13 @@ class Preferences:
                 decision = narrowed(decision, wish.allowed, self._config.default, "preferences")
         if decision.band is Band.NAMED:
             return decision
-        favourites = frozenset[str]().union(*(wish.favourites for wish in wishes), self._of_the_hour(now))
+        prefer = self._prefer(asked, headers, wishes)
+        favourites = frozenset[str]().union(*(wish.favourites for wish in wishes))
+        if prefer is None:  # the hour only has a say where nobody asked for anything
+            favourites |= self._of_the_hour(now)
         if favourites:
             decision = replace(decision, favourites=favourites)
-        return self._preferring(decision, self._prefer(asked, headers, wishes))
+        return self._preferring(decision, prefer)
 
     def scale(self, now: datetime) -> dict[str, float]:
         """The factor of every model that a schedule names: the product of those whose window it is, 1 without any."""

@@ -16,11 +16,12 @@ class Cost:
 
     def __init__(self, models: Mapping[str, Model]) -> None:
         self._prices = {
-            name: (float(model.price.input) / 1e6, float(model.price.output) / 1e6) for name, model in models.items()
+            name: (float(model.price.input) / 1e6, float(model.price.output) / 1e6, float(model.price.per_request))
+            for name, model in models.items()
         }
 
     def of(self, name: str, request: LlmRequest) -> float:
         """Estimated USD."""
-        price_in, price_out = self._prices[name]
+        price_in, price_out, per_request = self._prices[name]
         output = min(request.max_output_tokens or OUTPUT_TOKENS, OUTPUT_TOKENS)
-        return price_in * request.tokens + price_out * output
+        return price_in * request.tokens + price_out * output + per_request

@@ -126,6 +126,8 @@ def test_schedules_prefer_models_by_the_wall_clock(hour: int, favourites: frozen
     found = applied(given, now=datetime(2026, 11, 23, hour, tzinfo=UTC))
     assert found.favourites == favourites
     assert applied(given, NAMED, "big", now=datetime(2026, 11, 23, hour, tzinfo=UTC)) == NAMED
+    wish = {"x-mom-prefer": "best"}
+    assert applied(given, headers=wish, now=datetime(2026, 11, 23, hour, tzinfo=UTC)).favourites == frozenset()
 
 
 def test_schedules_scale_models() -> None:
