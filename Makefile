@@ -87,7 +87,7 @@ evaluate: $(VENV)/.train ## Evaluate the classifier (DATA=folder OUT=file.json P
 	$(BIN)/python -m models.evaluate --data $(DATA) --out $(OUT) --model $(MODEL) $(if $(PRED),--pred $(PRED)) $(ARGS)
 
 .PHONY: bench
-bench: $(VENV)/.dev ## What the sidecar adds through Envoy, as ratios (OUT=file.json)
+bench: $(VENV)/.dev ## What the sidecar adds through Envoy, as ratios (ARGS=--litellm to compare with it)
 	$(BIN)/python -m bench.overhead $(ARGS)
 
 .PHONY: bench-inference

@@ -49,7 +49,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=1.6, help="per variant, concurrency and round")
     parser.add_argument("--warm-up", type=float, default=0.3, help="before that, each time")
-    parser.add_argument("--limit", type=float, default=170.0, help="seconds after which no further round begins")
+    parser.add_argument("--limit", type=float, default=190.0, help="seconds that all rounds together may take")
     parser.add_argument("--prompts", choices=(*SIZES, MIXED), default=MIXED)
     parser.add_argument("--deadline-ms", type=int, default=250, help="the sidecar's limit for all signals")
     parser.add_argument("--envoy-workers", type=int, default=2)
@@ -167,7 +167,8 @@ async def _rounds(given: argparse.Namespace, variants: Sequence[Variant]) -> lis
         await _cell(given, variant, max(given.concurrency), 0)
     began = time.monotonic()
     for number in range(1, given.rounds + 1):
-        if number > 1 and time.monotonic() - began > given.limit:
+        spent = time.monotonic() - began
+        if number > 1 and spent * number / (number - 1) > given.limit:
             print(f"stopped after {number - 1} of {given.rounds} rounds: --limit", file=sys.stderr)
             break
         for concurrency in given.concurrency:
