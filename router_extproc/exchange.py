@@ -21,6 +21,9 @@ a conversation that trickles in costs a few passes and not one per turn."""
 
 MAX_TENANT = 64
 
+GROWTH_CHARS = 4_000
+"""Characters by which a long turn must have grown to be worth another pass: some windows, which share a batch."""
+
 SPECULATION_SECONDS = 30.0
 """How long an early classification may wait in the queue: the body may take its time to arrive."""
 
@@ -53,6 +56,7 @@ class Exchange:
     routed: Routed | None = None
     _pause: asyncio.TimerHandle | None = None
     _guesses: int = 0
+    _grown: int = 0
 
     @property
     def request_id(self) -> str:
@@ -91,14 +95,27 @@ class Exchange:
             raise self._too_large()
 
     def speculate(self) -> None:
-        """Arranges to classify the newest human turn if the rest of the body keeps us waiting."""
+        """Classifies ahead while the body is still arriving.
+
+        A long turn is classified as it grows, one pass at a time: the engine remembers the windows that it has read, so
+        that at the end only the last ones are left to read. A complete turn is classified if the rest keeps us waiting.
+        """
         if self._pause is not None:
             self._pause.cancel()
+        if self.speculation is None or self.speculation.task.done():
+            growing = len(self.reader.growing())
+            if growing - self._grown >= GROWTH_CHARS:
+                self._grown = growing
+                self._guess(self.reader.arriving())
+                return
         wait = SPECULATION_PAUSE * 2**self._guesses
-        self._pause = asyncio.get_running_loop().call_later(wait, self._guess)
+        self._pause = asyncio.get_running_loop().call_later(wait, self._guess_complete)
 
-    def _guess(self) -> None:
-        request = self.reader.partial()
+    def _guess_complete(self) -> None:
+        self._guesses += 1
+        self._guess(self.reader.partial())
+
+    def _guess(self, request: LlmRequest | None) -> None:
         if request is None:
             return
         prompt = classifier_prompt(request)
@@ -106,7 +123,6 @@ class Exchange:
             if self.speculation.prompt == prompt:
                 return
             self.speculation.task.cancel()
-        self._guesses += 1
         self.speculation = Speculation(
             prompt, asyncio.create_task(self.runtime.router.classify(prompt, time.monotonic() + SPECULATION_SECONDS))
         )

@@ -29,6 +29,9 @@ class BodyReader(Protocol):
         Whether they were part of the prompt shows only at the end: compare with the prompt of `finish`.
         """
 
+    def arriving(self) -> LlmRequest | None:
+        """The request as if the human turn that is still arriving ended with `growing()`; None without one."""
+
     def finish(self) -> LlmRequest:
         """The whole request, after the last byte. Raises MalformedBody when the body is not what the API takes."""
 

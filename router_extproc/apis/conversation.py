@@ -11,7 +11,11 @@ from router_extproc.apis.long_string import LEFT_OUT
 from router_extproc.domain import Turn
 
 PROMPT_CHARACTERS: Final = 64 * 1024
-"""Longest prompt kept: three quarters from its beginning, the rest from its end."""
+"""Longest prompt kept: its beginning and its end."""
+
+PROMPT_TAIL: Final = 2_000
+"""Characters of a longer prompt's end. What stands before them is classified while the body arrives; these have to wait
+for the last byte, so they are few."""
 
 CONTEXT_TURNS: Final = 8
 """Turns kept before the prompt."""
@@ -20,12 +24,12 @@ CONTEXT_CHARACTERS: Final = 8 * 1024
 """Characters kept of each of them, and of the system prompt."""
 
 
-def clip(text: str, limit: int) -> str:
-    """The text, or its head and tail when it is longer than `limit` characters."""
+def clip(text: str, limit: int, tail: int | None = None) -> str:
+    """The text, or its head and its last `tail` characters (default: a quarter) when it is longer than `limit`."""
     if len(text) <= limit:
         return text
-    head = limit * 3 // 4
-    return text[:head] + LEFT_OUT + text[len(text) - (limit - head - len(LEFT_OUT)) :]
+    kept = limit // 4 if tail is None else tail
+    return text[: limit - kept - len(LEFT_OUT)] + LEFT_OUT + text[len(text) - kept :]
 
 
 class Conversation:
@@ -65,11 +69,11 @@ class Conversation:
         text = "\n\n".join(filter(None, map(strip_agent_text, content.texts)))
         self.newest_is_human = bool(text)
         if not text:
-            self._raw = clip(content.text, PROMPT_CHARACTERS) if content.texts else self._raw
+            self._raw = clip(content.text, PROMPT_CHARACTERS, PROMPT_TAIL) if content.texts else self._raw
             return
         self.human_turns += 1
         self.context = tuple(self._turns)
-        self._prompt = clip(text, PROMPT_CHARACTERS)
+        self._prompt = clip(text, PROMPT_CHARACTERS, PROMPT_TAIL)
         self._turns.append(Turn("user", clip(text, CONTEXT_CHARACTERS)))
 
     def add_assistant(self, content: Content) -> None:
@@ -91,7 +95,13 @@ class Conversation:
         *complete, last = content.texts
         texts = [*map(strip_agent_text, complete), strip_agent_text(last, growing=True)]
         # The last character may be half of an emoji, which is not what will be there in the end.
-        return "\n\n".join(filter(None, texts))[: PROMPT_CHARACTERS * 3 // 4].rstrip("\ufffd")
+        head = PROMPT_CHARACTERS - PROMPT_TAIL - len(LEFT_OUT)
+        return "\n\n".join(filter(None, texts))[:head].rstrip("\ufffd")
+
+    @property
+    def so_far(self) -> tuple[Turn, ...]:
+        """The turns that are complete: the context of one that is still arriving."""
+        return tuple(self._turns)
 
     def _count(self, content: Content) -> None:
         self.modalities |= content.modalities

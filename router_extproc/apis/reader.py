@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from dataclasses import replace
 from typing import Any, ClassVar, Final
 
 from router_extproc.apis.content import MEDIA_TOKENS, Content, printable, read_content
@@ -67,6 +68,11 @@ class Reader(ABC):
             text = self._conversation.growing(content) if content is not None else ""
             self._growing = text if len(text) >= len(self._growing) else self._growing
         return self._growing
+
+    def arriving(self) -> LlmRequest | None:
+        """See BodyReader."""
+        text = self.growing()
+        return replace(self._request(), prompt=text, context=self._conversation.so_far) if text else None
 
     def finish(self) -> LlmRequest:
         """See BodyReader."""

@@ -19,6 +19,11 @@ Until = Callable[[Callable[[], bool]], Awaitable[None]]
 MODES = [STREAMED, FULL_DUPLEX, BUFFERED]
 
 
+def classifying() -> bool:
+    """Whether a classification is under way."""
+    return any(getattr(task.get_coro(), "__qualname__", "") == "Router.classify" for task in asyncio.all_tasks())
+
+
 async def send(sidecar: Sidecar, content: bytes, mode: int = STREAMED, **kwargs: object) -> Answers:
     if mode == BUFFERED:
         return await sidecar.exchange([headers(mode=mode, **kwargs), body(content, end=True)])  # type: ignore[arg-type]
@@ -125,6 +130,24 @@ async def test_classification_starts_before_the_body_is_complete(sidecar: Sideca
     call.cancel()
 
 
+async def test_a_long_turn_is_classified_as_it_grows(sidecar: Sidecar, until: Until) -> None:
+    text = "All work and no play makes a dull prompt. " * 500
+    content = chat(text)
+    call = sidecar.open()
+    await call.write(headers())
+    await call.write(body(content[:6_000], end=False))
+    await until(lambda: len(sidecar.classifier.seen) == 1 and not classifying())
+    await call.write(body(content[6_000:12_000], end=False))
+    await until(lambda: len(sidecar.classifier.seen) == 2 and not classifying())
+    await call.write(body(content[12_000:], end=True))
+    await call.read()
+    call.cancel()
+    *early, last = [prompt.text for prompt in sidecar.classifier.seen]
+    assert last == text.strip()
+    assert all(last.startswith(part.rstrip()) for part in early)
+    assert len(early[0]) >= 4_000
+
+
 async def test_a_wrong_guess_is_classified_again(sidecar: Sidecar) -> None:
     content = json.dumps(
         {
@@ -175,11 +198,6 @@ async def test_a_bug_of_ours_costs_the_route_and_not_the_request(sidecar: Sideca
     assert answers.upstream_body() == content
     answers = await send(sidecar, content, FULL_DUPLEX)
     assert answers.upstream_body() == content
-
-
-def classifying() -> bool:
-    """Whether a classification is under way."""
-    return any(getattr(task.get_coro(), "__qualname__", "") == "Router.classify" for task in asyncio.all_tasks())
 
 
 async def test_a_client_that_leaves_cancels_its_classification(sidecar: Sidecar, until: Until) -> None:
