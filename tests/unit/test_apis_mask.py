@@ -42,7 +42,7 @@ def test_only_human_strings_change(size: int) -> None:
     expected = json.loads(json.dumps(CHAT))
     expected["messages"][0]["content"] = "I am ***.\n***'s sister is Annette; call ********."
     expected["messages"][2]["content"][0]["text"] = "***"
-    expected["messages"][3]["calls"][0]["function"]["arguments"] = '{"who": "***"}'
+    expected["messages"][3]["tool_calls"][0]["function"]["arguments"] = '{"who": "***"}'
     expected["input"] = ["***", ["***", 3, "x"], {"id": "Ann"}]
     assert found == expected
 
