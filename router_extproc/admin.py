@@ -1,22 +1,52 @@
-"""The operator's port: /livez, /readyz, /metrics, /config, /savings.
+"""The operator's port: a page to look at, and what it shows as JSON. It tells no secrets, and prompts only if allowed.
 
-Loopback by default; it tells no secrets and no prompts.
+Open: /livez, /readyz, /metrics, and the page's own files, which hold no data. Everything else needs the token where the
+port is not on loopback; without a token it is closed there. On loopback a request must say so in its `Host`, since any
+web site could otherwise have its own name point here and read along.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import hmac
+import ipaddress
+import json
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from aiohttp import web
 
 from router_extproc.bookkeeping import Books
+from router_extproc.domain import LlmRequest, Turn
+from router_extproc.errors import ClientError
+from router_extproc.explanation import rules, tried
+from router_extproc.recent import END
 from router_extproc.runtime import Runtimes
 from router_extproc.telemetry.metrics import Metrics
 
+PAGE = Path(__file__).resolve().parent / "page"
+FILES = {
+    "/": ("index.html", "text/html"),
+    "/page.js": ("page.js", "text/javascript"),
+    "/page.css": ("page.css", "text/css"),
+}
+OPEN = frozenset({"/livez", "/readyz", "/metrics", *FILES})
+HEADERS = {
+    "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
+    "img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+    "cache-control": "no-store",
+}
+MAX_TRY_BYTES = 256 * 1024
+TRY_SECONDS = 10.0
+STATE_SECONDS = 2.0
+
 
 class Admin:
-    """Serves HTTP on `host:port` (0 picks a free one) from `start` to `close`."""
+    """Serves HTTP on `host:port` (0 picks a free one) from `start` to `close`. `token` opens what is not open."""
 
     def __init__(
         self,
@@ -26,17 +56,26 @@ class Admin:
         runtimes: Callable[[], Runtimes | None],
         ready: Callable[[], bool],
         facts: Callable[[], dict[str, Any]],
+        token: str | None = None,
     ) -> None:
         self._host, self.port = host, port
         self._metrics, self._runtimes, self._ready, self._facts = metrics, runtimes, ready, facts
+        self._token = token
+        self._loopback = is_loopback(host)
         self.books: Books | None = None
-        app = web.Application()
+        app = web.Application(middlewares=[self._guard], client_max_size=MAX_TRY_BYTES)
         app.router.add_get("/livez", self._livez)
         app.router.add_get("/readyz", self._readyz)
         app.router.add_get("/metrics", self._metrics_page)
         app.router.add_get("/config", self._config)
         app.router.add_get("/savings", self._savings)
-        self._runner = web.AppRunner(app, access_log=None)
+        app.router.add_get("/state", self._state)
+        app.router.add_get("/events", self._events)
+        app.router.add_get("/decisions/{id}", self._decision)
+        app.router.add_post("/try", self._try)
+        for path in FILES:
+            app.router.add_get(path, self._file)
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=2.0)
 
     async def start(self) -> None:
         """Listens."""
@@ -47,7 +86,39 @@ class Admin:
 
     async def close(self) -> None:
         """Stops listening."""
+        if self.books is not None:
+            self.books.recent.close()
         await self._runner.cleanup()
+
+    @web.middleware
+    async def _guard(
+        self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+    ) -> web.StreamResponse:
+        if request.path not in OPEN:
+            refused = self._refusal(request)
+            if refused is not None:
+                return refused
+            if self.books is None and request.path != "/config":
+                return web.json_response({"error": "starting"}, status=503)
+        response = await handler(request)
+        if not response.prepared:
+            response.headers.update(HEADERS)
+        return response
+
+    def _refusal(self, request: web.Request) -> web.Response | None:
+        """Why a request may not see what is not open; None when it may."""
+        if self._token is not None:
+            given = request.headers.get("authorization", "").removeprefix("Bearer ")
+            if hmac.compare_digest(given.encode("utf-8", "surrogateescape"), self._token.encode()):
+                return None
+            challenge = {"www-authenticate": 'Bearer realm="router-extproc"'}
+            return web.json_response({"error": "a bearer token is needed"}, status=401, headers=challenge)
+        if not self._loopback:
+            why = "this port is not on loopback: start with --admin-token-file to open it"
+            return web.json_response({"error": why}, status=403)
+        if not is_loopback(urlsplit(f"//{request.host}").hostname or ""):
+            return web.json_response({"error": "unknown host"}, status=403)
+        return None
 
     async def _livez(self, _: web.Request) -> web.Response:
         return web.Response(text="ok\n")
@@ -61,6 +132,10 @@ class Admin:
             body=self._metrics.exposition(), headers={"content-type": "text/plain; version=0.0.4; charset=utf-8"}
         )
 
+    async def _file(self, request: web.Request) -> web.Response:
+        name, kind = FILES[request.path]
+        return web.Response(text=(PAGE / name).read_text(encoding="utf-8"), content_type=kind, charset="utf-8")
+
     async def _config(self, _: web.Request) -> web.Response:
         """What serves now, and why a newer file does not."""
         runtimes = self._runtimes()
@@ -69,10 +144,7 @@ class Admin:
         current = runtimes.current
         return web.json_response(
             {
-                "generation": current.generation,
-                "digest": current.digest,
-                "source": str(current.source),
-                "rejected": runtimes.rejected,
+                **self._serving(runtimes),
                 **self._facts(),
                 "config": current.config.model_dump(mode="json", exclude_none=True),
             }
@@ -80,6 +152,129 @@ class Admin:
 
     async def _savings(self, _: web.Request) -> web.Response:
         """What requests cost, against the baseline model."""
-        if self.books is None:
+        return web.json_response(self._books.ledger.savings())
+
+    async def _state(self, _: web.Request) -> web.Response:
+        return web.json_response(self._now())
+
+    async def _decision(self, request: web.Request) -> web.Response:
+        """One exchange: signals, rule by rule what matched, plan, attempts, outcome, cost."""
+        seen = self._books.recent.find(request.match_info["id"])
+        if seen is None:
+            return web.json_response({"error": "not among the last exchanges of this sidecar"}, status=404)
+        made = self._books.recent.describe(seen)
+        runtimes = self._runtimes()
+        if seen.decided is not None and runtimes is not None:
+            # The rules that judged it are gone with their configuration; today's would tell another story.
+            same = runtimes.current.generation == seen.decided.generation
+            made["routes"] = rules(runtimes.current, seen.decided.request, seen.decided.signals) if same else None
+        return web.json_response(made)
+
+    async def _try(self, request: web.Request) -> web.Response:
+        """Where a prompt would go. Nothing is sent anywhere."""
+        if request.content_type != "application/json":
+            return web.json_response({"error": "content-type must be application/json"}, status=415)
+        runtimes = self._runtimes()
+        if runtimes is None:
             return web.json_response({"error": "starting"}, status=503)
-        return web.json_response(self.books.ledger.savings())
+        try:
+            asked = _asked(await request.json())
+        except (ValueError, TypeError) as error:
+            return web.json_response({"error": f"not a prompt to try: {error}"}, status=400)
+        try:
+            found = await tried(runtimes.current, asked, {}, time.monotonic() + TRY_SECONDS)
+        except ClientError as error:
+            return web.json_response({"error": error.message}, status=error.status)
+        return web.json_response(found)
+
+    async def _events(self, request: web.Request) -> web.StreamResponse:
+        """Server-sent events: `exchange` for each one that ends, `state` every two seconds."""
+        recent = self._books.recent
+        if recent.full:
+            return web.json_response({"error": "too many watchers"}, status=503)
+        response = web.StreamResponse(headers={**HEADERS, "content-type": "text/event-stream"})
+        await response.prepare(request)
+        with recent.watching() as queue:
+            for made in reversed(recent.last()):
+                await _send(response, "exchange", made)
+            due = 0.0
+            while True:
+                if time.monotonic() >= due:
+                    await _send(response, "state", self._now())
+                    due = time.monotonic() + STATE_SECONDS
+                found = await recent.next(queue, due - time.monotonic())
+                if found is END:
+                    return response
+                if found is not None:
+                    await _send(response, "exchange", found)
+
+    @property
+    def _books(self) -> Books:
+        assert self.books is not None
+        return self.books
+
+    def _serving(self, runtimes: Runtimes) -> dict[str, Any]:
+        current = runtimes.current
+        return {
+            "generation": current.generation,
+            "digest": current.digest,
+            "source": str(current.source),
+            "rejected": runtimes.rejected,
+        }
+
+    def _now(self) -> dict[str, Any]:
+        """What the page's counters and plots show."""
+        self._metrics.observe()
+        runtimes, metrics, savings = self._runtimes(), self._metrics, self._books.ledger.savings()
+        bands: dict[str, float] = {}
+        for (_, band, _), count in metrics.decisions.values.items():
+            bands[band] = bands.get(band, 0) + count
+        counts = [0] * (len(metrics.decision_seconds.bounds) + 1)
+        for series in metrics.decision_seconds.values.values():
+            counts = [a + b for a, b in zip(counts, series.counts, strict=True)]
+        savings.pop("hours")
+        return {
+            **(self._serving(runtimes) if runtimes is not None else {}),
+            **self._facts(),
+            "savings": savings,
+            "bands": bands,
+            "latency": {"bounds": list(metrics.decision_seconds.bounds), "counts": counts},
+            "models": self._books.recent.models(),
+            "catalogue": list(runtimes.current.config.models) if runtimes is not None else [],
+            "virtual": list(runtimes.current.config.virtual_models) if runtimes is not None else [],
+            "queued": metrics.queued.values.get((), 0),
+        }
+
+
+async def _send(response: web.StreamResponse, event: str, data: object) -> None:
+    # JSON has no line breaks, so one data line is enough.
+    await response.write(f"event: {event}\ndata: {json.dumps(data)}\n\n".encode())
+
+
+def _asked(value: Any) -> LlmRequest:
+    """A prompt to try, as a client would send it. Raises ValueError or TypeError."""
+    if not isinstance(value, dict) or not isinstance(value.get("prompt"), str) or not value["prompt"]:
+        raise ValueError("`prompt` must be text")
+    texts = {name: value.get(name, default) for name, default in (("model", "auto"), ("context", ""), ("api", ""))}
+    if not all(isinstance(text, str) for text in texts.values()):
+        raise ValueError("`model`, `context` and `api` must be text")
+    prompt, context = value["prompt"], texts["context"]
+    return LlmRequest(
+        api=texts["api"] or "chat_completions",
+        model=texts["model"],
+        model_span=None,
+        prompt=prompt,
+        context=(Turn("user", context),) if context else (),
+        tokens=(len(prompt) + len(context)) // 4 + 1,
+        turns=2 if context else 1,
+    )
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can mean `host`."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False

@@ -61,6 +61,7 @@ class ServeOptions:
     drain_grace: float = 30.0
     live: Callable[[Outcome, Decided | None], None] | None = None
     books: BookOptions = field(default_factory=BookOptions)
+    admin_token: str | None = field(default=None, repr=False)
 
 
 async def serve(options: ServeOptions, stop: asyncio.Event | None = None) -> None:
@@ -84,7 +85,10 @@ async def serve(options: ServeOptions, stop: asyncio.Event | None = None) -> Non
 
     async with contextlib.AsyncExitStack() as stack:
         stack.callback(metrics.close)
-        admin = Admin(options.admin_host, options.admin_port, metrics, lambda: runtimes, lambda: ready, facts)
+        admin = Admin(
+            *(options.admin_host, options.admin_port, metrics, lambda: runtimes, lambda: ready, facts),
+            token=options.admin_token,
+        )
         await admin.start()
         stack.push_async_callback(admin.close)
 

@@ -16,6 +16,7 @@ from router_extproc.decision_log import DecisionLog
 from router_extproc.domain import Outcome
 from router_extproc.inference.stats import EngineStats
 from router_extproc.ledger import Ledger
+from router_extproc.recent import Recent
 from router_extproc.runtime import Runtime, Runtimes
 from router_extproc.telemetry.loop import watch_lag
 from router_extproc.telemetry.metrics import Metrics
@@ -45,6 +46,7 @@ class Books:
 
     ledger: Ledger
     log: DecisionLog
+    recent: Recent
 
 
 @contextlib.asynccontextmanager
@@ -70,10 +72,13 @@ async def keeping(
         versions=lambda: {"router": __version__, **versions()},
     )
 
+    recent = Recent(config, prompts=options.prompts)
+
     def on_outcome(outcome: Outcome | None, decided: Decided | None) -> None:
         if outcome is not None:
             ledger.outcome(outcome)
         log.record(outcome, decided)
+        recent.outcome(outcome, decided)
 
     def observe() -> None:
         _observe_engine(metrics, stats())
@@ -88,11 +93,12 @@ async def keeping(
         stack.push_async_callback(asyncio.to_thread, log.close)
         recorder.served = _Catalogue(runtimes).served
         recorder.listeners.append(on_outcome)
+        recorder.on_decision.append(recent.decided)
         stack.callback(recorder.drain)
         metrics.observers.append(observe)
         lag = asyncio.create_task(watch_lag(recorder.lagged))
         stack.callback(lag.cancel)
-        yield Books(ledger, log)
+        yield Books(ledger, log, recent)
 
 
 class _Catalogue:

@@ -57,10 +57,11 @@ def _parser() -> argparse.ArgumentParser:
     _add_config(command)
     _add_model(command)
     _flag(command, "listen", "127.0.0.1:50051", "HOST:PORT or unix:/PATH of ext_proc, access log service and health")
-    _flag(command, "admin", "127.0.0.1:9090", "HOST:PORT of /livez, /readyz, /metrics and /config")
+    _flag(command, "admin", "127.0.0.1:9090", "HOST:PORT of the page, /livez, /readyz, /metrics, /config, /savings")
+    _flag(command, "admin-token-file", "", "file with the bearer token that opens the admin port beyond loopback")
     _flag(command, "state-dir", "", "directory of the savings ledger and the decision log; empty: in memory only")
     _flag(command, "decision-log-mib", 256, "MiB that the decision log may take")
-    command.add_argument("--record-prompts", action="store_true", help="let the decision log hold prompts' texts")
+    command.add_argument("--record-prompts", action="store_true", help="show prompts in the decision log and on the page")
     _flag(command, "log-level", "info", "debug, info, warning or error")
     _flag(command, "max-queued", 512, "prompts that may wait for the classifier; more go to the default model at once")
     _flag(command, "drain-notice", 2.5, "seconds between NOT_SERVING and refusing streams; over Envoy's check interval")
@@ -145,6 +146,7 @@ def _serve(arguments: argparse.Namespace) -> int:
         drain_notice=arguments.drain_notice,
         drain_grace=arguments.drain_grace,
         live=_live if arguments.live else None,
+        admin_token=_token(arguments.admin_token_file),
         books=BookOptions(
             state_dir=Path(arguments.state_dir) if arguments.state_dir else None,
             prompts=arguments.record_prompts,
@@ -155,6 +157,15 @@ def _serve(arguments: argparse.Namespace) -> int:
         logging.getLogger("router_extproc.exchange").setLevel(logging.WARNING)
     uvloop.run(serve(options))
     return 0
+
+
+def _token(path: str) -> str | None:
+    if not path:
+        return None
+    token = Path(path).read_text(encoding="utf-8").strip()
+    if not token:
+        raise ConfigError([f"{path}: holds no token"])
+    return token
 
 
 def _live(outcome: Outcome, decided: Decided | None) -> None:

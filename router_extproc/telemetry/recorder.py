@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Protocol
 
 from router_extproc.domain import Decision, LlmRequest, Outcome, Plan, SignalSet
 from router_extproc.telemetry.metrics import Metrics
 
+KEPT_PROMPT = 4096
 REMEMBERED = 4096
 """Decisions kept until their outcome arrives. Beyond it the oldest is reported without an outcome."""
 
@@ -103,6 +104,7 @@ class Recorder:
             metrics.stage_seconds.record(seconds, stage)
         for name, reason in decided.signals.absent.items():
             metrics.absent.add(1, name, reason)
+        decided = _without_texts(decided)
         self._waiting[decided.decision_id] = decided
         if len(self._waiting) > REMEMBERED:
             _, oldest = self._waiting.popitem(last=False)
@@ -188,6 +190,14 @@ class Recorder:
     def _tell(self, outcome: Outcome | None, decided: Decided | None) -> None:
         for listener in self.listeners:
             listener(outcome, decided)
+
+
+def _without_texts(decided: Decided) -> Decided:
+    """Thousands of these are kept, and a conversation may be megabytes long: only the prompt's beginning stays."""
+    request = decided.request
+    if not request.context and not request.system and len(request.prompt) <= KEPT_PROMPT:
+        return decided
+    return replace(decided, request=replace(request, prompt=request.prompt[:KEPT_PROMPT], context=(), system=""))
 
 
 def error_type(outcome: Outcome) -> str:

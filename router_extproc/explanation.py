@@ -1,0 +1,44 @@
+"""Why a request goes where it goes, rule by rule: for the page, for /decisions/{id} and for a prompt to try."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from router_extproc.domain import LlmRequest, SignalSet
+from router_extproc.runtime import Runtime
+
+VERDICTS = {True: "matched", False: "no match", None: "not judged"}
+
+
+def rules(runtime: Runtime, request: LlmRequest, signals: SignalSet) -> list[dict[str, str]]:
+    """What became of each route, in the file's order. Empty when the client named a model: no rule was asked."""
+    if request.model not in runtime.config.virtual_models:
+        return []
+    return [
+        {"route": result.route, "verdict": VERDICTS[result.matched], "why": result.why}
+        for result in runtime.policy.explain(request, signals, request.model)
+    ]
+
+
+async def tried(runtime: Runtime, request: LlmRequest, headers: Mapping[str, str], deadline: float) -> dict[str, Any]:
+    """Decides as for a real request, sends nothing. Raises ClientError where a client would get one.
+
+    `deadline` is in `time.monotonic()` seconds.
+    """
+    routed = await runtime.router.route(request, headers, deadline)
+    return {
+        "generation": runtime.generation,
+        "signals": {
+            name: {"label": value.label, "confidence": value.confidence, "value": value.value}
+            for name, value in routed.signals.values.items()
+        },
+        "absent": dict(routed.signals.absent),
+        "routes": rules(runtime, request, routed.signals),
+        "route": routed.decision.route,
+        "band": routed.decision.band.value,
+        "confidence": routed.decision.confidence,
+        "reason": routed.decision.reason,
+        "plan": list(routed.plan.models),
+        "ms": {stage: seconds * 1e3 for stage, seconds in routed.stages},
+    }
