@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import ssl
 from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -77,6 +78,7 @@ class SimulatedModel:
     key_header: str = "authorization"
     host: str = "127.0.0.1"
     port: int = 0
+    tls: ssl.SSLContext | None = None
     chunk_seconds: float = 0.03
     failures: deque[Failure] = field(default_factory=deque)
     seen: deque[Seen] = field(default_factory=lambda: deque(maxlen=20_000))
@@ -90,7 +92,7 @@ class SimulatedModel:
         app.router.add_route("*", "/{path:.*}", self._handle)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.2, handler_cancellation=True)
         await self._runner.setup()
-        self._site = web.TCPSite(self._runner, self.host, self.port, reuse_address=True)
+        self._site = web.TCPSite(self._runner, self.host, self.port, reuse_address=True, ssl_context=self.tls)
         await self._site.start()
         self.port = self._runner.addresses[0][1]
 

@@ -232,23 +232,26 @@ def _attempt_filters(name: str, model: Model, models: Mapping[str, Model], lua: 
 
 
 def _reachable(cluster: str, endpoint: Endpoint, ca_file: str) -> dict[str, Any]:
-    # A provider behind a CDN hands out other addresses at every look-up: LOGICAL_DNS keeps its connections. A service
-    # of one's own has an address per replica: STRICT_DNS balances over all of them.
-    kind = "STATIC" if endpoint.address == "ip" else "LOGICAL_DNS" if endpoint.tls else "STRICT_DNS"
+    named = endpoint.address == "name"
     address = {"socket_address": {"address": endpoint.host, "port_value": endpoint.port}}
+    localities: list[Any] = [{"lb_endpoints": [{"endpoint": {"address": address}}]}]
+    if named:
+        nowhere = {"socket_address": {"address": "127.0.0.1", "port_value": 0}}
+        localities += [
+            "# Used when the name has no address: a refused connection moves on by the plan, an empty cluster does "
+            "not. Nobody can listen on port 0.",
+            {"priority": 1, "lb_endpoints": [{"endpoint": {"address": nowhere}}]},
+        ]
     found: dict[str, Any] = {
         "name": cluster,
-        "type": kind,
+        "type": "STRICT_DNS" if named else "STATIC",
         "connect_timeout": "2s",
         "# The default allows 3 retries at a time in a whole cluster.": None,
         "circuit_breakers": _BREAKERS,
         "upstream_connection_options": {"tcp_keepalive": {"keepalive_time": 60, "keepalive_interval": 15}},
-        "load_assignment": {
-            "cluster_name": cluster,
-            "endpoints": [{"lb_endpoints": [{"endpoint": {"address": address}}]}],
-        },
+        "load_assignment": {"cluster_name": cluster, "endpoints": localities},
     }
-    if kind != "STATIC":
+    if named:
         found["dns_lookup_family"] = "V4_PREFERRED"
     if endpoint.tls:
         san = {"san_type": "IP_ADDRESS" if endpoint.address == "ip" else "DNS", "matcher": {"exact": endpoint.host}}

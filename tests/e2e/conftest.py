@@ -46,10 +46,9 @@ def bare(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 
 
 @pytest.fixture(autouse=True)
-def _fresh(request: pytest.FixtureRequest) -> None:
-    for name in ("stack", "bare"):
-        if name in request.fixturenames:
-            request.getfixturevalue(name).reset()
+def _fresh() -> None:
+    for found in _STACKS:
+        found.reset()
 
 
 @pytest.hookimpl(wrapper=True)

@@ -250,13 +250,20 @@ def running(
     flags: Sequence[str] = (),
     addresses: Sequence[str] = (),
     message_timeout: float | None = None,
+    prepare: Callable[[dict[str, SimulatedModel]], None] = lambda servers: None,
+    ca_file: str = EnvoyOptions().ca_file,
 ) -> Iterator[Stack]:
-    """Starts everything and stops it again. `addresses` are sidecars that somebody else runs."""
+    """Starts everything and stops it again.
+
+    `addresses` are sidecars that somebody else runs; `prepare` may change or drop simulated models before they start.
+    """
     loaded = load(config).config
     keys = envoy_keys(loaded)
     listen, admin, *ports = free_ports(2 + 2 * sidecars)
     with ExitStack() as stack:
-        models = stack.enter_context(Models(servers_for(loaded, keys)))
+        servers = servers_for(loaded, keys)
+        prepare(servers)
+        models = stack.enter_context(Models(servers))
         cars = [Sidecar(config, directory, ports[2 * i], ports[2 * i + 1], flags) for i in range(sidecars)]
         for car in cars:
             car.start(wait=False)
@@ -268,6 +275,7 @@ def running(
             body_mode=body_mode,
             message_timeout_seconds=message_timeout,
             access_log=str(directory / "access.log"),
+            ca_file=ca_file,
         )
         path = directory / "envoy.yaml"
         path.write_text(render(loaded, options))

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from tests.e2e.conftest import LIMITS
+from tests.e2e.conftest import LIMITS, registered
 from tests.e2e.load import Answered, load
 from tests.e2e.stack import Stack, running, write_config
 
@@ -30,7 +30,10 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """Two sidecars behind one Envoy, which announce their end for longer than a health check takes."""
     directory = tmp_path_factory.mktemp("pair")
     config = write_config(directory, LIMITS)
-    with running(directory, config, sidecars=2, message_timeout=2, flags=["--drain-notice", "2.5"]) as found:
+    with (
+        running(directory, config, sidecars=2, message_timeout=2, flags=["--drain-notice", "2.5"]) as found,
+        registered(found),
+    ):
         yield found
 
 

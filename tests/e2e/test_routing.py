@@ -14,7 +14,7 @@ import httpx
 import openai
 import pytest
 
-from tests.e2e.conftest import LIMITS, shown
+from tests.e2e.conftest import LIMITS, registered, shown
 from tests.e2e.stack import Stack, running, wait_until, write_config
 
 # Written for this test; no training set has them.
@@ -172,7 +172,7 @@ def banded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         return before.replace("signals:\n", "signals:\n" + wanted) + "routes:\n" + "\n".join(routes) + "\n" + after
 
     directory: Path = tmp_path_factory.mktemp("banded")
-    with running(directory, write_config(directory, LIMITS, edit)) as found:
+    with running(directory, write_config(directory, LIMITS, edit)) as found, registered(found):
         yield found
 
 

@@ -35,9 +35,7 @@ def shared(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[d
 
 @pytest.fixture(params=list(BodyMode))
 def any_mode(request: pytest.FixtureRequest, shared: dict[BodyMode, Stack]) -> Stack:
-    found = shared[request.param]
-    found.reset()
-    return found
+    return shared[request.param]
 
 
 def body_of(size: int, model: str = "auto") -> bytes:
