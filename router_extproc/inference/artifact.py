@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -90,16 +90,22 @@ def entity_labels(head: HeadSpec) -> tuple[str, ...]:
     return (NO_SPAN, *dict.fromkeys(label[2:] for label in head.labels if label[:2] in ("B-", "I-")))
 
 
-def digest_of(directory: Path) -> str:
-    """SHA-256 over the files that decide answers, each preceded by its name and length."""
+def digest_of(directory: Path, names: Sequence[str] = _DIGESTED) -> str:
+    """SHA-256 over the files that decide answers, each preceded by its name and length, in hex."""
     digest = hashlib.sha256()
-    for name in _DIGESTED:
+    for name in names:
         path = directory / name
         digest.update(f"{name} {path.stat().st_size}\n".encode())
         with path.open("rb") as file:
             while block := file.read(1 << 20):
                 digest.update(block)
     return digest.hexdigest()
+
+
+def check_pin(directory: Path, found: str, pinned: str | None) -> None:
+    """Raises UnusableModel when a digest is pinned (with or without `sha256:` before it) and is another one."""
+    if pinned is not None and found != pinned.lower().removeprefix("sha256:"):
+        raise UnusableModel(f"{directory}: digest is {found}, pinned is {pinned}")
 
 
 def read(directory: Path, *, digest: str | None = None) -> Artifact:
@@ -109,8 +115,7 @@ def read(directory: Path, *, digest: str | None = None) -> Artifact:
     """
     try:
         found = digest_of(directory)
-        if digest is not None and found != digest.lower().removeprefix("sha256:"):
-            raise UnusableModel(f"{directory}: digest is {found}, pinned is {digest}")
+        check_pin(directory, found, digest)
         described = json.loads((directory / "heads.json").read_text(encoding="utf-8"))
         config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
         if described.get("format") != FORMAT:

@@ -1,0 +1,174 @@
+"""A user's own classifier: any local Hugging Face directory for sequence or token classification.
+
+Weights are read from safetensors only, and code that comes with a model is never run. The model is executed by
+`transformers` as it is, so it is as fast as that library; the shipped classifier's pass is not shared.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from router_extproc.inference.artifact import check_pin, digest_of
+from router_extproc.inference.base import Classified, HeadResult, Prompt, UnusableModel
+from router_extproc.inference.encoder.device import batch_tokens, choose, compute_type
+from router_extproc.inference.pooling import BENIGN, NO_SPAN, combine, spans_result
+from router_extproc.inference.spans import OUTSIDE, Bio
+
+MAX_TOKENS = 512
+"""Window of a model that does not say how long its own is, and upper bound of one that does."""
+
+_OVERLAP = 32
+_HUGE = 10**6
+_CONFIGS = ("config.json", "tokenizer.json")
+
+
+def load_hugging_face(
+    directory: Path,
+    *,
+    head: str = "label",
+    benign: str | None = None,
+    temperature: float = 1.0,
+    digest: str | None = None,
+    device: str = "auto",
+    dtype: str = "auto",
+) -> HuggingFaceClassifier:
+    """Reads an `AutoModelForSequenceClassification` or `...ForTokenClassification` directory.
+
+    `head` names its one head. `benign` is the label that stands for "nothing found" ("SAFE", "LEGIT"): it is called
+    `benign` then, and the worst window of a long text decides. Raises UnusableModel with what is wrong.
+    """
+    for name in _CONFIGS:
+        if not (directory / name).is_file():
+            raise UnusableModel(f"{directory}: {name} is missing")
+    weights = sorted(path.name for path in directory.glob("*.safetensors"))
+    if not weights:
+        raise UnusableModel(f"{directory}: no *.safetensors file; pickled weights are not read")
+    if temperature <= 0:
+        raise UnusableModel(f"{directory}: temperature {temperature} is not positive")
+    try:
+        found = digest_of(directory, [*_CONFIGS, *weights])
+        check_pin(directory, found, digest)
+        chosen = choose(device)
+        return HuggingFaceClassifier(directory, found, head, benign, temperature, chosen, compute_type(chosen, dtype))
+    except (OSError, KeyError, ValueError, RuntimeError, ImportError, AttributeError) as error:
+        raise UnusableModel(f"{directory}: {type(error).__name__}: {error}") from error
+
+
+class HuggingFaceClassifier:
+    """A `base.Model` with one head. `run` is called on one thread at a time; a prompt's context is not read."""
+
+    def __init__(
+        self,
+        directory: Path,
+        digest: str,
+        head: str,
+        benign: str | None,
+        temperature: float,
+        device: torch.device,
+        dtype: torch.dtype,
+    ) -> None:
+        # Imported here: it takes a second, and only those who bring a model of their own pay for it.
+        from transformers import AutoModelForSequenceClassification, AutoModelForTokenClassification, AutoTokenizer
+
+        config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
+        architecture = str((config.get("architectures") or [""])[0])
+        self._reads_tokens = architecture.endswith("ForTokenClassification")
+        if not self._reads_tokens and not architecture.endswith("ForSequenceClassification"):
+            raise UnusableModel(f"{directory}: `{architecture}` classifies neither sequences nor tokens")
+        kind: Any = AutoModelForTokenClassification if self._reads_tokens else AutoModelForSequenceClassification
+        options: dict[str, Any] = {"trust_remote_code": False, "local_files_only": True}
+        self._model: Any = kind.from_pretrained(directory, use_safetensors=True, dtype=dtype, **options)
+        self._model.eval().to(device)
+        self._tokenizer: Any = AutoTokenizer.from_pretrained(directory, use_fast=True, **options)
+        names = [str(label) for _, label in sorted(self._model.config.id2label.items())]
+        if benign is not None and benign not in names:
+            raise UnusableModel(f"{directory}: there is no label `{benign}` among {', '.join(names)}")
+        self._names = [BENIGN if name == benign else name for name in names]
+        self._bio = Bio(_as_bio(self._names)) if self._reads_tokens else None
+        self._several = self._model.config.problem_type == "multi_label_classification"
+        self._head, self._temperature, self._device, self.digest = head, temperature, device, digest
+        self._version = f"{directory.name}+{digest[:8]}"
+        self._batch_tokens = batch_tokens(device)
+        longest = getattr(self._model.config, "max_position_embeddings", None) or MAX_TOKENS
+        stated = self._tokenizer.model_max_length
+        self._max_tokens = min(MAX_TOKENS, longest, stated if stated < _HUGE else MAX_TOKENS)
+
+    @property
+    def version(self) -> str:
+        """The folder's name and the beginning of its digest."""
+        return self._version
+
+    @property
+    def labels(self) -> Mapping[str, tuple[str, ...]]:
+        """Labels of its one head; entity types (and `none`) for token classification."""
+        if self._bio is None:
+            return {self._head: tuple(self._names)}
+        types = dict.fromkeys(label[2:] for label in _as_bio(self._names) if label != OUTSIDE)
+        return {self._head: (NO_SPAN, *types)}
+
+    @property
+    def batch_tokens(self) -> int:
+        """Tokens that a batch should hold, padding included."""
+        return self._batch_tokens
+
+    def warm_up(self) -> None:
+        """One short and one long text."""
+        self.run([Prompt("a"), Prompt("a " * self._max_tokens)])
+
+    def run(self, prompts: Sequence[Prompt]) -> list[Classified]:
+        """Classifies a batch, in order; texts over the model's window are read in several and pooled."""
+        batch = self._tokenizer(
+            [prompt.text for prompt in prompts],
+            truncation=True,
+            max_length=self._max_tokens,
+            stride=min(_OVERLAP, self._max_tokens // 4),
+            return_overflowing_tokens=True,
+            return_offsets_mapping=True,
+            return_special_tokens_mask=True,
+            padding=True,
+            return_tensors="pt",
+        )
+        owners = batch.pop("overflow_to_sample_mapping").tolist()
+        offsets = batch.pop("offset_mapping").tolist()
+        special = batch.pop("special_tokens_mask").numpy().astype(bool)
+        lengths = batch["attention_mask"].sum(1).tolist()
+        rows_at_once = max(1, self._batch_tokens // batch["input_ids"].shape[1])
+        found: list[npt.NDArray[np.float32]] = []
+        with torch.inference_mode():
+            for at in range(0, len(owners), rows_at_once):
+                part = {name: tensor[at : at + rows_at_once].to(self._device) for name, tensor in batch.items()}
+                logits = self._model(**part).logits.float() / self._temperature
+                probs = torch.sigmoid(logits) if self._several else torch.softmax(logits, -1)
+                found.append(probs.cpu().numpy())
+        windows: list[list[tuple[int, Classified]]] = [[] for _ in prompts]
+        for row, probs in enumerate(np.concatenate(found)):
+            if self._bio is None:
+                answer = self._labelled(probs)
+            else:
+                keep = np.flatnonzero(~special[row]).tolist()
+                answer = self._spans(self._bio, probs[keep], [offsets[row][i] for i in keep], prompts[owners[row]].text)
+            windows[owners[row]].append((0, Classified({self._head: answer}, int(lengths[row]), self._version)))
+        return [combine(parts) for parts in windows]
+
+    def _labelled(self, probs: npt.NDArray[np.float32]) -> HeadResult:
+        named = dict(zip(self._names, probs.tolist(), strict=True))
+        best = max(named, key=named.__getitem__)
+        return HeadResult(best, named[best], named)
+
+    def _spans(self, bio: Bio, probs: npt.NDArray[np.float32], offsets: list[tuple[int, int]], text: str) -> HeadResult:
+        nothing = float(probs[:, bio.outside].min()) if len(probs) and bio.outside >= 0 else 1.0
+        return spans_result(bio.decode(probs, offsets, text), certainty=nothing)
+
+
+def _as_bio(names: Sequence[str]) -> list[str]:
+    """Labels of token models in BIO form; models that have no B- and I- mean one span per run of a label."""
+    if any(name[:2] in ("B-", "I-") for name in names):
+        return list(names)
+    return [name if name == OUTSIDE else f"I-{name}" for name in names]
