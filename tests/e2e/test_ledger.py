@@ -1,0 +1,135 @@
+"""Money through the real Envoy: every way in which an exchange can end is priced, and a kill loses nothing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from decimal import Decimal
+from typing import Any
+
+import httpx
+import pytest
+
+from router_extproc.config.loader import load
+from router_extproc.config.schema import RouterConfig
+from router_extproc.decision_log import read_log
+from router_extproc.domain import Usage
+from router_extproc.prices import cost_of
+from tests.e2e.conftest import LIMITS, registered
+from tests.e2e.stack import Stack, get, running, wait_until, write_config
+
+CODE = {"model": "auto", "messages": [{"role": "user", "content": "Write a Python function that sorts a list"}]}
+LEDGER = "ledger: {tenant_header: x-tenant, router_per_query: 0.00002}\n"
+
+
+@pytest.fixture(scope="module")
+def books(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    directory = tmp_path_factory.mktemp("books")
+    config = write_config(directory, LIMITS + LEDGER)
+    flags = ("--state-dir", str(directory / "state"))
+    with running(directory, config, flags=flags) as found, registered(found):
+        yield found
+
+
+@pytest.fixture
+def http() -> Iterator[httpx.Client]:
+    with httpx.Client(timeout=30) as client:
+        yield client
+
+
+def savings(stack: Stack) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(get(f"{stack.sidecars[0].admin}/savings"))
+    return found
+
+
+def after(stack: Stack, requests: int) -> dict[str, Any]:
+    """The totals once that many requests are in."""
+    return dict(wait_until(lambda: (s := savings(stack))["total"]["requests"] >= requests and s, "priced"))
+
+
+def post(stack: Stack, http: httpx.Client, body: dict[str, Any], **headers: str) -> httpx.Response:
+    return http.post(f"{stack.url}/v1/chat/completions", json=body, headers=headers)
+
+
+def price(config: RouterConfig, model: str, usage: dict[str, Any]) -> Decimal:
+    return cost_of(config.models[model].price, Usage(usage["prompt_tokens"], usage["completion_tokens"]))
+
+
+def on_disk(stack: Stack) -> int:
+    segments = (stack.directory / "state").glob("ledger-*.jsonl")
+    return sum(len(segment.read_bytes().splitlines()) - 1 for segment in segments)
+
+
+def test_every_end_of_an_exchange_is_priced(books: Stack, http: httpx.Client) -> None:
+    config = load(books.config).config
+    before = savings(books)["total"]
+
+    answer = post(books, http, CODE, **{"x-tenant": "acme"})
+    model, usage = answer.headers["x-mom-model"], answer.json()["usage"]
+    found = after(books, before["requests"] + 1)
+    cost = price(config, model, usage)
+    baseline = price(config, "premium", usage)
+    assert Decimal(found["tenants"]["acme"]["cost"]) == cost
+    assert Decimal(found["tenants"]["acme"]["baseline"]) == baseline
+    assert Decimal(found["tenants"]["acme"]["saved"]) == baseline - cost - Decimal("0.00002")
+    assert found["tenants"]["acme"]["estimated"] == 0
+
+    # Streamed with usage, streamed without, broken off by the client, moved on after a failure, all failed, refused.
+    streamed = post(
+        books, http, CODE | {"stream": True, "stream_options": {"include_usage": True}}, **{"x-tenant": "s"}
+    )
+    assert streamed.status_code == 200
+    assert post(books, http, CODE | {"stream": True}, **{"x-tenant": "estimated"}).status_code == 200
+    headers = {"x-tenant": "aborted"}
+    with http.stream("POST", f"{books.url}/v1/chat/completions", json=CODE | {"stream": True}, headers=headers) as left:
+        next(left.iter_lines())
+    books.server("coder").fail("status", status=503)
+    moved = post(books, http, CODE, **{"x-tenant": "moved"})
+    for name in ("coder", "general", "premium"):
+        books.server(name).fail("status", status=503)
+    assert post(books, http, CODE, **{"x-tenant": "failed"}).status_code == 503
+    assert post(books, http, {"model": "nobody", "messages": []}, **{"x-tenant": "refused"}).status_code in (400, 404)
+
+    found = after(books, before["requests"] + 7)
+    by = found["tenants"]
+    assert by["s"]["estimated"] == 0
+    assert by["s"]["output"] > 0
+    assert (by["estimated"]["estimated"], by["aborted"]["estimated"]) == (1, 1)
+    assert by["estimated"]["input"] > 0
+    assert by["estimated"]["output"] > by["aborted"]["output"]
+    assert Decimal(by["moved"]["cost"]) == price(config, moved.headers["x-mom-model"], moved.json()["usage"])
+    assert (by["failed"]["cost"], by["failed"]["answered"], by["failed"]["saved"]) == ("0", 0, "-0.00002")
+    for table in ("routes", "models", "tenants", "bands", "hours"):
+        assert sum(Decimal(row["cost"]) for row in found[table].values()) == Decimal(found["total"]["cost"])
+    text = books.sidecars[0].metrics()
+    assert f'mom_cost_total{{model="{model}",route="code"}}' in text
+    assert 'gen_ai_client_token_usage_count{gen_ai_operation_name="chat",gen_ai_provider_name="openai"' in text
+
+
+def test_a_decision_can_be_looked_up_by_the_id_that_the_client_got(books: Stack, http: httpx.Client) -> None:
+    answer = post(books, http, CODE)
+    url = f"{books.sidecars[0].admin}/decisions/{answer.headers['x-mom-decision-id']}"
+    found = wait_until(lambda: (d := json.loads(get(url))).get("outcome") and d, "the outcome")
+    assert found["outcome"]["status"] == 200
+    assert found["plan"][0] == answer.headers["x-mom-model"]
+    assert [rule["verdict"] for rule in found["routes"]].count("matched") == 1
+    assert found["outcome"]["tokens"]["input"] == answer.json()["usage"]["prompt_tokens"]
+    logged = wait_until(
+        lambda: [line for line in read_log(books.directory / "state") if line["id"] == found["id"]], "the log line"
+    )
+    assert logged[0]["signals"] == found["signals"]
+    assert "Python" not in json.dumps(logged)
+
+
+def test_a_killed_sidecar_has_lost_nothing(books: Stack, http: httpx.Client) -> None:
+    before = savings(books)["total"]["requests"]
+    for _ in range(20):
+        assert post(books, http, CODE).status_code == 200
+    known = after(books, before + 20)
+    wait_until(lambda: on_disk(books) >= known["total"]["requests"], "written", 1.0)
+    process = books.sidecars[0].process
+    assert process is not None
+    process.kill()
+    books.sidecars[0].start()
+    assert savings(books)["total"] == known["total"]
+    books.wait_sidecars(1)
