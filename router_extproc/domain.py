@@ -54,15 +54,15 @@ class SignalValue:
 
     `label` is what the signal says ("code_generation", "urgent", "true"), `confidence` in [0, 1] is how sure it is
     (1.0 for facts such as keywords or headers), `value` a number where the signal is one (tokens, complexity in
-    [0, 1]), `scores` the probability of every label of a classifier. `spans` are the pieces of the newest human turn
-    that it points at, as character offsets, end exclusive.
+    [0, 1]), `scores` the probability of every label of a classifier. `pieces` are the texts in the request that
+    it points at (names, words): never to be logged.
     """
 
     label: str
     confidence: float = 1.0
     value: float = 0.0
     scores: Mapping[str, float] = field(default_factory=lambda: NOTHING)
-    spans: tuple[tuple[int, int], ...] = ()
+    pieces: tuple[str, ...] = field(default=(), repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,8 +88,7 @@ class Decision:
 
     `fallbacks` come after the candidates in the plan, before the default models. `selection` names the way in which
     one of several candidates is chosen. Where `allowed` is a set, the plan holds no other models. Candidates that are
-    `favourites` go before the others. `guards` are those that acted. `masked` are the pieces of the newest human turn
-    (character offsets, end exclusive) that must not leave.
+    `favourites` go before the others. `guards` are those that acted. `masked` are the texts that must not leave.
     """
 
     route: str
@@ -102,7 +101,7 @@ class Decision:
     allowed: frozenset[str] | None = None
     favourites: frozenset[str] = frozenset()
     guards: tuple[str, ...] = ()
-    masked: tuple[tuple[int, int], ...] = ()
+    masked: tuple[str, ...] = field(default=(), repr=False)
 
 
 @dataclass(frozen=True, slots=True)

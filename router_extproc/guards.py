@@ -79,12 +79,9 @@ class Guards:
         if guard.action is GuardAction.REROUTE:
             return narrowed(decision, frozenset(each.models), each.models, f"guard {guard.name}")
         if guard.action is GuardAction.MASK and holds:
-            spans = {
-                span
-                for name in each.rule.signals
-                for span in (signals.values[name].spans if name in signals.values else ())
-            }
-            return replace(decision, masked=tuple(sorted({*decision.masked, *spans})))
+            read = [signals.values[name] for name in each.rule.signals if name in signals.values]
+            pieces = dict.fromkeys(piece for value in read for piece in value.pieces)
+            return replace(decision, masked=tuple(dict.fromkeys((*decision.masked, *pieces))))
         if guard.action is GuardAction.TAG:
             return decision
         error = GuardBlocked(guard.message)

@@ -191,7 +191,7 @@ def _rewritten(exchange: Exchange, routed: Routed) -> dict[int, bytes]:
     request = routed.request
     chunks, changed = exchange.chunks, dict[int, bytes]()
     if routed.decision.masked:
-        changed = mask(chunks, [request.prompt[start:end] for start, end in routed.decision.masked])
+        changed = mask(chunks, routed.decision.masked)
         chunks = [changed.get(index, chunk) for index, chunk in enumerate(chunks)]
     upstream = exchange.runtime.upstream_names[routed.plan.pick]
     if request.model_span is not None and upstream != request.model:

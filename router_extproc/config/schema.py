@@ -325,7 +325,8 @@ class Guard(Section):
     when: str = Field(min_length=1, max_length=4096, description="CEL expression, as in a route.")
     action: GuardAction = Field(
         description="`block`: refuse the request. `reroute`: only `models` may take it. `mask`: put asterisks over "
-        "what the rule's signals point at (the `pii` head) before the request leaves. `tag`: only say so."
+        "what the rule's signals point at (the `pii` head, keywords with `mark`) before the request leaves. `tag`: only "
+        "say so."
     )
     on_error: OnError = Field(
         OnError.ALLOW,

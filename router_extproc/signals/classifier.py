@@ -53,5 +53,5 @@ def read_head(inputs: SignalInputs, classifier: str, head: str) -> SignalValue |
     result = classified.heads.get(head) if classified is not None else None
     if result is None:
         return None
-    spans = tuple((span.start, span.end) for span in result.spans)
-    return SignalValue(result.label, result.confidence, result.value, result.probs, spans)
+    pieces = tuple(inputs.request.prompt[span.start : span.end] for span in result.spans)
+    return SignalValue(result.label, result.confidence, result.value, result.probs, pieces)

@@ -18,6 +18,8 @@ WORD_CHARS = 65_536
 """How much of the text words are sought in: its beginning. A search of that length takes about 0.1 ms."""
 REGEX_CHARS = 4_096
 """The same for regular expressions, which may go over the text many times."""
+MAX_MARKS = 1000
+"""Different texts that one signal points at."""
 MAX_STEPS = 10_000
 """Most ways in which a regular expression may be tried at one place of the text."""
 
@@ -51,6 +53,7 @@ class KeywordsParams(BaseModel):
         "in the first 65,536. Expressions that could take very long are refused.",
     )
     case_sensitive: bool = Field(False, description="Whether upper and lower case differ.")
+    mark: bool = Field(False, description="Point at what `any` and `all` find, so that a `mask` guard can cover it.")
     where: Where = Field(
         Where.PROMPT, description="The newest human turn, the turns before it, the system text, or all."
     )
@@ -92,17 +95,23 @@ class KeywordsSignal:
         self._any = finders(params.any)
         self._all = finders(params.all)
         self._none = finders(params.none)
+        marked = (*params.any, *params.all) if params.mark else ()
+        self._marks = [re.compile(entry if params.regex else _whole(entry), flags) for entry in marked]
 
     def evaluate(self, inputs: SignalInputs) -> SignalValue:
         """The truth."""
-        text = self._text(inputs.request)[: self._limit]
-        if self._fold:
-            text = text.lower()
+        whole = self._text(inputs.request)[: self._limit]
+        text = whole.lower() if self._fold else whole
         if self._any and not any(found(text) for found in self._any):
             return FALSE
         if not all(found(text) for found in self._all):
             return FALSE
-        return FALSE if any(found(text) for found in self._none) else TRUE
+        if any(found(text) for found in self._none):
+            return FALSE
+        if not self._marks:
+            return TRUE
+        found_texts = dict.fromkeys(found.group() for mark in self._marks for found in mark.finditer(whole))
+        return SignalValue("true", value=1.0, pieces=tuple(found_texts)[:MAX_MARKS])
 
 
 Finder = Callable[[str], bool]
@@ -115,10 +124,15 @@ def _pattern(entry: str, flags: re.RegexFlag) -> Finder:
 
 def _word(entry: str, fold: bool) -> Finder:
     word = entry.lower() if fold else entry
-    edged = ("(?<!\\w)" if _has_edge(word[0]) else "") + re.escape(word) + ("(?!\\w)" if _has_edge(word[-1]) else "")
-    search = re.compile(edged).search
+    search = re.compile(_whole(word)).search
     # `in` is some ten times faster than the search and nearly always says no.
     return lambda text: word in text and search(text) is not None
+
+
+def _whole(word: str) -> str:
+    """An expression for `word`, not as a part of another word."""
+    before, after = "(?<!\\w)" if _has_edge(word[0]) else "", "(?!\\w)" if _has_edge(word[-1]) else ""
+    return before + re.escape(word) + after
 
 
 def _has_edge(char: str) -> bool:

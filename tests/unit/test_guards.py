@@ -41,7 +41,7 @@ NAMED = Decision("named", Band.NAMED, 1.0, ("cloud",), "the client named the mod
 REQUEST = LlmRequest("chat_completions", "auto", None, "I am Ann, ann@example.org")
 
 ATTACKED = {"guard": SignalValue("jailbreak", 0.95)}
-PERSONAL = {"pii": SignalValue("EMAIL", 0.9, spans=((5, 8), (10, 25)))}
+PERSONAL = {"pii": SignalValue("EMAIL", 0.9, pieces=("Ann", "ann@example.org"))}
 SECRET = {"secret": SignalValue("true")}
 FINE = {"guard": SignalValue("benign", 0.99), "pii": SignalValue("none", 0.99), "secret": SignalValue("false")}
 
@@ -102,8 +102,8 @@ def test_two_reroutes_that_share_no_model_leave_nothing() -> None:
 
 def test_mask_names_what_the_signal_points_at() -> None:
     found = applied(guards(*ALL), {**FINE, **PERSONAL})
-    assert found.masked == ((5, 8), (10, 25))
-    assert [REQUEST.prompt[start:end] for start, end in found.masked] == ["Ann", "ann@example.org"]
+    assert found.masked == ("Ann", "ann@example.org")
+    assert "ann@" not in repr(found)
     assert found.candidates == ROUTED.candidates
 
 

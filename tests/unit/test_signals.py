@@ -8,7 +8,7 @@ import pytest
 from router_extproc.config.schema import SignalSpec
 from router_extproc.domain import LlmRequest, SignalValue, Turn
 from router_extproc.errors import ConfigMistakes
-from router_extproc.inference.base import Classified, HeadResult
+from router_extproc.inference.base import Classified, HeadResult, Span
 from router_extproc.signals.backtracking import TOO_MANY, worst_case
 from router_extproc.signals.base import Signal, SignalInputs
 from router_extproc.signals.table import SIGNALS, build, build_signals
@@ -204,6 +204,28 @@ def test_keywords_look_where_they_are_told(where: str, expected: str) -> None:
     given = inputs("word-p", context=(Turn("user", "word-c"), Turn("assistant", "x")), system="word-s")
     found = [name for name in "pcs" if label(signal(type="keywords", any=f"word-{name}", where=where), given) == "true"]
     assert "".join(found) == expected
+
+
+def test_keywords_point_at_what_they_found_when_told_to() -> None:
+    built = signal(type="keywords", any=["Apollo", "blue whale"], none="public", where="all", mark=True)
+    given = inputs("APOLLO and Apollonia", system="apollo, not a Blue Whale")
+    found = built.evaluate(given)
+    assert found is not None
+    assert found.pieces == ("APOLLO", "apollo", "Blue Whale")
+    assert "APOLLO" not in repr(found)
+    assert built.evaluate(inputs("public Apollo")) == SignalValue("false")
+    numbered = signal(type="keywords", any=r"PRJ-\d{3,6}", regex=True, mark=True).evaluate(inputs("prj-1234, PRJ-1"))
+    assert numbered is not None
+    assert numbered.pieces == ("prj-1234",)
+
+
+def test_a_token_head_points_at_its_spans() -> None:
+    spans = (Span(5, 8, "PERSON", 0.9), Span(10, 13, "PERSON", 0.8))
+    heads = {"shipped": {"pii": ("none", "PERSON")}}
+    built = build("pii", SignalSpec(type="classifier", head="pii"), heads)
+    value = built.evaluate(inputs("I am Ann, Bob", classified=passed(pii=HeadResult("PERSON", 0.9, {}, 0.0, spans))))
+    assert value is not None
+    assert value.pieces == ("Ann", "Bob")
 
 
 @pytest.mark.parametrize(
