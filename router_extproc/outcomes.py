@@ -56,7 +56,7 @@ def outcomes(
             decision_id=str(text.get("decision_id", "")),
             api=api.name,
             status=entry.response.response_code.value,
-            model=models_by_cluster().get(cluster, cluster or None),
+            model=models_by_cluster().get(cluster) or _named_by_a_gateway(cluster, text),
             attempts=common.upstream_request_attempt_count,
             duration_seconds=_seconds(common.duration),
             first_byte_seconds=(
@@ -73,6 +73,15 @@ def outcomes(
             tenant=str(text.get("tenant", "")),
             stream=text.get("stream") is True,
         )
+
+
+def _named_by_a_gateway(cluster: str, facts: Mapping[str, object]) -> str | None:
+    """The model behind a cluster that is not ours: Istio and Envoy Gateway name theirs themselves.
+
+    They cannot fail over to another model, so the pick is what answered. Without a decision, the cluster's name.
+    """
+    picked = facts.get("model")
+    return (picked if cluster and isinstance(picked, str) else cluster) or None
 
 
 def _client_path(entry: pb.HTTPAccessLogEntry) -> str:

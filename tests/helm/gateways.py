@@ -176,6 +176,12 @@ def through_envoy_gateway(found: list[Object], listen: int, admin: int, addresse
             },
         }
     ]
+    (setting,) = one(found, "EnvoyProxy")["spec"]["telemetry"]["accessLog"]["settings"]
+    (sink,) = setting["sinks"]
+    assert (sink["type"], sink["als"]["type"]) == ("ALS", "HTTP")
+    common = {"log_name": sink["als"]["logName"], "grpc_service": {"envoy_grpc": {"cluster_name": "ext_proc"}}}
+    log = TYPE + "envoy.extensions.access_loggers.grpc.v3.HttpGrpcAccessLogConfig"
+    manager["access_log"] = [{"name": "als", "typed_config": {"@type": log, "common_config": common}}]
     config["static_resources"]["clusters"] = [
         cluster(title, address, http2=title == "ext_proc") for title, address in clusters.items()
     ]

@@ -11,6 +11,7 @@ import sys
 import threading
 import urllib.error
 import urllib.request
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -285,6 +286,16 @@ def attached(
         yield f"http://127.0.0.1:{listen}"
 
 
+def outcomes(installed: Installed) -> Counter[str]:
+    """Answers with status 200 that the sidecar was told of, by model."""
+    found: Counter[str] = Counter()
+    for labels, value in re.findall(r"^mom_outcomes_total\{(.*)\} (\S+)$", installed.sidecar.metrics(), re.MULTILINE):
+        label = dict(re.findall(r'(\w+)="([^"]*)"', labels))
+        if label["status"] == "200":
+            found[label["model"]] += int(float(value))
+    return found
+
+
 GATEWAYS = [("istio", through_istio), ("envoy-gateway", through_envoy_gateway)]
 
 
@@ -294,15 +305,19 @@ def test_a_gateway_routes_by_the_rendered_objects(
 ) -> None:
     for provider in installed.providers.values():
         provider.seen.clear()
+    before = outcomes(installed)
     with attached(installed, kind, tmp_path, make) as url:
         forged = {"x-mom-model": "premium", "x-mom-cluster": "premium", "authorization": "Bearer client"}
         status, headers, document = chat(url, "some Python please", **forged)
         assert (status, headers["x-mom-model"], document["model"]) == (200, "coder", "gpt")
+        assert headers["x-mom-route"] == "code"
+        assert headers["x-mom-reason"]
         status, headers, document = chat(url, "hello", **forged)
         assert (status, headers["x-mom-model"], document["model"]) == (200, "small", "llama")
         status, headers, document = chat(url, "hello", model="premium")
         assert (status, headers["x-mom-model"], document["model"]) == (200, "premium", "premium")
         assert chat(url, "x" * 3_000_000)[0] == 200
+        wait_until(lambda: outcomes(installed)["coder"] == before["coder"] + 1, "the access log's outcome")
 
     ((path, got, _),) = installed.providers["coder"].seen
     assert path == "/openai/v1/chat/completions"
@@ -326,6 +341,7 @@ def test_without_a_sidecar_the_default_model_serves_and_no_client_chooses(
     with attached(installed, kind, tmp_path, make, sidecar=False) as url:
         status, headers, _ = chat(url, "python", **{"x-mom-model": "coder", "x-mom-cluster": "coder"})
         assert (status, headers["x-mom-model"]) == (200, "premium")
+        assert "x-mom-route" not in headers
     ((_, got, body),) = installed.providers["premium"].seen
     assert got["api-key"] == "sk-premium"
     assert body["model"] == "auto"  # what this way of attaching cannot change without the sidecar

@@ -5,6 +5,7 @@ from __future__ import annotations
 import runpy
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import helm_python as helm
@@ -199,7 +200,7 @@ REFUSED = [
     ({"router": {"models": {}, "default": "a"}}, "minProperties"),
     ({"router": {"models": {"a": {"url": "ftp://a", "price": {"input": 1, "output": 1}}}, "default": "a"}}, "pattern"),
     ({"router": {"models": {"a": {"url": "http://a"}}, "default": "a"}}, "missing property 'price'"),
-    ({"router": {"modles": {}}}, "additional properties 'modles' not allowed"),
+    ({"router": {"modelz": {}}}, "additional properties 'modelz' not allowed"),
 ]
 
 
@@ -278,3 +279,33 @@ def test_the_notes_say_what_to_do_next(case: str) -> None:
     notes = texts(values(case))["NOTES.txt"]
     assert "kubectl -n mom" in notes
     assert "<no value>" not in notes
+
+
+def test_a_model_list_is_split_over_routes_of_sixteen_rules() -> None:
+    given = values("minimal", attach={"provider": "envoy-gateway", "envoyGateway": {"gateway": {"name": "g"}}})
+    given["router"]["models"] |= {
+        f"m{n}": {"url": f"http://m{n}.models.svc.cluster.local", "price": {"input": 1, "output": 1}} for n in range(40)
+    }
+    found = objects(given)
+    routes = [o for o in found if o["kind"] == "HTTPRoute"]
+    assert [len(o["spec"]["rules"]) for o in routes] == [1, 15, 15, 12]
+    asked = [m["headers"][0]["value"] for o in routes[1:] for r in o["spec"]["rules"] for m in r["matches"]]
+    assert sorted(asked) == sorted(given["router"]["models"])
+    targets = {target["name"] for target in one(found, "EnvoyExtensionPolicy")["spec"]["targetRefs"]}
+    assert targets == {o["metadata"]["name"] for o in routes}
+
+
+def test_names_that_kubernetes_would_take_for_one_are_refused() -> None:
+    given = values("minimal", attach=ISTIO)
+    given["router"]["models"]["Small"] = given["router"]["models"]["small"]
+    with pytest.raises(helm.HelmError, match="Small and small would give Kubernetes objects of the same name"):
+        texts(given)
+
+
+@pytest.mark.parametrize("case", [case for case in cases() if "router" in values(case)])
+def test_the_job_of_the_hook_accepts_the_routes(case: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = objects(values(case))
+    (tmp_path / "router.yaml").write_text(one(found, "ConfigMap", "router-extproc-check")["data"]["router.yaml"])
+    command = one(found, "Job")["spec"]["template"]["spec"]["containers"][0]["args"]
+    assert command == ["check", "/etc/router-extproc"]
+    assert cli(["check", str(tmp_path)]) == 0, capsys.readouterr().err

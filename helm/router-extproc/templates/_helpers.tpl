@@ -366,6 +366,14 @@ topologySpreadConstraints:
 {{- if and (eq $v.mode "sidecar") (eq $v.attach.provider "none") -}}
 {{- fail "mode sidecar: set attach.provider, there is no pod to be beside of otherwise" -}}
 {{- end -}}
+{{- $slugs := dict -}}
+{{- range $name, $_ := $v.router.models | default dict -}}
+{{- $slug := $name | lower | replace "." "-" | replace "_" "-" | trimSuffix "-" -}}
+{{- if and (hasKey $slugs $slug) (has $v.attach.provider (list "istio" "envoy-gateway")) -}}
+{{- fail (printf "router.models: %s and %s would give Kubernetes objects of the same name" (get $slugs $slug) $name) -}}
+{{- end -}}
+{{- $_ := set $slugs $slug $name -}}
+{{- end -}}
 {{- if and (ne $v.attach.provider "none") (not $v.providerKeys.existingSecret) -}}
 {{- range $name, $model := $v.router.models | default dict -}}
 {{- if ($model.auth | default dict).env -}}
