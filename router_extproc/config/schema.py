@@ -325,8 +325,8 @@ class Guard(Section):
     when: str = Field(min_length=1, max_length=4096, description="CEL expression, as in a route.")
     action: GuardAction = Field(
         description="`block`: refuse the request. `reroute`: only `models` may take it. `mask`: put asterisks over "
-        "what the rule's signals point at (the `pii` head, keywords with `mark`) before the request leaves. `tag`: only "
-        "say so."
+        "what the rule's signals point at (the `pii` head, keywords with `mark`) before the request leaves. `tag`: "
+        "only say so."
     )
     on_error: OnError = Field(
         OnError.ALLOW,
@@ -417,6 +417,63 @@ class Ledger(Section):
     )
 
 
+class BudgetScope(StrEnum):
+    """What has a budget of its own."""
+
+    TENANT = "tenant"
+    USER = "user"
+    ROUTE = "route"
+    TOTAL = "total"
+
+
+class BudgetWindow(StrEnum):
+    """When a budget begins anew. In UTC."""
+
+    HOUR = "hour"
+    DAY = "day"
+    MONTH = "month"
+
+
+class WhenSpent(StrEnum):
+    """What happens to a request that no longer fits."""
+
+    CHEAPEST = "cheapest"
+    REFUSE = "refuse"
+
+
+class Budget(Section):
+    """A limit in US dollars or tokens. Estimated when a request is admitted, settled when it has ended."""
+
+    name: Name
+    per: BudgetScope = Field(
+        BudgetScope.TOTAL,
+        description="What has such a budget of its own: each tenant (`ledger.tenant_header`), each user (as the body "
+        "names them: clients can make that up), each route, or all requests together.",
+    )
+    only: Names | None = Field(None, description="Tenants, users or routes that it holds for. Default: all.")
+    window: BudgetWindow = Field(BudgetWindow.DAY, description="When it begins anew (UTC).")
+    usd: Decimal | None = Field(None, gt=0, description="US dollars per window.")
+    tokens: int | None = Field(None, gt=0, description="Input and output tokens per window.")
+    cheaper_at: Decimal = Field(
+        Decimal("0.8"), ge=0, le=1, description="From this part on the models of a plan are tried cheapest first."
+    )
+    when_spent: WhenSpent = Field(
+        WhenSpent.CHEAPEST,
+        description="`cheapest`: the plan's cheapest model alone goes on; `refuse`: 429 with Retry-After.",
+    )
+
+    @property
+    def limit(self) -> Decimal:
+        """Dollars or tokens per window."""
+        return self.usd if self.usd is not None else Decimal(self.tokens or 1)
+
+    @model_validator(mode="after")
+    def _one_limit(self) -> Self:
+        if (self.usd is None) == (self.tokens is None):
+            raise ValueError("give either usd or tokens")
+        return self
+
+
 class RouterConfig(Section):
     """The whole of router.yaml."""
 
@@ -435,3 +492,16 @@ class RouterConfig(Section):
     limits: Limits = Field(default_factory=Limits)
     retry: Retry = Field(default_factory=Retry)
     ledger: Ledger = Field(default_factory=Ledger)
+    budgets: list[Budget] = Field(default_factory=list, description="Limits on what requests may cost.")
+
+    @model_validator(mode="after")
+    def _books_make_sense(self) -> Self:
+        if self.ledger.baseline is not None and self.ledger.baseline not in self.models:
+            raise ValueError(f"ledger.baseline: unknown model `{self.ledger.baseline}`")
+        names = [budget.name for budget in self.budgets]
+        doubled = [name for name in names if names.count(name) > 1]
+        if doubled:
+            raise ValueError(f"budgets: two are called `{doubled[0]}`")
+        if self.ledger.tenant_header is None and any(budget.per is BudgetScope.TENANT for budget in self.budgets):
+            raise ValueError("budgets: a budget per tenant needs `ledger.tenant_header`")
+        return self
