@@ -25,7 +25,10 @@ ROUTES = """routes:
   - {name: plain, when: 'plain.label == "true"', models: [general, small], fallback: premium}
   - {name: tiers, when: 'any_tier.label == "true"', models: {tier: light}, selection: cheapest}
   - {name: house, when: 'house.label == "true"', models: coder, require: {where: house}}
-  - {name: budget, when: 'budget.label == "true"', models: [premium, general], selection: {type: best_within, price: 0.005}}
+  - name: budget
+    when: budget.label == "true"
+    models: [premium, general]
+    selection: {type: best_within, price: 0.005}
 """
 
 POLICY = """
@@ -43,15 +46,21 @@ virtual_models: {auto: {}, "auto:best": {prefer: best}, "auto:cheap": {prefer: c
 """
 
 
+MODELS = (
+    ("small", "house", "light", 0.5),
+    ("coder", "house", "light", 0.6),
+    ("general", "cloud", "middle", 0.7),
+    ("premium", "cloud", "premium", 0.95),
+)
+
+
 def edited(text: str) -> str:
     """The quickstart with the signals, routes and labels of this test before its own."""
     text = text.replace("signals:\n", SIGNALS, 1).replace("routes: #", f"{ROUTES}#", 1)
-    for name, where, quality in (("small", "house", 0.5), ("coder", "house", 0.6), ("general", "cloud", 0.7)):
-        labels = f"labels: {{where: {where}, tier: {'light' if name != 'general' else 'middle'}}}, quality: {quality}"
-        text = text.replace(
-            f"  {name}:\n", f"  {name}:\n    {labels.replace(', quality', chr(10) + '    quality')}\n", 1
-        )
-    return text.replace("  premium:\n", "  premium:\n    quality: 0.95\n    labels: {where: cloud, tier: premium}\n", 1)
+    for name, where, tier, quality in MODELS:
+        more = f"    quality: {quality}\n    labels: {{where: {where}, tier: {tier}}}\n"
+        text = text.replace(f"  {name}:\n", f"  {name}:\n{more}", 1)
+    return text
 
 
 @pytest.fixture(scope="module")
@@ -104,8 +113,9 @@ def test_a_guard_keeps_a_request_in_the_house_with_all_its_fallbacks(stack: Stac
 @pytest.mark.parametrize("spelled", ["Zoë Weiß", "Zo\\u00eb Wei\\u00df", "ZOË WEIß"])
 def test_masked_text_never_reaches_a_model(stack: Stack, spelled: str) -> None:
     body = (
-        '{"messages": [{"role": "system", "content": "Project Bluebird"}, {"role": "assistant", "name": "Bluebird",'
-        f' "content": "{spelled} says hello"}}, {{"role": "user", "content": "alpha question about bluebird and {spelled}"}}],'
+        '{"messages": [{"role": "system", "content": "Project Bluebird"},'
+        f' {{"role": "assistant", "name": "Bluebird", "content": "{spelled} says hello"}},'
+        f' {{"role": "user", "content": "alpha question about bluebird and {spelled}"}}],'
         ' "user": "Bluebird", "model": "auto"}'
     )
     answer = httpx.post(f"{stack.url}/v1/chat/completions", content=body.encode(), timeout=30)
