@@ -10,7 +10,9 @@ from router_extproc.registry import Registry
 from router_extproc.signals.base import Heads, Signal
 from router_extproc.signals.classifier import ClassifierSignal
 from router_extproc.signals.complexity import ComplexitySignal
+from router_extproc.signals.examples import ExamplesSignal
 from router_extproc.signals.header import HeaderSignal
+from router_extproc.signals.hugging_face import HuggingFaceSignal
 from router_extproc.signals.keywords import KeywordsSignal
 from router_extproc.signals.language import LanguageSignal
 from router_extproc.signals.modality import ModalitySignal
@@ -24,7 +26,9 @@ SIGNALS = Registry(
     {
         "classifier": ClassifierSignal,
         "complexity": ComplexitySignal,
+        "examples": ExamplesSignal,
         "header": HeaderSignal,
+        "hugging_face": HuggingFaceSignal,
         "keywords": KeywordsSignal,
         "language": LanguageSignal,
         "modality": ModalitySignal,

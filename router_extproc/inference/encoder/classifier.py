@@ -41,7 +41,7 @@ def load(directory: Path, *, digest: str | None = None, device: str = "auto", dt
 
 
 class BertClassifier:
-    """A `base.Model` over one shipped-format folder. `run` is called on one thread at a time."""
+    """A `base.Model` over one shipped-format folder. It keeps no state between passes, so any thread may call `run`."""
 
     def __init__(
         self,
@@ -58,6 +58,7 @@ class BertClassifier:
         self._heads = Heads(described, heads, device)
         self._labels = described.labels
         self._batch_tokens = batch_tokens(device)
+        self._warm = False
 
     @property
     def version(self) -> str:
@@ -80,10 +81,16 @@ class BertClassifier:
         return self._batch_tokens
 
     def warm_up(self) -> None:
-        """Runs every rounded batch length up to one full row, so that each kernel exists, and one batch of several."""
+        """Runs every rounded batch length up to one full row, so that each kernel exists, and one batch of several.
+
+        Once: a model that is warm, and becomes part of another, stays warm.
+        """
+        if self._warm:
+            return
         for length in range(ROUND, self._artifact.max_tokens + 1, ROUND):
             self.run([Prompt("a " * (length - 2))])
         self.run([Prompt("a " * (self._artifact.max_tokens - 2)), Prompt("a", "b"), Prompt("")])
+        self._warm = True
 
     def run(self, prompts: Sequence[Prompt]) -> list[Classified]:
         """Classifies a batch, in order; texts over the token window are read in several rows and pooled."""

@@ -1,0 +1,102 @@
+"""What the signals of a configuration add to the shipped classifier: heads from examples, and users' classifiers."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from router_extproc.config.loader import LoadedConfig
+from router_extproc.config.schema import SignalSpec
+from router_extproc.errors import ConfigMistakes, Mistake
+from router_extproc.inference.base import InferenceError, Model, UnusableModel
+from router_extproc.inference.engine import Engine
+from router_extproc.inference.ensemble import Ensemble, fit_head
+from router_extproc.inference.examples import ExamplesHead
+from router_extproc.signals.examples import ExamplesParams
+from router_extproc.signals.hugging_face import HuggingFaceParams
+from router_extproc.validation import validate
+
+log = logging.getLogger(__name__)
+
+
+class OwnHeads:
+    """Extends one base model to what a configuration's signals ask for. What was fitted or loaded for the configuration
+    before, and is still asked for, is taken over. Used by one caller at a time."""
+
+    def __init__(self, base: Model, load: Callable[[HuggingFaceParams], Model]) -> None:
+        """`load` reads a user's classifier, or raises UnusableModel."""
+        self._base = base
+        self._load = load
+        self._fitted: dict[str, ExamplesHead] = {}
+        self._guests: dict[str, Model] = {}
+
+    def extend(self, specs: Mapping[str, SignalSpec]) -> tuple[Model, list[str]]:
+        """The model that answers every signal of `specs`, and a line per fitted head on how well it does.
+
+        The base itself where nothing is added. `base.run` is called here, also while it serves on its own thread. Takes
+        some 10 ms per new example, and as long as `load` does: call it off the event loop. Raises ConfigMistakes with
+        paths from the document's root.
+        """
+        fitted: dict[str, ExamplesHead] = {}
+        guests: dict[str, Model] = {}
+        notes: list[str] = []
+        mistakes: list[Mistake] = []
+        for name, spec in specs.items():
+            at = ("signals", name)
+            try:
+                if spec.type == "examples":
+                    params = validate(ExamplesParams, spec.params, at)
+                    head = self._fitted.get(params.head) or fit_head(self._base, params.labels)
+                    fitted[params.head] = head
+                    notes.append(describe(name, head))
+                elif spec.type == "hugging_face":
+                    wanted = validate(HuggingFaceParams, spec.params, at)
+                    guests[wanted.head] = self._guests.get(wanted.head) or self._load(wanted)
+            except ConfigMistakes as error:
+                mistakes += error.mistakes
+            except (ValueError, InferenceError) as error:
+                mistakes.append(Mistake(at, str(error)))
+        if mistakes:
+            raise ConfigMistakes(mistakes)
+        self._fitted, self._guests = fitted, guests
+        return (Ensemble(self._base, fitted, guests) if fitted or guests else self._base), notes
+
+    async def serve(self, engine: Engine, loaded: LoadedConfig) -> None:
+        """Lets `engine` answer every signal of `loaded` besides what it answers by itself; swaps its model if need be.
+
+        Raises ConfigError; the engine serves on as before then.
+        """
+        try:
+            model, notes = await asyncio.to_thread(self.extend, loaded.config.signals)
+            if model.version != engine.version:
+                await engine.swap(model)
+        except ConfigMistakes as error:
+            raise loaded.error(error.mistakes) from None
+        except UnusableModel as error:
+            raise loaded.error([Mistake(("signals",), str(error))]) from None
+        for note in notes:
+            log.info("%s", note)
+
+
+def load_guest(params: HuggingFaceParams, device: str = "auto") -> Model:
+    """Reads a user's classifier. Takes seconds: call it off the event loop. Raises UnusableModel."""
+    # Imported here: who brings no classifier and runs none need not wait for PyTorch.
+    from router_extproc.inference.encoder import load_hugging_face
+
+    return load_hugging_face(
+        Path(params.path),
+        benign=params.benign,
+        temperature=params.temperature,
+        digest=params.digest,
+        device=device,
+    )
+
+
+def describe(name: str, head: ExamplesHead) -> str:
+    """One line: the leave-one-out accuracy, and which labels are confused."""
+    report = head.report
+    line = f"signal {name}: {report.accuracy:.0%} of {report.examples} examples are right when left out"
+    worst = [f"{c.label} taken for {c.other} ({c.count}x)" for c in report.confusions[:3]]
+    return f"{line}; {', '.join(worst)}" if worst else line

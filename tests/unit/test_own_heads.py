@@ -1,0 +1,180 @@
+"""Heads from examples and users' classifiers, from the file's text to the answer."""
+
+from __future__ import annotations
+
+import json
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from router_extproc.config.loader import load
+from router_extproc.config.schema import SignalSpec
+from router_extproc.domain import LlmRequest
+from router_extproc.errors import ConfigError, ConfigMistakes
+from router_extproc.inference import encoder
+from router_extproc.inference.base import Model, Prompt, UnusableModel
+from router_extproc.inference.engine import Engine
+from router_extproc.signals.base import SHIPPED, SignalInputs
+from router_extproc.signals.examples import ExamplesSignal
+from router_extproc.signals.hugging_face import HuggingFaceParams, HuggingFaceSignal
+from router_extproc.signals.own_heads import OwnHeads, load_guest
+from router_extproc.testing import FakeModel, tiny_model_directory
+
+SHIPPED_MODEL = Path(__file__).parents[2] / "models" / "router-minilm"
+
+TEAMS = {
+    "syntax": [
+        "Why do I get a SyntaxError on this line?",
+        "unexpected token } in my javascript, what is wrong",
+        "Fix the indentation error in this Python snippet",
+        "my rust code says expected semicolon, why",
+        "missing parenthesis in print, please correct it",
+        "The compiler complains about a stray character in this C file",
+    ],
+    "architecture": [
+        "Should we split the monolith into services?",
+        "Compare event sourcing with a plain relational design for orders",
+        "How would you lay out a multi region database?",
+        "Which message broker suits our billing platform?",
+        "Design a caching layer for a news site with ten million readers",
+        "Is a service mesh worth it for twelve microservices?",
+    ],
+    "documentation": [
+        "Write a README for this library",
+        "Turn these notes into a user guide",
+        "Add docstrings to the functions below",
+        "Draft the changelog for version 2.1",
+        "Explain this endpoint for our API reference",
+        "Write release notes that customers understand",
+    ],
+}
+
+
+def spec(**fields: Any) -> SignalSpec:
+    return SignalSpec.model_validate(fields)
+
+
+def load_nothing(params: HuggingFaceParams) -> Model:
+    raise UnusableModel(f"{params.path} is broken")
+
+
+def inputs(model: Model, text: str) -> SignalInputs:
+    (answer,) = model.run([Prompt(text)])
+    request = LlmRequest(api="chat_completions", model="auto", model_span=None, prompt=text)
+    return SignalInputs(request, {}, datetime.now(UTC), classified={SHIPPED: answer})
+
+
+@pytest.mark.skipif(not (SHIPPED_MODEL / "model.safetensors").exists(), reason="the trained classifier is not here")
+def test_labels_from_a_few_examples_route_new_prompts() -> None:
+    base = encoder.load(SHIPPED_MODEL, device="cpu")
+    model, notes = OwnHeads(base, load_nothing).extend({"team": spec(type="examples", labels=TEAMS)})
+    signal = ExamplesSignal(ExamplesSignal.Params(labels=TEAMS), {})
+    assert set(signal.labels) == set(TEAMS)
+    for text, label in (
+        ("I get 'invalid syntax' near the colon, help", "syntax"),
+        ("Would you choose Kafka or plain queues for our payment platform?", "architecture"),
+        ("Please write the README of my command line tool", "documentation"),
+    ):
+        value = signal.evaluate(inputs(model, text))
+        assert value is not None
+        assert value.label == label
+        assert set(value.scores) == set(TEAMS)
+    assert len(notes) == 1
+    assert "signal team:" in notes[0]
+    assert "of 18 examples" in notes[0]
+
+
+def test_what_the_base_says_stays(tmp_path: Path) -> None:
+    base = encoder.load(tiny_model_directory(tmp_path), device="cpu")
+    examples = {"a": ["hello the", "hello"], "b": ["prove models", "prove"]}
+    model, _ = OwnHeads(base, load_nothing).extend({"x": spec(type="examples", labels=examples)})
+    model.warm_up()
+    (plain,), (more,) = base.run([Prompt("hello")]), model.run([Prompt("hello")])
+    assert {name: more.heads[name] for name in plain.heads} == plain.heads
+    assert set(more.heads) == set(model.labels) > set(base.labels)
+    assert more.version == model.version != base.version
+    assert model.batch_tokens == base.batch_tokens
+
+
+def test_without_such_signals_the_base_model_serves_itself() -> None:
+    base = FakeModel({}, {"domain": ("law",)})
+    assert OwnHeads(base, load_nothing).extend({"d": spec(type="classifier", head="domain")}) == (base, [])
+
+
+def test_other_examples_are_another_head() -> None:
+    one = ExamplesSignal.Params(labels={"a": ["x", "y"], "b": ["z", "w"]})
+    other = ExamplesSignal.Params(labels={"a": ["x", "y"], "b": ["z", "v"]})
+    assert one.head == ExamplesSignal.Params(labels={"a": ["x", "y"], "b": ["z", "w"]}).head != other.head
+
+
+def test_a_users_classifier_answers_under_its_signal(tmp_path: Path) -> None:
+    described = {"architectures": ["XForSequenceClassification"], "id2label": {"0": "SAFE", "1": "TOXIC"}}
+    (tmp_path / "config.json").write_text(json.dumps(described))
+    base = FakeModel({}, {"domain": ("law",)})
+    guest = FakeModel({"bad": {"label": "TOXIC"}}, {"label": ("benign", "TOXIC")})
+    params = {"path": str(tmp_path), "benign": "SAFE"}
+    model, _ = OwnHeads(base, lambda _: guest).extend({"toxicity": spec(type="hugging_face", **params)})
+    signal = HuggingFaceSignal(HuggingFaceSignal.Params(**params), {})
+    assert signal.labels == ("benign", "TOXIC")
+    for text, label in (("bad", "TOXIC"), ("fine", "benign")):
+        value = signal.evaluate(inputs(model, text))
+        assert value is not None
+        assert value.label == label
+
+
+def test_every_mistake_is_reported_where_it_stands(tmp_path: Path) -> None:
+    specs = {
+        "few": spec(type="examples", labels={"a": ["only one"], "b": ["x", "y"]}),
+        "blind": spec(type="examples", labels={"a": ["x", "y"], "b": ["z", "w"]}),
+        "broken": spec(type="hugging_face", path="/nowhere"),
+    }
+    with pytest.raises(ConfigMistakes) as caught:
+        OwnHeads(FakeModel({}, {"domain": ("law",)}), load_nothing).extend(specs)
+    found = {mistake.path[1]: mistake.message for mistake in caught.value.mistakes}
+    assert set(found) == {"few", "blind", "broken"}
+    assert "embeddings" in found["blind"]
+    assert "broken" in found["broken"]
+    with pytest.raises(ConfigMistakes, match=r"config\.json"):
+        HuggingFaceSignal(HuggingFaceSignal.Params(path=str(tmp_path)), {})
+
+
+CONFIG = """
+models:
+  only: {{url: "http://127.0.0.1:9", price: {{input: 1, output: 1}}}}
+default: only
+signals:
+  team:
+    type: examples
+    labels:
+      greeting: [hello, hello the]
+      proof: [prove, {proof}]
+"""
+
+
+async def test_new_examples_are_served_after_a_reload_and_bad_ones_are_refused(tmp_path: Path) -> None:
+    base = encoder.load(tiny_model_directory(tmp_path / "model"), device="cpu")
+    engine = Engine(base)
+    await engine.start()
+    heads = OwnHeads(base, load_guest)
+    path = tmp_path / "router.yaml"
+
+    async def reload(proof: str) -> None:
+        path.write_text(CONFIG.format(proof=proof))
+        await heads.serve(engine, load(path))
+
+    versions = [engine.version]
+    for proof in ("prove the model", "models", "models"):
+        await reload(proof)
+        versions.append(engine.version)
+        result = await engine.classify(Prompt("hello"), time.monotonic() + 30)
+        (name,) = set(result.heads) - set(base.labels)
+        assert set(result.heads[name].probs) == {"greeting", "proof"}
+    assert versions[0] != versions[1] != versions[2] == versions[3]
+    path.write_text(CONFIG.format(proof="models") + "  own: {type: hugging_face, path: /nowhere}\n")
+    with pytest.raises(ConfigError, match="nowhere"):
+        await heads.serve(engine, load(path))
+    assert engine.version == versions[3]
+    await engine.aclose()
