@@ -69,6 +69,7 @@ class Admin:
         app.router.add_get("/metrics", self._metrics_page)
         app.router.add_get("/config", self._config)
         app.router.add_get("/savings", self._savings)
+        app.router.add_get("/budgets", self._budgets)
         app.router.add_get("/state", self._state)
         app.router.add_get("/events", self._events)
         app.router.add_get("/decisions/{id}", self._decision)
@@ -153,6 +154,12 @@ class Admin:
     async def _savings(self, _: web.Request) -> web.Response:
         """What requests cost, against the baseline model."""
         return web.json_response(self._books.ledger.savings())
+
+    async def _budgets(self, _: web.Request) -> web.Response:
+        """What each budget has spent in its window, fullest first."""
+        runtimes = self._runtimes()
+        shown = self._books.budgets.shown(runtimes.current.config) if runtimes is not None else []
+        return web.json_response({"budgets": shown[:1000]})
 
     async def _state(self, _: web.Request) -> web.Response:
         return web.json_response(self._now())

@@ -102,11 +102,11 @@ async def serve(options: ServeOptions, stop: asyncio.Event | None = None) -> Non
         recorder.listeners.append(lambda outcome, _: observed.record(outcome) if outcome is not None else None)
         recorder.reloaded(runtimes.current.generation, accepted=True)
 
-        admin.books = await stack.enter_async_context(
+        admin.books = books = await stack.enter_async_context(
             keeping(options.books, recorder, metrics, runtimes, engine.stats, facts)
         )
 
-        processor = Processor(runtimes, recorder)
+        processor = Processor(runtimes, recorder, admit=books.budgets.admit)
         server = Server(
             options.listen, processor, recorder, lambda: runtimes.current.models_by_cluster, options.max_streams
         )

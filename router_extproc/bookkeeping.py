@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from router_extproc import __version__
+from router_extproc.budgets import Budgets
 from router_extproc.config.providers import endpoint_of, upstream_name
 from router_extproc.config.schema import Provider, RouterConfig
 from router_extproc.decision_log import DecisionLog
@@ -47,6 +48,7 @@ class Books:
     ledger: Ledger
     log: DecisionLog
     recent: Recent
+    budgets: Budgets
 
 
 @contextlib.asynccontextmanager
@@ -73,24 +75,31 @@ async def keeping(
     )
 
     recent = Recent(config, prompts=options.prompts)
+    budgets = Budgets(options.state_dir, acted=recorder.budget_acted)
 
     def on_outcome(outcome: Outcome | None, decided: Decided | None) -> None:
         if outcome is not None:
             ledger.outcome(outcome)
         log.record(outcome, decided)
         recent.outcome(outcome, decided)
+        budgets.settle(outcome, decided, config())
+        budgets.save()
 
     def observe() -> None:
         _observe_engine(metrics, stats())
         metrics.ledger_dropped.set(ledger.dropped)
         metrics.ledger_errors.set(ledger.write_errors)
         metrics.log_dropped.set(log.dropped)
+        for row in budgets.shown(config()):
+            metrics.budget_used.set(row["percent"] / 100, row["budget"], row["key"])
 
     async with contextlib.AsyncExitStack() as stack:
         await asyncio.to_thread(ledger.start)
         stack.push_async_callback(asyncio.to_thread, ledger.close)
         await asyncio.to_thread(log.start)
         stack.push_async_callback(asyncio.to_thread, log.close)
+        await asyncio.to_thread(budgets.start)
+        stack.push_async_callback(asyncio.to_thread, budgets.close)
         recorder.served = _Catalogue(runtimes).served
         recorder.listeners.append(on_outcome)
         recorder.on_decision.append(recent.decided)
@@ -98,7 +107,7 @@ async def keeping(
         metrics.observers.append(observe)
         lag = asyncio.create_task(watch_lag(recorder.lagged))
         stack.callback(lag.cancel)
-        yield Books(ledger, log, recent)
+        yield Books(ledger, log, recent, budgets)
 
 
 class _Catalogue:

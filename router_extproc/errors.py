@@ -10,6 +10,7 @@ RouterError
  |    +-- UnsupportedEncoding  415  a compressed body
  |    +-- GuardBlocked         403  a guard's policy says no (400 where the guard says so)
  |    +-- ModelForbidden       403  preferences or guards leave the user none of the models
+ |    +-- BudgetSpent          429  a budget is spent; says when to come again
  +-- Saturated               too many bytes are held; the default model serves, unrouted
  +-- ConfigError             a router.yaml that cannot be used; never reaches a client
  +-- ConfigMistakes          the same while it is compiled: paths into the document instead of lines of the file
@@ -96,6 +97,17 @@ class ModelForbidden(ClientError):
     status = 403
     code = "model_forbidden"
     param = "model"
+
+
+class BudgetSpent(ClientError):
+    """A budget of this request is spent. `retry_after` is in seconds: until it begins anew."""
+
+    status = 429
+    code = "budget_exceeded"
+
+    def __init__(self, message: str, *, retry_after: int) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
 
 
 class Saturated(RouterError):

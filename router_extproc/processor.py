@@ -14,15 +14,16 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 
 from router_extproc import wire
 from router_extproc.apis.mask import mask
 from router_extproc.apis.models_list import answer_models
 from router_extproc.apis.rewrite import replace_span
 from router_extproc.apis.table import for_path
+from router_extproc.config.schema import RouterConfig
 from router_extproc.domain import Band
-from router_extproc.errors import ClientError, MalformedBody, Saturated
+from router_extproc.errors import BudgetSpent, ClientError, MalformedBody, Saturated
 from router_extproc.exchange import Exchange
 from router_extproc.router import Routed
 from router_extproc.runtime import Runtimes
@@ -39,8 +40,18 @@ class ClientGone(Exception):
 class Processor:
     """Serves every ext_proc stream of this process, on the event loop."""
 
-    def __init__(self, runtimes: Runtimes, recorder: Recorder, max_held_bytes: int = 1 << 30) -> None:
-        """The bodies of all streams together hold at most `max_held_bytes`; beyond that requests go unrouted."""
+    def __init__(
+        self,
+        runtimes: Runtimes,
+        recorder: Recorder,
+        max_held_bytes: int = 1 << 30,
+        admit: Callable[[str, Routed, str, RouterConfig], Routed] = lambda _id, routed, _tenant, _config: routed,
+    ) -> None:
+        """The bodies of all streams together hold at most `max_held_bytes`; beyond that requests go unrouted.
+
+        `admit` may change a plan, or refuse it by a ClientError: decision id, plan, tenant, configuration.
+        """
+        self._admit = admit
         self._runtimes = runtimes
         self._recorder = recorder
         self._room = max_held_bytes
@@ -130,6 +141,7 @@ class Processor:
         request = exchange.reader.finish()
         deadline = exchange.body_done + exchange.runtime.config.limits.deadline_ms / 1000
         routed = await exchange.runtime.router.route(request, exchange.headers, deadline, exchange.speculated(request))
+        routed = self._admit(exchange.id, routed, exchange.tenant, exchange.runtime.config)
         exchange.routed = routed
         self._recorder.decided(
             Decided(
@@ -152,6 +164,8 @@ class Processor:
         body = exchange.api.error(error.status, error.code, error.message, error.param, exchange.request_id)
         # OpenAI's SDK shows x-request-id in its errors, Anthropic's shows request-id.
         ids = dict.fromkeys(("x-request-id", "request-id"), exchange.request_id)
+        if isinstance(error, BudgetSpent):
+            ids["retry-after"] = str(error.retry_after)
         return wire.answer(error.status, body, f"mom_{error.code}", {"x-mom-decision-id": exchange.id, **ids})
 
     def _give_up(self, exchange: Exchange, error: Exception) -> str:

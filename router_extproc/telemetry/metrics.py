@@ -117,6 +117,18 @@ class Metrics:
         self.ledger_dropped = Counter("mom.ledger.dropped", "{exchange}", "Outcomes that the ledger had no room for")
         self.ledger_errors = Counter("mom.ledger.write.errors", "{error}", "Failed writes; made up for later")
         self.log_dropped = Counter("mom.decision_log.dropped", "{exchange}", "Lines that the log had no room for")
+        self.budget_used = Gauge(
+            "mom.budget.used",
+            "",
+            "Part of a budget that is spent or reserved, fullest first where there are many keys",
+            ("budget", "key"),
+        )
+        self.budget_actions = Counter(
+            "mom.budget.actions",
+            "{request}",
+            "Requests whose plan a budget changed: trimmed, cheaper, cheapest, refused",
+            ("budget", "action"),
+        )
         self.generation = Gauge("mom.config.generation", "{generation}", "Configuration that serves")
         self.reload_ok = Gauge("mom.config.last.reload.successful", "", "0 while the newest file is refused")
         self.reloads = Counter("mom.config.reloads", "{reload}", "Reloads, by result", ("result",))

@@ -134,6 +134,10 @@ class Recorder:
         self._metrics.reload_ok.set(1 if accepted else 0)
         self._metrics.generation.set(generation)
 
+    def budget_acted(self, budget: str, action: str) -> None:
+        """A budget changed or refused a plan."""
+        self._metrics.budget_actions.add(1, budget, action)
+
     def lagged(self, seconds: float) -> None:
         """The event loop woke up this late."""
         self._metrics.loop_lag.record(seconds)

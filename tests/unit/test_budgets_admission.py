@@ -1,0 +1,236 @@
+"""Budgets: reserved at admission, settled by the outcome, kept over restarts; what each level does to a plan."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from router_extproc.budgets import MAX_ACCOUNTS, Budgets, expected
+from router_extproc.config.loader import parse
+from router_extproc.config.schema import RouterConfig
+from router_extproc.domain import Band, Decision, LlmRequest, Outcome, Plan, SignalSet, Usage
+from router_extproc.errors import BudgetSpent, ConfigError
+from router_extproc.router import Routed
+
+NOW = datetime(2026, 5, 31, 22, 30, tzinfo=UTC)
+
+MODELS = """
+models:
+  small: {url: "http://127.0.0.1:1", price: {input: 1, output: 1}}
+  middle: {url: "http://127.0.0.1:2", price: {input: 10, output: 10}}
+  premium: {url: "http://127.0.0.1:3", price: {input: 100, output: 100}}
+default: premium
+ledger: {tenant_header: x-tenant}
+"""
+# 1,000 tokens in and 1,000 out: small $0.002, middle $0.02, premium $0.2.
+REQUEST = LlmRequest("chat_completions", "auto", None, "hello", tokens=1000)
+
+
+def config(budgets: str) -> RouterConfig:
+    return parse(f"{MODELS}budgets: {budgets}\n".encode(), Path("router.yaml")).config
+
+
+def routed(*models: str, band: Band = Band.RECOMMENDED, **request: object) -> Routed:
+    decision = Decision("chat", band, 0.9, (models[0],), "sure")
+    return Routed(replace(REQUEST, **request), SignalSet({}), decision, Plan(models))  # type: ignore[arg-type]
+
+
+def outcome(identity: str, model: str, tokens: int = 1000) -> Outcome:
+    return Outcome(identity, "chat_completions", 200, model, 1, 1.0, 0.1, Usage(tokens, tokens))
+
+
+class Clock:
+    """A clock that tests turn."""
+
+    def __init__(self) -> None:
+        self.now = NOW
+
+    def __call__(self) -> datetime:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+def used(budgets: Budgets, found: RouterConfig) -> dict[str, tuple[str, str]]:
+    return {f"{row['budget']}/{row['key']}": (row["spent"], row["reserved"]) for row in budgets.shown(found)}
+
+
+def test_a_reservation_becomes_what_the_answer_cost(clock: Clock) -> None:
+    found, budgets = config("[{name: day, usd: 1}]"), Budgets(now=clock)
+    plan = routed("small", "middle")
+    assert budgets.admit("a", plan, "", found) is plan
+    assert used(budgets, found) == {"day/total": ("0", "0.02")}
+    budgets.settle(outcome("a", "small", 500), None, found)
+    assert used(budgets, found) == {"day/total": ("0.001", "0")}
+    budgets.settle(outcome("a", "small", 500), None, found)
+    assert used(budgets, found) == {"day/total": ("0.001", "0")}
+
+
+def test_a_failed_exchange_gives_its_reservation_back(clock: Clock) -> None:
+    found, budgets = config("[{name: day, usd: 1}]"), Budgets(now=clock)
+    budgets.admit("a", routed("small"), "", found)
+    budgets.settle(replace(outcome("a", "small"), status=503, usage=None), None, found)
+    assert used(budgets, found) == {"day/total": ("0", "0")}
+
+
+@pytest.mark.parametrize(
+    ("spent", "plan", "expected_plan", "reason"),
+    [
+        (0, ("premium", "middle", "small"), ("premium", "middle", "small"), "sure"),
+        (90, ("premium", "middle", "small"), ("small", "middle"), "sure; budget day at 90 %"),
+        (99.6, ("premium", "middle", "small"), ("small",), "sure; budget day at 100 %"),
+        (100, ("premium", "middle", "small"), ("small",), "sure; budget day at 100 %"),
+        (70, ("premium", "small"), ("premium", "small"), "sure"),
+    ],
+)
+def test_each_level_changes_the_plan(
+    clock: Clock, spent: float, plan: tuple[str, ...], expected_plan: tuple[str, ...], reason: str
+) -> None:
+    found, budgets = config("[{name: day, usd: 0.9}]"), Budgets(now=clock)
+    # Tokens that cost the given part of the budget.
+    budgets.admit("before", routed("small"), "", found)
+    budgets.settle(outcome("before", "small", int(spent / 100 * 450_000)), None, found)
+    result = budgets.admit("a", routed(*plan), "", found)
+    assert (result.plan.models, result.decision.reason) == (expected_plan, reason)
+
+
+def test_a_spent_budget_can_refuse_until_it_begins_anew(clock: Clock) -> None:
+    found = config("[{name: hourly, window: hour, usd: 0.01, when_spent: refuse}]")
+    actions: list[tuple[str, str]] = []
+    budgets = Budgets(now=clock, acted=lambda name, action: actions.append((name, action)))
+    for identity in "abcde":
+        budgets.admit(identity, routed("small"), "", found)
+    with pytest.raises(BudgetSpent, match="hour's budget `hourly`") as caught:
+        budgets.admit("f", routed("small"), "", found)
+    assert caught.value.status == 429
+    assert 1795 <= caught.value.retry_after <= 1801
+    assert actions == [("hourly", "refused")]
+    clock.now += timedelta(minutes=30)
+    budgets.admit("g", routed("small"), "", found)
+
+
+def test_a_named_model_is_never_replaced(clock: Clock) -> None:
+    found, budgets = config("[{name: day, usd: 0.1, when_spent: refuse}]"), Budgets(now=clock)
+    assert budgets.admit("a", routed("middle", "small", band=Band.NAMED), "", found).plan.pick == "middle"
+    with pytest.raises(BudgetSpent):
+        budgets.admit("b", routed("premium", "small", band=Band.NAMED), "", found)
+    lenient = config("[{name: day, usd: 0.1}]")
+    assert budgets.admit("c", routed("premium", "small", band=Band.NAMED), "", lenient).plan.models == ("premium",)
+
+
+def test_accounts_are_kept_apart(clock: Clock) -> None:
+    by_route = "{name: r, per: route, only: other, usd: 1}"
+    found = config(f"[{{name: t, per: tenant, usd: 1}}, {{name: u, per: user, tokens: 9000}}, {by_route}]")
+    budgets = Budgets(now=clock)
+    budgets.admit("a", routed("small", user="ann"), "acme", found)
+    budgets.admit("b", routed("small"), "globex", found)
+    budgets.settle(outcome("a", "small", 700), None, found)
+    assert used(budgets, found) == {"t/acme": ("0.0014", "0"), "t/globex": ("0", "0.002"), "u/ann": ("1400", "0")}
+
+
+def test_what_was_spent_outlives_the_process(tmp_path: Path, clock: Clock) -> None:
+    found, budgets = config("[{name: day, usd: 1}]"), Budgets(tmp_path, now=clock)
+    budgets.start()
+    budgets.admit("a", routed("small"), "", found)
+    budgets.settle(outcome("a", "small"), None, found)
+    budgets.admit("b", routed("small"), "", found)
+    budgets.close()
+    again = Budgets(tmp_path, now=clock)
+    again.start()
+    assert used(again, found) == {"day/total": ("0.002", "0")}
+    again.close()
+    (tmp_path / "budgets.json").write_text("{")
+    broken = Budgets(tmp_path, now=clock)
+    broken.start()
+    assert used(broken, found) == {}
+    broken.close()
+
+
+def test_a_window_that_is_over_starts_from_nothing(clock: Clock) -> None:
+    found, budgets = config("[{name: m, window: month, usd: 1}]"), Budgets(now=clock)
+    budgets.admit("a", routed("small"), "", found)
+    clock.now += timedelta(hours=3)  # June
+    budgets.admit("b", routed("small"), "", found)
+    budgets.settle(outcome("a", "small"), None, found)
+    assert used(budgets, found) == {"m/total": ("0", "0.002")}
+
+
+def test_accounts_are_bounded(clock: Clock) -> None:
+    found, budgets = config("[{name: u, per: user, usd: 1}]"), Budgets(now=clock)
+    for number in range(MAX_ACCOUNTS + 50):
+        budgets.admit(str(number), routed("small", user=f"user {number}"), "", found)
+    assert len(budgets.shown(found)) == MAX_ACCOUNTS
+
+
+def test_reservations_go_up_to_the_clients_own_limit() -> None:
+    assert expected(replace(REQUEST, max_output_tokens=10)) == Usage(1000, 10)
+    assert expected(replace(REQUEST, max_output_tokens=10**9)).output == 4096
+    assert expected(replace(REQUEST, api="embeddings")).output == 0
+
+
+@pytest.mark.parametrize(
+    ("budgets", "message"),
+    [
+        ("[{name: a}]", "give either usd or tokens"),
+        ("[{name: a, usd: 1, tokens: 1}]", "give either usd or tokens"),
+        ("[{name: a, usd: 1}, {name: a, usd: 2}]", "budgets: two are called `a`"),
+        ("[{name: a, usd: 1, per: day}]", "is not one of"),
+        ("[{name: a, usd: 0}]", "greater than 0"),
+    ],
+)
+def test_mistakes_are_named(budgets: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        config(budgets)
+
+
+def test_a_budget_per_tenant_needs_a_header_that_names_them() -> None:
+    text = MODELS.replace("ledger: {tenant_header: x-tenant}", "") + "budgets: [{name: a, per: tenant, usd: 1}]\n"
+    with pytest.raises(ConfigError, match=r"needs `ledger\.tenant_header`"):
+        parse(text.encode(), Path("router.yaml"))
+
+
+steps = st.lists(
+    st.tuples(st.sampled_from("abcdef"), st.booleans(), st.sampled_from(["small", "middle", "premium"])), max_size=60
+)
+
+
+@settings(max_examples=60)
+@given(steps)
+def test_nothing_stays_reserved_and_a_refusing_budget_is_never_exceeded_by_reservations(
+    moves: list[tuple[str, bool, str]],
+) -> None:
+    found = config("[{name: day, usd: 0.5, when_spent: refuse}]")
+    budgets, open_requests = Budgets(now=Clock()), dict[str, str]()
+    for identity, admit, model in moves:
+        if admit and identity not in open_requests:
+            try:
+                open_requests[identity] = budgets.admit(identity, routed(model), "", found).plan.pick
+            except BudgetSpent:
+                continue
+        elif not admit and identity in open_requests:
+            budgets.settle(outcome(identity, open_requests.pop(identity)), None, found)
+        rows = used(budgets, found)
+        assert all(Decimal(spent) + Decimal(reserved) <= Decimal("0.5") for spent, reserved in rows.values())
+    for identity, model in open_requests.items():
+        budgets.settle(outcome(identity, model), None, found)
+    assert all(reserved == "0" for _, reserved in used(budgets, found).values())
+
+
+def test_the_file_is_plain(tmp_path: Path, clock: Clock) -> None:
+    found, budgets = config("[{name: day, usd: 1}]"), Budgets(tmp_path, now=clock)
+    budgets.start()
+    budgets.admit("a", routed("small"), "", found)
+    budgets.settle(outcome("a", "small"), None, found)
+    budgets.close()
+    rows = json.loads((tmp_path / "budgets.json").read_text())["accounts"]
+    assert rows == [["day", "total", "2026-05-31T00:00:00+00:00", "0.002"]]
