@@ -14,6 +14,7 @@ from models.data import Example
 from models.synthetic.code import code_question, completion, snippet
 from models.synthetic.guard import guard_prompt
 from models.synthetic.intent import GENERAL, follow_up, general_prompt
+from models.synthetic.personal import personal
 from models.synthetic.support import LABELS as SUPPORT_LABELS
 from models.synthetic.support import support_message
 from models.synthetic.topics import DOMAIN_FRAMES, TOPICS
@@ -237,7 +238,7 @@ def augmented(example: Example, others: list[Example], rng: random.Random) -> Ex
     if "guard" not in example.labels or len(example.labels) > 1 or rng.random() < 0.5:
         text = rough(text, rng)
     changed = replace(example, text=text)
-    return with_context(changed, others, rng) if rng.random() < 0.22 else changed
+    return with_context(changed, others, rng) if rng.random() < 0.3 else changed
 
 
 def _shifted(example: Example, rng: random.Random) -> Example:
@@ -256,7 +257,10 @@ def _shifted(example: Example, rng: random.Random) -> Example:
 
 
 def synthetic(task: str, rng: random.Random) -> Example:
-    """A composed example for `domain`, `intent` or `guard`."""
+    """A composed example for `domain`, `intent`, `guard` or `pii`."""
+    if task == "pii":
+        sentence, spans = personal(rng)
+        return Example(sentence, "synth", spans=spans)
     if task == "domain":
         domain = rng.choice(sorted(TOPICS))
         topic, topic2 = rng.sample(TOPICS[domain], 2)

@@ -1,4 +1,6 @@
-"""Fits the language head: character n-grams plus the frozen encoder's mean-pooled states, one softmax.
+"""Fits the language head: hashed character n-grams and one softmax.
+
+The encoder has no part in this head, its weights are zero: its vocabulary is English.
 
 python -m models.language --data ../shared/data --model models/router-minilm
 """
@@ -6,6 +8,7 @@ python -m models.language --data ../shared/data --model models/router-minilm
 from __future__ import annotations
 
 import argparse
+import json
 import random
 from pathlib import Path
 
@@ -18,8 +21,7 @@ from tqdm import tqdm
 
 from models.data import read_rows
 from models.network import NGRAMS
-from models.ngrams import ngram_buckets
-from models.predict import Predictor
+from models.ngrams import ngram_buckets, ngram_logits
 from models.synthetic.phrases import PHRASES
 
 _NAMES = {
@@ -68,26 +70,21 @@ def _bags(texts: list[str]) -> list[npt.NDArray[np.int64]]:
 
 def fit(data: Path, model: Path, *, seed: int = 17, epochs: int = 10) -> float:
     """Trains the head and writes it into `heads.safetensors`; returns accuracy on `val`."""
-    predictor = Predictor(model)
-    if "language" not in predictor.heads:
+    heads = json.loads((model / "heads.json").read_text(encoding="utf-8"))["heads"]
+    if "language" not in heads:
         return float("nan")
     torch.manual_seed(seed)
-    labels = tuple(predictor.heads["language"]["labels"])
+    labels = tuple(heads["language"]["labels"])
     index = {label: i for i, label in enumerate(labels)}
     rows = training_rows(data, labels, random.Random(seed))
     val = [(r["text"], r["label"]) for r in read_rows(data, "language.jsonl.gz") if r["split"] == "val"]
     texts = [text for text, _ in rows]
     wanted = torch.tensor([index[label] for _, label in rows])
-    features = torch.from_numpy(predictor.pooled(texts))
     bags = [torch.from_numpy(bag) for bag in _bags(texts)]
     table = nn.EmbeddingBag(NGRAMS["buckets"], len(labels), mode="mean")
     nn.init.zeros_(table.weight)
-    out = nn.Linear(features.shape[1], len(labels))
-    nn.init.zeros_(out.weight)
-    nn.init.zeros_(out.bias)
-    optimiser = torch.optim.Adam(
-        [{"params": table.parameters(), "lr": 0.05}, {"params": out.parameters(), "lr": 1e-3, "weight_decay": 1e-4}]
-    )
+    bias = nn.Parameter(torch.zeros(len(labels)))
+    optimiser = torch.optim.Adam([{"params": table.parameters()}, {"params": [bias]}])
     steps = epochs * (len(rows) // 256 + 1)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, [0.08, 2e-3], total_steps=steps, pct_start=0.1)
     for epoch in tqdm(range(epochs), desc="language", mininterval=5):
@@ -96,8 +93,7 @@ def fit(data: Path, model: Path, *, seed: int = 17, epochs: int = 10) -> float:
             picked = order[begin : begin + 256].tolist()
             kept = [bags[i][torch.rand(len(bags[i])) > 0.2] for i in picked]
             offsets = torch.tensor([0, *np.cumsum([len(bag) for bag in kept])[:-1].tolist()])
-            logits = table(torch.cat(kept), offsets)
-            logits = logits + out(nn.functional.dropout(features[picked], 0.3))
+            logits = table(torch.cat(kept), offsets) + bias
             loss = nn.functional.cross_entropy(logits, wanted[picked], label_smoothing=0.02)
             optimiser.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
@@ -106,13 +102,14 @@ def fit(data: Path, model: Path, *, seed: int = 17, epochs: int = 10) -> float:
     path = model / "heads.safetensors"
     tensors = load_file(path)
     tensors["language.ngrams.weight"] = table.weight.detach().half()
-    tensors["language.out.weight"] = out.weight.detach().float()
-    tensors["language.out.bias"] = out.bias.detach().float()
+    tensors["language.out.weight"] = torch.zeros_like(tensors["language.out.weight"])
+    tensors["language.out.bias"] = bias.detach()
     partial = path.with_suffix(".partial")
     save_file(tensors, partial)
     partial.chmod(0o644)
     partial.replace(path)
-    predicted = Predictor(model).logits([text for text, _ in val], "language").argmax(1)
+    weight = table.weight.detach().half().numpy()
+    predicted = [int((ngram_logits(text, weight) + bias.detach().numpy()).argmax()) for text, _ in val]
     accuracy = float(np.mean([labels[p] == label for p, (_, label) in zip(predicted, val, strict=True)]))
     tqdm.write(f"language: {accuracy:.3f} of {len(val)} val sentences")
     return accuracy
