@@ -46,6 +46,9 @@ def _row(variant: str, concurrency: int, cells: Sequence[Cell]) -> dict[str, Any
         "p50_ms": spread([cell["ms"]["p50"] for cell in answered]),
         "p99_ms": spread([cell["ms"]["p99"] for cell in answered]),
         "per_second": spread([cell["per_second"] for cell in mine.values()]),
+        "decided_per_second": spread(
+            [cell["per_second"] * _shares([cell["verdicts"]]).get("decided", 0) for cell in mine.values()]
+        ),
         "sizes_p50_ms": {
             size: spread([cell["sizes"][size]["p50"] for cell in answered if size in cell["sizes"]])
             for size in dict.fromkeys(size for cell in answered for size in cell["sizes"])
@@ -98,7 +101,7 @@ def tables(rows: Sequence[Mapping[str, Any]]) -> str:
     for concurrency in dict.fromkeys(row["concurrency"] for row in rows):
         some = [row for row in rows if row["concurrency"] == concurrency]
         header = ("", "p50 ms", "p99 ms", "req/s", "p50 + ms", "p50 x alone", "p50 x trivial", "req/s x trivial")
-        lines = [(*header, "cpu ms/req", "decisions", "errors"), *(_cells(row) for row in some)]
+        lines = [(*header, "cpu ms/req", "decided/s", "decisions", "errors"), *(_cells(row) for row in some)]
         parts.append(f"concurrency {concurrency}\n{_aligned(lines)}")
     one = min(row["concurrency"] for row in rows)
     some = [row for row in rows if row["concurrency"] == one]
@@ -125,6 +128,7 @@ def _cells(row: Mapping[str, Any]) -> Sequence[str]:
         _range(trivial.get("p50_ratio"), 2),
         _range(trivial.get("throughput_ratio"), 2),
         " ".join(f"{name} {value['median']:.2f}" for name, value in row["cpu_ms"].items()) or "-",
+        _median(row["decided_per_second"], 0) if verdicts else "-",
         verdicts or "-",
         " ".join(f"{name}: {number}" for name, number in row["errors"].items()) or "none",
     )

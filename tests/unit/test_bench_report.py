@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from bench.report import spread, summarise, tables
 
 
@@ -48,7 +50,13 @@ def test_verdicts_are_shares_of_all_rounds() -> None:
         cell("all-heads", 1, 1.0, verdicts={"decided": 30}),
         cell("all-heads", 2, 1.0, verdicts={"decided": 45, "late": 20, "none": 5}),
     ]
-    assert summarise(cells)[0]["verdicts"] == {"decided": 0.75, "late": 0.2, "none": 0.05}
+    (row,) = summarise(cells)
+    assert row["verdicts"] == {"decided": 0.75, "late": 0.2, "none": 0.05}
+    assert row["decided_per_second"] == {
+        "median": pytest.approx(82.14, abs=0.01),
+        "min": pytest.approx(64.29, abs=0.01),
+        "max": 100,
+    }
 
 
 def test_the_ceiling_is_compared_with_nothing() -> None:
