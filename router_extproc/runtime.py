@@ -31,6 +31,7 @@ class Runtime:
     source: Path
     config: RouterConfig
     policy: Policy
+    preferences: Preferences
     router: Router
     clusters: Mapping[str, str]
     upstream_names: Mapping[str, str]
@@ -68,6 +69,7 @@ def compile_runtime(
         source=loaded.source,
         config=config,
         policy=policy,
+        preferences=preferences,
         router=Router(config, policy, guards, preferences, signals, selections, classifiers, observed.picked),
         clusters=clusters,
         upstream_names={name: model.upstream_model or name for name, model in config.models.items()},

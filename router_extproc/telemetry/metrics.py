@@ -129,6 +129,18 @@ class Metrics:
             "Requests whose plan a budget changed: trimmed, cheaper, cheapest, refused",
             ("budget", "action"),
         )
+        self.guard_actions = Counter(
+            "mom.guard.actions",
+            "{request}",
+            "Requests that a guard tagged, masked or rerouted; blocked ones are `mom.requests.refused`, by code",
+            ("guard",),
+        )
+        self.model_scale = Gauge(
+            "mom.model.scale",
+            "",
+            "Factor that the schedules give a model now, for whatever scales its replicas",
+            ("model",),
+        )
         self.generation = Gauge("mom.config.generation", "{generation}", "Configuration that serves")
         self.reload_ok = Gauge("mom.config.last.reload.successful", "", "0 while the newest file is refused")
         self.reloads = Counter("mom.config.reloads", "{reload}", "Reloads, by result", ("result",))

@@ -104,6 +104,8 @@ class Recorder:
             metrics.stage_seconds.record(seconds, stage)
         for name, reason in decided.signals.absent.items():
             metrics.absent.add(1, name, reason)
+        for name in decision.guards:
+            metrics.guard_actions.add(1, name)
         decided = _without_texts(decided)
         self._waiting[decided.decision_id] = decided
         if len(self._waiting) > REMEMBERED:
