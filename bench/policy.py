@@ -1,4 +1,4 @@
-"""What the policy adds to a decision: 50 routes, 100 models, 12 signals. Prints microseconds, writes JSON to --out."""
+"""What the policy adds to a decision: routes, guards, preferences, selection. Prints microseconds, writes --out."""
 
 from __future__ import annotations
 
@@ -8,12 +8,17 @@ import statistics
 import time
 import tracemalloc
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 from router_extproc.config.schema import RouterConfig
 from router_extproc.domain import LlmRequest, SignalSet, SignalValue
+from router_extproc.guards import Guards
 from router_extproc.policy import Policy
-from router_extproc.signals.base import SignalInputs
+from router_extproc.preferences import Preferences
+from router_extproc.selection.observed import Observed
+from router_extproc.selection.table import build_selections
+from router_extproc.signals.base import Signal, SignalInputs
 from router_extproc.validation import validate
 
 ROUNDS = 3000
@@ -30,8 +35,8 @@ class Known:
         return None
 
 
-def compiled(routes: int, models: int, signals: int, selection: str) -> Policy:
-    """A policy in which no route but the last matches: the longest way."""
+def configured(routes: int, models: int, signals: int) -> tuple[RouterConfig, dict[str, Signal]]:
+    """A policy in which no route but the last matches, the longest way, with 4 guards, 50 users and 4 schedules."""
     names = [f"s{index}" for index in range(signals)]
     labels = tuple(f"label{index}" for index in range(18))
     config = validate(
@@ -46,34 +51,58 @@ def compiled(routes: int, models: int, signals: int, selection: str) -> Policy:
                     if index < routes - 1
                     else "true",
                     "models": [f"m{(index + offset) % models}" for offset in range(min(4, models))],
-                    "selection": selection,
+                    "selection": "cheapest",
                 }
                 for index in range(routes)
             ],
             "default": ["m0"],
+            "guards": [
+                {"name": f"g{index}", "when": f'{names[index]}.label == "label9"', "action": "tag"}
+                for index in range(4)
+            ],
+            "preferences": {
+                "header": "x-tenant",
+                "users": {f"u{index}": {"favourite": "m1", "prefer": "cheap"} for index in range(50)},
+                "everyone": {"forbidden": f"m{models - 1}"} if models > 2 else {},
+            },
+            "schedules": [
+                {"name": f"t{index}", "timezone": "Europe/Paris", "from": "22:00", "to": "06:00", "favourite": "m0"}
+                for index in range(4)
+            ],
         },
     )
-    return Policy.compile(config, {name: Known(labels, "shipped") for name in names})
+    return config, {name: Known(labels, "shipped") for name in names}
 
 
 def measured(routes: int, models: int, signals: int = 12) -> dict[str, float]:
-    """Microseconds per decision, and bytes that stay allocated by 1000 of them."""
-    policy = compiled(routes, models, signals, "cheapest")
+    """Microseconds per decision, and bytes that one needs at its peak."""
+    config, known = configured(routes, models, signals)
+    policy, guards = Policy.compile(config, known), Guards.compile(config, known)
+    preferences = Preferences(config)
+    selections, _ = build_selections(config, Observed())
     scores = {f"label{index}": 1 / 18 for index in range(18)}
     values = SignalSet({f"s{index}": SignalValue("label0", 0.95, 0.0, scores) for index in range(signals)})
     request = LlmRequest("chat_completions", "auto", None, "hello", tokens=500)
+    now = datetime.now(UTC)
+    headers = {"x-tenant": "u1"}
+
+    def decide() -> None:
+        decision = guards.apply(policy.decide(request, values, "auto"), request, values)
+        decision = preferences.apply(decision, "auto", headers, now)
+        selections[decision.selection].order(decision.candidates, request, values)
+
     times = []
     for _ in range(ROUNDS):
         start = time.perf_counter_ns()
-        policy.decide(request, values, "auto")
+        decide()
         times.append((time.perf_counter_ns() - start) / 1000)
     times.sort()
     tracemalloc.start()
     for _ in range(1000):
-        policy.decide(request, values, "auto")
+        decide()
     kept, _ = tracemalloc.get_traced_memory()
     tracemalloc.reset_peak()
-    policy.decide(request, values, "auto")
+    decide()
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     return {
