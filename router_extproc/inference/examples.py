@@ -83,6 +83,9 @@ def fit(examples: Mapping[str, Sequence[Sequence[float]]]) -> ExamplesHead:
     truth = np.array([index for index, label in enumerate(labels) for _ in examples[label]])
     targets = np.eye(len(labels))[truth]
     center, bias = x.mean(0), targets.mean(0)
+    # Platt's targets (1999): a few examples that are all right do not prove that every prompt will be.
+    doubt = 1 / (len(x) + 2)
+    smoothed = targets * (1 - doubt) + (1 - targets) * doubt / (len(labels) - 1)
     kernel = (x - center) @ (x - center).T
     best: tuple[float, float, Array, Array] | None = None
     for strength in _REGULARISATIONS:
@@ -90,8 +93,7 @@ def fit(examples: Mapping[str, Sequence[Sequence[float]]]) -> ExamplesHead:
         dual = inverse @ (targets - bias)
         left_out = targets - dual / np.diag(inverse)[:, None]
         for temperature in _TEMPERATURES:
-            probs = _softmax(left_out / temperature)
-            loss = float(-np.log(probs[np.arange(len(x)), truth] + 1e-12).mean())
+            loss = float(-(smoothed * np.log(_softmax(left_out / temperature) + 1e-12)).sum(1).mean())
             if best is None or loss < best[0]:
                 best = loss, temperature, dual, left_out
     assert best is not None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 from router_extproc.config.loader import LoadedConfig
@@ -19,6 +20,9 @@ from router_extproc.signals.hugging_face import HuggingFaceParams
 from router_extproc.validation import validate
 
 log = logging.getLogger(__name__)
+
+OWN_TYPES = ("examples", "hugging_face")
+"""Signal types that add a head to the classifier."""
 
 
 class OwnHeads:
@@ -78,6 +82,22 @@ class OwnHeads:
             raise loaded.error([Mistake(("signals",), str(error))]) from None
         for note in notes:
             log.info("%s", note)
+
+
+def review(loaded: LoadedConfig, model_dir: Path) -> list[str]:
+    """Fits and loads what a configuration adds, to say how well its examples do. Without such signals it costs nothing.
+
+    Raises ConfigError with every mistake, UnusableModel when the shipped classifier in `model_dir` cannot be read.
+    """
+    if not any(spec.type in OWN_TYPES for spec in loaded.config.signals.values()):
+        return []
+    from router_extproc.inference.encoder import load
+
+    base = load(model_dir, device="cpu")
+    try:
+        return OwnHeads(base, partial(load_guest, device="cpu")).extend(loaded.config.signals)[1]
+    except ConfigMistakes as error:
+        raise loaded.error(error.mistakes) from None
 
 
 def load_guest(params: HuggingFaceParams, device: str = "auto") -> Model:

@@ -29,6 +29,12 @@ def test_new_prompts_get_the_label_that_they_are_like() -> None:
             assert sum(result.probs.values()) == pytest.approx(1, abs=1e-5)
 
 
+def test_few_examples_do_not_make_certain() -> None:
+    head = fit({"a": cloud(X, 4, 0.05, 0), "b": cloud(Y, 4, 0.05, 1)})
+    assert head.report.accuracy == 1.0
+    assert 0.8 < head.classify(X).confidence < 0.97
+
+
 def test_labels_that_cannot_be_told_apart_are_named_and_not_trusted() -> None:
     head = fit({"a": cloud(X, 12, 0.1, 0), "b": cloud(Y, 12, 0.1, 1), "also b": cloud(Y, 12, 0.1, 2)})
     assert head.report.accuracy < 0.9

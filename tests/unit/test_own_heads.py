@@ -20,7 +20,7 @@ from router_extproc.inference.engine import Engine
 from router_extproc.signals.base import SHIPPED, SignalInputs
 from router_extproc.signals.examples import ExamplesSignal
 from router_extproc.signals.hugging_face import HuggingFaceParams, HuggingFaceSignal
-from router_extproc.signals.own_heads import OwnHeads, load_guest
+from router_extproc.signals.own_heads import OwnHeads, load_guest, review
 from router_extproc.testing import FakeModel, tiny_model_directory
 
 SHIPPED_MODEL = Path(__file__).parents[2] / "models" / "router-minilm"
@@ -139,6 +139,17 @@ def test_every_mistake_is_reported_where_it_stands(tmp_path: Path) -> None:
     assert "broken" in found["broken"]
     with pytest.raises(ConfigMistakes, match=r"config\.json"):
         HuggingFaceSignal(HuggingFaceSignal.Params(path=str(tmp_path)), {})
+
+
+def test_check_says_how_well_the_examples_do(tmp_path: Path) -> None:
+    path = tmp_path / "router.yaml"
+    path.write_text(CONFIG.format(proof="models"))
+    model_dir = tiny_model_directory(tmp_path / "model")
+    (note,) = review(load(path), model_dir)
+    assert "of 4 examples are right when left out" in note
+    path.write_text(CONFIG.format(proof="models") + "  own: {type: hugging_face, path: /nowhere}\n")
+    with pytest.raises(ConfigError, match="nowhere"):
+        review(load(path), model_dir)
 
 
 CONFIG = """
