@@ -216,6 +216,7 @@ NONSENSE = [
     ({"existingRoutesConfigMap": "mine"}, "router and existingRoutesConfigMap are both set"),
     ({"mode": "sidecar"}, "mode sidecar: set attach.provider"),
     ({"autoscaling": {"type": "hpa", "minReplicas": 5, "maxReplicas": 2}}, "minReplicas is above maxReplicas"),
+    ({"state": {"volume": {"persistentVolumeClaim": {"claimName": "c"}}}}, "a ledger has one writer"),
     ({"models": {"source": "pvc"}}, "set models.pvc.existingClaim, or models.pvc.create"),
     ({"models": {"source": "initContainer"}}, r"set models.initContainer.url and .sha256"),
     ({"attach": {"provider": "istio"}}, "set targetRefs or workloadSelector"),

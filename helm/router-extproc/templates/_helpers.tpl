@@ -113,7 +113,7 @@ exec:
 name: router
 image: {{ include "router-extproc.image" $root | quote }}
 imagePullPolicy: {{ $values.image.pullPolicy }}
-args: [serve]
+args: {{ $values.recordPrompts | ternary "[serve, --record-prompts]" "[serve]" }}
 {{- if .native }}
 # A native sidecar: starts before the gateway's Envoy and stops after it.
 restartPolicy: Always
@@ -164,12 +164,16 @@ securityContext:
   {{- toYaml $values.securityContext | nindent 2 }}
 volumeMounts:
   {{- include "router-extproc.volumeMounts" $root | nindent 2 }}
+  - name: router-state
+    mountPath: /var/lib/router-extproc
+  {{- if $values.admin.tokenSecret.name }}
+  - name: router-admin-token
+    mountPath: /etc/router-admin
+    readOnly: true
+  {{- end }}
   {{- if .uds }}
   - name: router-socket
     mountPath: {{ dir (include "router-extproc.udsPath" $root) }}
-  {{- end }}
-  {{- with $values.extraVolumeMounts }}
-  {{- toYaml . | nindent 2 }}
   {{- end }}
 {{- end -}}
 
@@ -185,6 +189,9 @@ volumeMounts:
   mountPath: /models
   readOnly: true
 {{- end }}
+{{- with .Values.extraVolumeMounts }}
+{{ toYaml . }}
+{{- end }}
 {{- end -}}
 
 {{/* Volumes of the sidecar container. Names begin with router-, for they also go into the pods of gateways. */}}
@@ -195,6 +202,18 @@ volumeMounts:
 - name: router-tmp
   emptyDir:
     sizeLimit: {{ .Values.tmpSizeLimit }}
+- name: router-state
+  {{- if .Values.state.volume }}
+  {{- toYaml .Values.state.volume | nindent 2 }}
+  {{- else }}
+  emptyDir:
+    sizeLimit: {{ .Values.state.sizeLimit }}
+  {{- end }}
+{{- if .Values.admin.tokenSecret.name }}
+- name: router-admin-token
+  secret:
+    secretName: {{ .Values.admin.tokenSecret.name }}
+{{- end }}
 {{- include "router-extproc.modelVolume" . }}
 {{- with .Values.extraVolumes }}
 {{ toYaml . }}
@@ -329,6 +348,9 @@ topologySpreadConstraints:
 {{- if and (eq $v.mode "sidecar") (ne $v.autoscaling.type "none") -}}
 {{- fail "autoscaling scales the pods of mode deployment; in mode sidecar the gateway scales" -}}
 {{- end -}}
+{{- if and (hasKey $v.state.volume "persistentVolumeClaim") (or (ne $v.mode "deployment") (gt (int $v.replicaCount) 1) (ne $v.autoscaling.type "none")) -}}
+{{- fail "state.volume: a ledger has one writer; a claim needs mode deployment, replicaCount 1 and no autoscaling" -}}
+{{- end -}}
 {{- if gt (int $v.autoscaling.minReplicas) (int $v.autoscaling.maxReplicas) -}}
 {{- fail "autoscaling.minReplicas is above maxReplicas" -}}
 {{- end -}}
@@ -386,5 +408,5 @@ topologySpreadConstraints:
 {{/* Of what the process reads only at its start. Everything in `router` is left out: it is read anew while it runs. */}}
 {{- define "router-extproc.staticChecksum" -}}
 {{- $v := .Values -}}
-{{- list $v.mode $v.grpc $v.admin $v.listenHost $v.logLevel $v.maxQueued $v.device $v.gpu.enabled $v.drain $v.models | toJson | sha256sum -}}
+{{- list $v.mode $v.grpc $v.admin $v.listenHost $v.logLevel $v.maxQueued $v.maxStreams $v.recordPrompts $v.state $v.device $v.gpu.enabled $v.drain $v.models | toJson | sha256sum -}}
 {{- end -}}
