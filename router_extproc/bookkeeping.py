@@ -15,13 +15,15 @@ from router_extproc.config.providers import endpoint_of, upstream_name
 from router_extproc.config.schema import Provider, RouterConfig
 from router_extproc.decision_log import DecisionLog
 from router_extproc.domain import Outcome
+from router_extproc.export import Exporter
 from router_extproc.inference.stats import EngineStats
 from router_extproc.ledger import Ledger
 from router_extproc.recent import Recent
 from router_extproc.runtime import Runtime, Runtimes
+from router_extproc.telemetry.context import Sampler
 from router_extproc.telemetry.loop import watch_lag
 from router_extproc.telemetry.metrics import Metrics
-from router_extproc.telemetry.recorder import Decided, Recorder, Served
+from router_extproc.telemetry.recorder import Decided, Listener, Recorder, Served
 
 PROVIDERS = {
     Provider.OPENAI: "openai",
@@ -32,13 +34,21 @@ PROVIDERS = {
 """OpenTelemetry's names. It has none for vLLM."""
 
 
+OBSERVE_SECONDS = 5.0
+
+
 @dataclass(frozen=True, slots=True)
 class BookOptions:
-    """`state_dir` holds ledger and decision log (None: neither outlives the process). `prompts` lets texts into it."""
+    """`state_dir` holds ledger and decision log (None: neither outlives the process). `prompts` lets texts into it.
+
+    Traces and metrics go to `otlp_endpoint`; `trace_ratio` of the exchanges are traced, and all that a caller traces.
+    """
 
     state_dir: Path | None = None
     prompts: bool = False
     log_bytes: int = 256 * 1024 * 1024
+    otlp_endpoint: str | None = None
+    trace_ratio: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +111,14 @@ async def keeping(
         await asyncio.to_thread(budgets.start)
         stack.push_async_callback(asyncio.to_thread, budgets.close)
         recorder.served = _Catalogue(runtimes).served
+        if options.otlp_endpoint is not None:
+            exporter = Exporter(options.otlp_endpoint, metrics)
+            exporter.start()
+            stack.push_async_callback(asyncio.to_thread, exporter.close)
+            recorder.sampler = Sampler(options.trace_ratio)
+            observing = asyncio.create_task(_observe_often(metrics))
+            stack.callback(observing.cancel)
+            recorder.listeners.append(_traced(exporter, recorder))
         recorder.listeners.append(on_outcome)
         recorder.on_decision.append(recent.decided)
         stack.callback(recorder.drain)
@@ -108,6 +126,21 @@ async def keeping(
         lag = asyncio.create_task(watch_lag(recorder.lagged))
         stack.callback(lag.cancel)
         yield Books(ledger, log, recent, budgets)
+
+
+async def _observe_often(metrics: Metrics) -> None:
+    """For the exporter, which reads on a thread of its own."""
+    while True:
+        metrics.observe()
+        await asyncio.sleep(OBSERVE_SECONDS)
+
+
+def _traced(exporter: Exporter, recorder: Recorder) -> Listener:
+    def ended(outcome: Outcome | None, decided: Decided | None) -> None:
+        model = outcome.model if outcome is not None else None
+        exporter.ended(outcome, decided, recorder.served().get(model or ""))
+
+    return ended
 
 
 class _Catalogue:

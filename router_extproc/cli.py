@@ -61,7 +61,10 @@ def _parser() -> argparse.ArgumentParser:
     _flag(command, "admin-token-file", "", "file with the bearer token that opens the admin port beyond loopback")
     _flag(command, "state-dir", "", "directory of the savings ledger and the decision log; empty: in memory only")
     _flag(command, "decision-log-mib", 256, "MiB that the decision log may take")
-    command.add_argument("--record-prompts", action="store_true", help="show prompts in the decision log and on the page")
+    text = "show prompts in the decision log and on the page"
+    command.add_argument("--record-prompts", action="store_true", help=text)
+    _flag(command, "otlp-endpoint", "", "OpenTelemetry collector (OTLP over HTTP), such as http://localhost:4318")
+    _flag(command, "trace-ratio", 0.0, "part of the requests to trace, 0 to 1; a caller's sampled trace always goes on")
     _flag(command, "log-level", "info", "debug, info, warning or error")
     _flag(command, "max-queued", 512, "prompts that may wait for the classifier; more go to the default model at once")
     _flag(command, "drain-notice", 2.5, "seconds between NOT_SERVING and refusing streams; over Envoy's check interval")
@@ -150,6 +153,8 @@ def _serve(arguments: argparse.Namespace) -> int:
         books=BookOptions(
             state_dir=Path(arguments.state_dir) if arguments.state_dir else None,
             prompts=arguments.record_prompts,
+            otlp_endpoint=_endpoint(arguments.otlp_endpoint),
+            trace_ratio=arguments.trace_ratio,
             log_bytes=arguments.decision_log_mib * 1024 * 1024,
         ),
     )
@@ -157,6 +162,12 @@ def _serve(arguments: argparse.Namespace) -> int:
         logging.getLogger("router_extproc.exchange").setLevel(logging.WARNING)
     uvloop.run(serve(options))
     return 0
+
+
+def _endpoint(url: str) -> str | None:
+    if url and not url.startswith(("http://", "https://")):
+        raise ConfigError([f"--otlp-endpoint {url}: must begin with http:// or https://"])
+    return url or None
 
 
 def _token(path: str) -> str | None:

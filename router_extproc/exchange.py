@@ -14,6 +14,7 @@ from router_extproc.errors import BodyTooLarge, UnsupportedEncoding
 from router_extproc.inference.base import Classified, Prompt
 from router_extproc.router import Routed, classifier_prompt
 from router_extproc.runtime import Runtime
+from router_extproc.telemetry.context import TraceContext
 
 SPECULATION_PAUSE = 0.002
 """Seconds without a further chunk after which classifying what is there is worth a guess. It doubles with every guess:
@@ -54,6 +55,7 @@ class Exchange:
     body_done: float = 0.0
     speculation: Speculation | None = None
     routed: Routed | None = None
+    trace: TraceContext | None = None
     _pause: asyncio.TimerHandle | None = None
     _guesses: int = 0
     _grown: int = 0

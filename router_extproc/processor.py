@@ -139,6 +139,7 @@ class Processor:
 
     async def _decide(self, exchange: Exchange) -> Routed:
         request = exchange.reader.finish()
+        exchange.trace = self._recorder.sampler.context(exchange.headers.get("traceparent"), exchange.id)
         deadline = exchange.body_done + exchange.runtime.config.limits.deadline_ms / 1000
         routed = await exchange.runtime.router.route(request, exchange.headers, deadline, exchange.speculated(request))
         routed = self._admit(exchange.id, routed, exchange.tenant, exchange.runtime.config)
@@ -155,6 +156,7 @@ class Processor:
                 stages=(("body", exchange.body_done - exchange.started), *routed.stages),
                 tenant=exchange.tenant,
                 at=time.time(),
+                trace=exchange.trace,
             )
         )
         return routed
@@ -224,6 +226,8 @@ def _route(exchange: Exchange, routed: Routed) -> tuple[dict[str, str], dict[str
     headers = {"x-mom-cluster": clusters[0], "x-mom-model": routed.plan.pick}
     if len(clusters) == 1:
         headers["x-mom-plan"] = "single"
+    if exchange.trace is not None:
+        headers["traceparent"] = exchange.trace.traceparent
     metadata: dict[str, object] = {
         "decision_id": exchange.id,
         "api": request.api,

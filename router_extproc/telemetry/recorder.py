@@ -9,6 +9,7 @@ from decimal import Decimal
 from typing import Protocol
 
 from router_extproc.domain import Decision, LlmRequest, Outcome, Plan, SignalSet
+from router_extproc.telemetry.context import Sampler, TraceContext
 from router_extproc.telemetry.metrics import Metrics
 
 KEPT_PROMPT = 4096
@@ -43,6 +44,7 @@ class Decided:
     stages: tuple[tuple[str, float], ...] = ()
     tenant: str = ""
     at: float = 0.0
+    trace: TraceContext | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +92,8 @@ class Recorder:
         self._waiting: OrderedDict[str, Decided] = OrderedDict()
         self.served: Callable[[], Mapping[str, Served]] = dict
         """The models that serve now, by catalogue name."""
+        self.sampler = Sampler(0, on=False)
+        """Which exchanges are traced."""
         self.listeners: list[Listener] = []
         """Told of each outcome with its decision, where known, and of decisions whose outcome never came (None)."""
         self.on_decision: list[Callable[[Decided], None]] = []
