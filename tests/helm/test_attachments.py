@@ -332,6 +332,23 @@ def test_a_gateway_routes_by_the_rendered_objects(
         assert not [name for name in seen if name.startswith("x-mom-")]
 
 
+def test_a_backup_with_the_same_name_takes_over_in_istio(installed: Installed, tmp_path: Path) -> None:
+    """`small` refuses connections; the request ends at a model with the same upstream name."""
+    given = values("istio-backup")
+    small, west = (given["router"]["models"][name] for name in ("small", "small-west"))
+    (dead,) = free_ports(1)
+    small["url"], west["url"] = f"http://dead:{dead}", f"http://localhost:{installed.providers['small'].port}"
+    listen, admin = free_ports(2)
+    addresses = {**installed.addresses, f"outbound|{dead}||dead": ("127.0.0.1", dead)}
+    path = tmp_path / "gateway.json"
+    path.write_text(json.dumps(through_istio(objects(given), listen, admin, addresses)))
+    installed.providers["small"].seen.clear()
+    command = [ENVOY, "-c", str(path), "--concurrency", "1", "--log-level", "warning"]
+    with envoy(command, tmp_path, lambda: get(f"http://127.0.0.1:{admin}/ready") == b"LIVE\n"):
+        assert [chat(f"http://127.0.0.1:{listen}", "hello")[0] for _ in range(5)] == [200] * 5
+    assert len(installed.providers["small"].seen) == 5
+
+
 @pytest.mark.parametrize(("kind", "make"), GATEWAYS, ids=["istio", "envoy-gateway"])
 def test_without_a_sidecar_the_default_model_serves_and_no_client_chooses(
     kind: str, make: Callable[..., Object], installed: Installed, tmp_path: Path

@@ -388,6 +388,12 @@ topologySpreadConstraints:
 {{- if and (eq $v.mode "sidecar") (eq $v.attach.provider "none") -}}
 {{- fail "mode sidecar: set attach.provider, there is no pod to be beside of otherwise" -}}
 {{- end -}}
+{{- if $v.attach.backup -}}
+{{- if not (has $v.attach.provider (list "istio" "envoy-gateway")) -}}
+{{- fail "attach.backup is for the providers istio and envoy-gateway; envoy fails over by the routes' fallback" -}}
+{{- end -}}
+{{- include "router-extproc.validateBackup" . -}}
+{{- end -}}
 {{- $slugs := dict -}}
 {{- range $name, $_ := $v.router.models | default dict -}}
 {{- $slug := $name | lower | replace "." "-" | replace "_" "-" | trimSuffix "-" -}}

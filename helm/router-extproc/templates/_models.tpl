@@ -53,3 +53,20 @@ slug: {{ $name | lower | replace "." "-" | replace "_" "-" | trimSuffix "-" | qu
 {{- define "router-extproc.defaultModel" -}}
 {{- kindIs "string" .Values.router.default | ternary .Values.router.default (first (kindIs "string" .Values.router.default | ternary (list "") .Values.router.default)) -}}
 {{- end -}}
+
+{{/* Whether a model may be another's backup at all. Rendered before anything is attached. Call: root */}}
+{{- define "router-extproc.validateBackup" -}}
+{{- $root := . -}}
+{{- range $name, $others := .Values.attach.backup -}}
+{{- range prepend $others $name -}}
+{{- if not (hasKey $root.Values.router.models .) -}}{{- fail (printf "attach.backup.%s: unknown model %q" $name .) -}}{{- end -}}
+{{- end -}}
+{{- $model := include "router-extproc.model" (list $root $name (get $root.Values.router.models $name)) | fromYaml -}}
+{{- range $others -}}
+{{- $other := include "router-extproc.model" (list $root . (get $root.Values.router.models .)) | fromYaml -}}
+{{- if or (ne $other.upstream $model.upstream) (ne $other.env $model.env) (ne $other.prefix $model.prefix) (ne $other.keyHeader $model.keyHeader) -}}
+{{- fail (printf "attach.backup.%s: %s has another upstream name, key or path: it would refuse the request" $name .) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
