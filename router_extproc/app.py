@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from router_extproc.runtime import Runtimes, compile_runtime
 from router_extproc.selection.observed import Observed
 from router_extproc.server import Server
 from router_extproc.signals.base import SHIPPED
+from router_extproc.signals.own_heads import OwnHeads, load_guest
 from router_extproc.telemetry.metrics import Metrics
 from router_extproc.telemetry.recorder import Decided, Recorder
 
@@ -93,8 +95,9 @@ async def serve(options: ServeOptions, stop: asyncio.Event | None = None) -> Non
         stack.push_async_callback(admin.close)
 
         loaded = await asyncio.to_thread(load, options.config)
-        engine = await _engine(options)
+        engine, own_heads = await _engine(options)
         stack.push_async_callback(engine.aclose)
+        await own_heads.serve(engine, loaded)
         classifiers = {SHIPPED: engine}
         observed = Observed()
         compiled = await asyncio.to_thread(compile_runtime, loaded, heads(classifiers), classifiers, 1, observed)
@@ -112,7 +115,7 @@ async def serve(options: ServeOptions, stop: asyncio.Event | None = None) -> Non
         )
         await server.start()
         stack.push_async_callback(server.drain, 0.0, 0.0)
-        reloader = asyncio.create_task(_reload(options.config, runtimes, classifiers, recorder, observed))
+        reloader = asyncio.create_task(_reload(options.config, runtimes, classifiers, own_heads, recorder, observed))
         stack.callback(reloader.cancel)
         # What was built so far lives as long as the process: collections need not look at it again.
         gc.collect()
@@ -131,18 +134,23 @@ def heads(classifiers: Mapping[str, Engine]) -> dict[str, Mapping[str, tuple[str
     return {name: classifier.labels for name, classifier in classifiers.items()}
 
 
-async def _engine(options: ServeOptions) -> Engine:
+async def _engine(options: ServeOptions) -> tuple[Engine, OwnHeads]:
     # Imported here: it takes seconds, and commands that classify nothing never pay for it.
     from router_extproc.inference import encoder
 
     model = await asyncio.to_thread(encoder.load, options.model_dir, digest=options.model_digest, device=options.device)
     engine = Engine(model, max_queued=options.max_queued)
     await engine.start()
-    return engine
+    return engine, OwnHeads(model, partial(load_guest, device=options.device))
 
 
 async def _reload(
-    path: Path, runtimes: Runtimes, classifiers: Mapping[str, Engine], recorder: Recorder, observed: Observed
+    path: Path,
+    runtimes: Runtimes,
+    classifiers: Mapping[str, Engine],
+    own_heads: OwnHeads,
+    recorder: Recorder,
+    observed: Observed,
 ) -> None:
     """Swaps in every new file that is valid; the last valid one serves on otherwise."""
 
@@ -153,6 +161,7 @@ async def _reload(
             new = await asyncio.to_thread(
                 compile_runtime, loaded, heads(classifiers), classifiers, current.generation + 1, observed
             )
+            await own_heads.serve(classifiers[SHIPPED], loaded)
         except ConfigError as error:
             runtimes.reject(str(error))
             recorder.reloaded(current.generation, accepted=False)

@@ -26,6 +26,7 @@ from router_extproc.inference import artifact
 from router_extproc.reference import config_schema, configuration_reference
 from router_extproc.runtime import compile_runtime
 from router_extproc.signals.base import SHIPPED
+from router_extproc.signals.own_heads import OwnHeads, load_guest, review
 from router_extproc.telemetry import logs
 from router_extproc.telemetry.reference import metrics_reference
 from router_extproc.telemetry.recorder import Decided
@@ -204,6 +205,8 @@ def _check(arguments: argparse.Namespace) -> int:
         f"{loaded.source}: ok, {len(runtime.config.models)} models, {len(runtime.config.signals)} signals, "
         f"{len(runtime.config.routes)} routes"
     )
+    for note in review(loaded, Path(arguments.model_dir)):
+        print(note)
     return 0
 
 
@@ -243,9 +246,11 @@ async def _explained(arguments: argparse.Namespace) -> dict[str, Any]:
     loaded = load(Path(arguments.config))
     model_dir = Path(arguments.model_dir)
     compile_runtime(loaded, {SHIPPED: artifact.read(model_dir).labels}, {})
-    engine = Engine(encoder.load(model_dir, digest=arguments.model_digest or None, device=arguments.device))
+    model = encoder.load(model_dir, digest=arguments.model_digest or None, device=arguments.device)
+    engine = Engine(model)
     await engine.start()
     try:
+        await OwnHeads(model, load_guest).serve(engine, loaded)
         runtime = compile_runtime(loaded, {SHIPPED: engine.labels}, {SHIPPED: engine})
         request = _request(arguments)
         headers = dict(header.lower().split("=", 1) for header in arguments.header if "=" in header)
