@@ -22,7 +22,7 @@ $(VENV)/.run: pyproject.toml | $(BIN)/python
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml | $(BIN)/python
-	$(BIN)/pip install --quiet --editable '.[dev]'
+	$(BIN)/pip install --quiet --editable '.[dev,helm]'
 	@touch $@ $(VENV)/.run
 
 $(VENV)/.train: pyproject.toml | $(BIN)/python
@@ -61,6 +61,7 @@ generated: $(VENV)/.dev ## Write what is generated: protobuf modules, configurat
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m grpc_tools.protoc -I proto --python_out=. --grpc_python_out=. --mypy_out=quiet:. --mypy_grpc_out=quiet:. proto/router_extproc/pb/*.proto
 	$(BIN)/router-extproc reference > docs/configuration.md
 	$(BIN)/router-extproc schema > docs/router.schema.json
+	$(BIN)/python helm/generate.py
 	$(BIN)/router-extproc metrics > docs/metrics.md
 
 .PHONY: generated-check
@@ -71,6 +72,7 @@ generated-check: $(VENV)/.dev
 	@$(BIN)/router-extproc reference | diff -q - docs/configuration.md || { echo "run make generated"; exit 1; }
 	@$(BIN)/router-extproc schema | diff -q - docs/router.schema.json || { echo "run make generated"; exit 1; }
 	@$(BIN)/router-extproc metrics | diff -q - docs/metrics.md || { echo "run make generated"; exit 1; }
+	@$(BIN)/python helm/generate.py --check
 
 .PHONY: format
 format: $(VENV)/.dev ## Format the code

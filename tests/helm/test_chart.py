@@ -178,6 +178,29 @@ def test_autoscalers_own_the_number_of_pods() -> None:
         assert one(found, kind)["spec"]["scaleTargetRef"]["name"] == "router-extproc"
 
 
+def test_a_gpu_is_asked_for_tolerated_and_never_needed_twice() -> None:
+    spec = one(objects(values("gpu")), "Deployment")["spec"]
+    pod = spec["template"]["spec"]
+    assert pod["containers"][0]["resources"]["limits"]["nvidia.com/gpu"] == 1
+    assert "nvidia.com/gpu" not in pod["containers"][0]["resources"]["requests"]
+    assert pod["tolerations"] == [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}]
+    assert pod["runtimeClassName"] == "nvidia"
+    assert spec["strategy"]["rollingUpdate"] == {"maxSurge": 0, "maxUnavailable": 1}
+    assert one(objects(values("gpu")), "ConfigMap", "router-extproc-static")["data"]["ROUTER_EXTPROC_DEVICE"] == "cuda"
+
+
+def test_the_network_policy_lets_in_gateways_and_prometheus_and_lets_out_dns() -> None:
+    spec = one(objects(values("models-download")), "NetworkPolicy")["spec"]
+    given = values("models-download")["networkPolicy"]
+    grpc, metrics, ours = spec["ingress"]
+    assert (grpc["from"], grpc["ports"]) == (given["gateways"], [{"port": 50051}])
+    assert metrics["from"][:1] == given["prometheus"]
+    assert metrics["ports"] == [{"port": 9090}]
+    components = [peer["podSelector"]["matchLabels"]["app.kubernetes.io/component"] for peer in ours["from"]]
+    assert components == ["envoy", "test"]
+    assert [port["port"] for rule in spec["egress"] for port in rule["ports"]] == [53, 53, 443]
+
+
 def test_native_sidecars_only_where_kubernetes_has_them() -> None:
     for version, native in (("v1.29.0", True), ("v1.28.5", False)):
         pod = one(objects(values("envoy-sidecar", kubeVersion=version)), "Deployment")["spec"]["template"]["spec"]
