@@ -131,6 +131,7 @@ class Classifier(Protocol):
     async def classify(self, prompt: Prompt, deadline: float) -> Classified:
         """Classifies before `deadline` (in `time.monotonic()` seconds).
 
-        Raises Overloaded at once when the queue is full, DeadlineExceeded when time is up and no window of the text
-        has been read, ModelFailed when the forward pass raised. Cancelling the caller drops the job.
+        Raises Overloaded at once when the queue is full or too long for the deadline, DeadlineExceeded when time is up
+        and no window of the text has been read, ModelFailed when the forward pass raised. Cancelling the caller drops
+        the job.
         """

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -102,6 +103,11 @@ class Engine:
         self._wake = threading.Condition()
         self._queue: BatchQueue[_Part] = BatchQueue(max_jobs=max_queued, max_bytes=max_queued_bytes)
         self._running: list[Job[_Part]] = []
+        # Admission: texts get one window each in turn, so the first windows of those that wait stand before a newcomer.
+        # Whom they would make late is told so at once, instead of waiting for nothing. The first batch sets the pace;
+        # nobody is refused while nobody waits, so that one slow batch cannot shut the door for good.
+        self._waiting_tokens = 0
+        self._pace = math.inf
         self._swap: _Swap | None = None
         self._swapping = asyncio.Lock()
         self._open = False
@@ -147,7 +153,7 @@ class Engine:
             self._thread.join()
 
     async def classify(self, prompt: Prompt, deadline: float) -> Classified:
-        """See `inference.base.Classifier.classify`."""
+        """See `inference.base.Classifier.classify`. Overloaded also when the turn would come after the deadline."""
         if not self._open:
             raise ModelFailed("the classifier is not running")
         now = time.monotonic()
@@ -169,14 +175,19 @@ class Engine:
             self._counters.texts += 1
             self._finish(reading)
             return reading.future.result()
-        with self._wake:
-            accepted = self._queue.offer(reading.jobs)
-            if accepted:
-                self._wake.notify()
+        leading = reading.jobs[0].tokens
+        hopeless = self._waiting_tokens > 0 and self._waiting_tokens + leading > self._pace * (deadline - now)
+        accepted = False
+        if not hopeless:
+            with self._wake:
+                accepted = self._queue.offer(reading.jobs)
+                if accepted:
+                    self._wake.notify()
         if not accepted:
             self._counters.refused += 1
-            raise Overloaded("the classifier's queue is full")
+            raise Overloaded("its turn would come too late" if hopeless else "the classifier's queue is full")
         self._counters.texts += 1
+        self._waiting_tokens += leading
         timer = loop.call_later(deadline - now, self._expire, reading)
         try:
             return await reading.future
@@ -184,6 +195,7 @@ class Engine:
             self._counters.cancelled += 1
             raise
         finally:
+            self._waiting_tokens -= leading
             timer.cancel()
             self._drop(reading)
 
@@ -311,6 +323,8 @@ class Engine:
             log.warning("a text could not be classified", exc_info=True)
             return [(batch[0], ModelFailed(f"the forward pass failed: {type(error).__name__}"))]
         run_ms = (time.monotonic() - started) * 1e3
+        pace = sum(job.tokens for job in batch) / max(run_ms / 1e3, 1e-6)
+        self._pace = pace if self._pace == math.inf else 0.8 * self._pace + 0.2 * pace
         self._counters.batch(
             [result.tokens for result in results], [started - job.payload.queued_at for job in batch], run_ms
         )

@@ -353,3 +353,27 @@ async def test_closing_fails_those_who_wait_and_lets_the_batch_in_flight_finish(
     assert not any(thread.name == "inference" for thread in threading.enumerate())
     with pytest.raises(UnusableModel):
         await engine.swap(FakeModel({}, LABELS))
+
+
+async def test_a_text_whose_turn_would_come_too_late_is_refused_at_once() -> None:
+    model = GatedModel()
+    text = "word " * 80
+
+    async with serving(Engine(model)) as engine:
+        first = asyncio.ensure_future(engine.classify(Prompt(text), soon()))
+        await model.busy()
+        # Nobody knows the pace yet: not refused, and late because the gate stays shut.
+        with pytest.raises(DeadlineExceeded):
+            await engine.classify(Prompt("a" + text), soon(0.05))
+        model.gate.set()
+        await first
+        model.gate.clear()
+        # The first batch took over 0.05 s for about 100 tokens: 200 tokens need more than 0.01 s.
+        second = asyncio.ensure_future(engine.classify(Prompt("b" + text), soon()))
+        await model.busy()
+        with pytest.raises(Overloaded, match="too late"):
+            await engine.classify(Prompt("c" + text), soon(0.01))
+        patient = asyncio.ensure_future(engine.classify(Prompt("d" + text), soon()))
+        model.gate.set()
+        await asyncio.gather(second, patient)
+        assert engine.stats().refused == 1
