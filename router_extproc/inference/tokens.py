@@ -41,6 +41,11 @@ class TokenWindow:
         return prompt.text[offsets[self.first][0] : offsets[self.first + self.count - 1][1]]
 
 
+def well_formed(text: str) -> str:
+    """The text without lone surrogates, which JSON can carry and tokenizers refuse; every offset stays as it was."""
+    return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")
+
+
 class TokenWindows:
     """Cuts prompts into rows of at most `max_tokens`. Used on one thread; `encode_batch` releases the GIL."""
 
@@ -60,6 +65,7 @@ class TokenWindows:
         """Rows of all prompts, in order. A text over the window gives several of about equal length."""
         contexts = {prompt.context: [] for prompt in prompts if prompt.context}  # type: dict[str, list[int]]
         texts = [prompt.text for prompt in prompts] + [context[-_CONTEXT_CHARS:] for context in contexts]
+        texts = [well_formed(text) for text in texts]
         encodings = self._tokenizer.encode_batch(texts, add_special_tokens=False)
         allowed = min(CONTEXT_TOKENS, self._max_tokens // 2 - 3)
         for context, encoding in zip(contexts, encodings[len(prompts) :], strict=True):

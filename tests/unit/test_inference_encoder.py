@@ -149,6 +149,13 @@ def test_the_context_keeps_its_end(classifier: BertClassifier, directory: Path) 
     assert row.second == 3
 
 
+@pytest.mark.parametrize("text", ["\ud800", "a\udfffb", "\x00", "\u202e", " ", "\n" * 500, "a" * 3000, "é" * 999])
+def test_odd_texts_are_answered(classifier: BertClassifier, text: str) -> None:
+    (result,) = classifier.run([Prompt(text, text)])
+    for head in ("domain", "language"):
+        assert sum(result.heads[head].probs.values()) == pytest.approx(1, abs=1e-4)
+
+
 def test_language_hears_the_characters(classifier: BertClassifier, plain: Plain) -> None:
     (result,) = classifier.run([Prompt("日本")])
     alone = plain.probabilities("language", plain.hidden([2, 1, 1, 3], 4))

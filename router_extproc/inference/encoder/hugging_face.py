@@ -20,6 +20,7 @@ from router_extproc.inference.base import Classified, HeadResult, Prompt, Unusab
 from router_extproc.inference.encoder.device import batch_tokens, choose, compute_type
 from router_extproc.inference.pooling import BENIGN, NO_SPAN, combine, spans_result
 from router_extproc.inference.spans import OUTSIDE, Bio
+from router_extproc.inference.tokens import well_formed
 
 MAX_TOKENS = 512
 """Window of a model that does not say how long its own is, and upper bound of one that does."""
@@ -125,7 +126,7 @@ class HuggingFaceClassifier:
     def run(self, prompts: Sequence[Prompt]) -> list[Classified]:
         """Classifies a batch, in order; texts over the model's window are read in several and pooled."""
         batch = self._tokenizer(
-            [prompt.text for prompt in prompts],
+            [well_formed(prompt.text) for prompt in prompts],
             truncation=True,
             max_length=self._max_tokens,
             stride=min(_OVERLAP, self._max_tokens // 4),
