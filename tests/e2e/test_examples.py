@@ -13,7 +13,7 @@ from tests.e2e.conftest import registered
 from tests.e2e.stack import free_ports, running
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
-RIGHT = 0.8
+RIGHT = 0.9
 """Least share of prompts that must take the route (and reach the model) that a person chose for them."""
 
 
