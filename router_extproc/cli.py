@@ -1,4 +1,4 @@
-"""The command line: serve | check | envoy | explain | cost | metrics | schema | reference."""
+"""The command line: serve | check | envoy | explain | cost | simulate | report | metrics | schema | reference."""
 
 from __future__ import annotations
 
@@ -20,12 +20,16 @@ from router_extproc.config.cost_plan import load_plan
 from router_extproc.config.envoy import EnvoyOptions, render
 from router_extproc.config.loader import load
 from router_extproc.cost import calculate
+from router_extproc.decision_log import read_log
 from router_extproc.domain import LlmRequest, Outcome, Turn
 from router_extproc.errors import ConfigError, RouterError
 from router_extproc.inference import artifact
 from router_extproc.reference import config_schema, configuration_reference
 from router_extproc.runtime import compile_runtime
+from router_extproc.report import make_report
+from router_extproc.report_page import report_page
 from router_extproc.signals.base import SHIPPED
+from router_extproc.simulation import simulate
 from router_extproc.signals.own_heads import OwnHeads, load_guest, review
 from router_extproc.telemetry import logs
 from router_extproc.telemetry.reference import metrics_reference
@@ -99,6 +103,20 @@ def _parser() -> argparse.ArgumentParser:
     command.set_defaults(run=_cost)
     command.add_argument("--json", action="store_true", help="print JSON")
     command.add_argument("plan", type=Path, help="the plan, for instance examples/cost/three-tiers.yaml")
+
+    command = commands.add_parser("simulate", help="replay recorded decisions against another router.yaml")
+    command.set_defaults(run=_simulate)
+    _add_config(command)
+    _add_model(command)
+    command.add_argument("--log", type=Path, required=True, help="the decision log: a file, or the state directory")
+    command.add_argument("--json", action="store_true", help="print JSON")
+
+    command = commands.add_parser("report", help="what was saved and how well requests were routed, from the records")
+    command.set_defaults(run=_report)
+    command.add_argument("state", type=Path, help="the state directory: ledger and decision log")
+    _flag(command, "config", "", "router.yaml with the models' `quality`, for the cost-quality frontier")
+    command.add_argument("--feedback", type=Path, help='JSON lines: {"id": decision id, "good": true or false}')
+    command.add_argument("--format", choices=("text", "json", "html"), default="text")
 
     command = commands.add_parser("metrics", help="print the metrics reference")
     command.set_defaults(run=lambda _: _print(metrics_reference()))
@@ -219,6 +237,25 @@ def _cost(arguments: argparse.Namespace) -> int:
     report = calculate(load_plan(arguments.plan))
     _print(json.dumps(report.json(), indent=2) if arguments.json else report.text())
     return 0 if report.follows else 1
+
+
+def _simulate(arguments: argparse.Namespace) -> int:
+    loaded = load(Path(arguments.config))
+    runtime = compile_runtime(loaded, {SHIPPED: artifact.read(Path(arguments.model_dir)).labels}, {})
+    found = simulate(read_log(arguments.log), runtime)
+    return _print(json.dumps(found.json(), indent=2) if arguments.json else found.text())
+
+
+def _report(arguments: argparse.Namespace) -> int:
+    config = load(Path(arguments.config)).config if arguments.config else None
+    found = make_report(arguments.state, config, arguments.feedback)
+    match arguments.format:
+        case "json":
+            return _print(json.dumps(found.json(), indent=2))
+        case "html":
+            return _print(report_page(found))
+        case _:
+            return _print(found.text())
 
 
 def _explain(arguments: argparse.Namespace) -> int:

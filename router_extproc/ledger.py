@@ -11,7 +11,7 @@ import logging
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -382,32 +382,48 @@ class Ledger:
         return json.dumps(carried, separators=(",", ":")).encode() + b"\n"
 
     def _read(self, journal: Journal) -> None:
-        """Totals of the newest segment with a header, its entries on top; older segments only tell ids."""
-        for number, segment in enumerate(reversed(segments := journal.segments())):
-            header, *lines = list(lines_of(segment)) or [b""]
-            try:
-                found = json.loads(header)
-                totals = Totals.parse(found["carried"])
-                since = float(found["since"])
-            except (ValueError, KeyError, TypeError):
-                log.error("%s has no usable header; the segment before it is read", segment)
-                continue
-            self._totals, self._since = totals, since
-            for older in segments[: len(segments) - 1 - number]:
-                for line in list(lines_of(older))[1:]:
-                    self._count(line, older, only_id=True)
-            for line in lines:
-                self._count(line, segment, only_id=False)
-            return
+        """Totals and the last ids, of what is on disk."""
+        found = _from_disk(journal.segments())
+        if found is not None:
+            self._totals, self._since, ids = found
+            for identity in ids:
+                self._new(identity)
 
-    def _count(self, line: bytes, segment: Path, *, only_id: bool) -> None:
+
+def read_totals(directory: Path) -> Totals | None:
+    """What a ledger on disk adds up to, also while its sidecar writes it. None when there is none."""
+    found = _from_disk(Journal(directory, "ledger", max_bytes=SEGMENT_BYTES).segments())
+    return found[0] if found is not None else None
+
+
+def _from_disk(segments: list[Path]) -> tuple[Totals, float, list[str]] | None:
+    """Totals of the newest segment with a header, its entries on top; since when; ids, older segments' too."""
+    for number, segment in enumerate(reversed(segments)):
+        header, *lines = list(lines_of(segment)) or [b""]
         try:
-            entry = Entry.parse(line)
+            found = json.loads(header)
+            totals, since = Totals.parse(found["carried"]), float(found["since"])
+        except (ValueError, KeyError, TypeError, ArithmeticError):
+            log.error("%s has no usable header; the segment before it is read", segment)
+            continue
+        ids = [
+            entry.id
+            for older in segments[: len(segments) - 1 - number]
+            for entry in _entries(list(lines_of(older))[1:], older)
+        ]
+        for entry in _entries(lines, segment):
+            totals.add(entry)
+            ids.append(entry.id)
+        return totals, since, ids
+    return None
+
+
+def _entries(lines: list[bytes], segment: Path) -> Iterator[Entry]:
+    for line in lines:
+        try:
+            yield Entry.parse(line)
         except (ValueError, TypeError, ArithmeticError):
             log.error("%s: a line is not an entry and is left out: %r", segment, line[:80])
-            return
-        if self._new(entry.id) and not only_id:
-            self._totals.add(entry)
 
 
 def _shown(value: Sum) -> dict[str, Any]:

@@ -110,9 +110,7 @@ class Router:
         classified = time.monotonic()
         signals = self.signals(request, headers, results)
         evaluated = time.monotonic()
-        decision = self._guards.apply(self._decide(request, signals), request, signals)
-        decision = self._preferences.apply(decision, request.model or "", headers, datetime.now(UTC))
-        plan = self._plan(request, decision, signals)
+        decision, plan = self.plan_for(request, signals, headers)
         self._picked(plan.pick)
         stages = (
             ("classify", classified - began),
@@ -120,6 +118,14 @@ class Router:
             ("policy", time.monotonic() - evaluated),
         )
         return Routed(request, signals, decision, plan, stages)
+
+    def plan_for(
+        self, request: LlmRequest, signals: SignalSet, headers: Mapping[str, str]
+    ) -> tuple[Decision, Plan]:
+        """The decision on signals that are known, and the plan. Raises what `route` raises."""
+        decision = self._guards.apply(self._decide(request, signals), request, signals)
+        decision = self._preferences.apply(decision, request.model or "", headers, datetime.now(UTC))
+        return decision, self._plan(request, decision, signals)
 
     async def _classified_by(
         self, request: LlmRequest, deadline: float, early: asyncio.Task[dict[str, Classified | str]] | None

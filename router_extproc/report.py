@@ -1,0 +1,229 @@
+"""What the records of a sidecar add up to: savings, shares, bands, latency, fallbacks, quality, likely misroutes."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from router_extproc.config.schema import RouterConfig
+from router_extproc.decision_log import read_log
+from router_extproc.domain import Usage
+from router_extproc.errors import RouterError
+from router_extproc.ledger import EARLIER, Sum, Totals, read_totals
+from router_extproc.prices import cost_of, plain
+
+TOP = 10
+PERCENTILES = (50, 90, 99)
+UNSURE = 0.7
+"""Answers below this confidence are worth a look even where nobody complained."""
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One way to answer everything: USD per request, and the share answered well, from 0 to 1."""
+
+    name: str
+    cost: float
+    quality: float
+
+
+@dataclass(frozen=True, slots=True)
+class Suspect:
+    """A decision that may have been wrong. `bad` means that somebody said so."""
+
+    id: str
+    time: str
+    route: str
+    band: str
+    model: str
+    confidence: float
+    reason: str
+    bad: bool
+
+
+@dataclass(slots=True)
+class Report:
+    """The figures. Money is exact in `totals`; `days` sums hours per day (UTC), oldest first.
+
+    `latency_ms` are percentiles of the time from a body's last byte to the decision. `accuracy` is good answers and
+    judged ones per route. `frontier` has each model alone and, last, the mixture, where the catalogue has qualities.
+    """
+
+    totals: Totals
+    decisions: int = 0
+    days: dict[str, Sum] = field(default_factory=dict)
+    latency_ms: dict[int, float] = field(default_factory=dict)
+    fallbacks: Counter[tuple[str, str]] = field(default_factory=Counter)
+    accuracy: dict[str, tuple[int, int]] = field(default_factory=dict)
+    frontier: list[Point] = field(default_factory=list)
+    suspects: list[Suspect] = field(default_factory=list)
+
+    def json(self) -> dict[str, Any]:
+        """For machines; money is text, in USD."""
+        return {
+            "total": _shown(self.totals.all),
+            "days": {day: _shown(value) for day, value in self.days.items()},
+            "models": {name: _shown(value) for name, value in self.totals.by["model"].items()},
+            "routes": {name: _shown(value) for name, value in self.totals.by["route"].items()},
+            "bands": {name: value.requests for name, value in self.totals.by["band"].items()},
+            "decisions": self.decisions,
+            "latency_ms": {f"p{number}": value for number, value in self.latency_ms.items()},
+            "fallbacks": [{"picked": a, "answered": b, "requests": n} for (a, b), n in self.fallbacks.most_common()],
+            "accuracy": {route: {"good": good, "judged": judged} for route, (good, judged) in self.accuracy.items()},
+            "frontier": [{"name": p.name, "usd_per_request": p.cost, "quality": p.quality} for p in self.frontier],
+            "suspects": [
+                {name: getattr(suspect, name) for name in Suspect.__dataclass_fields__} for suspect in self.suspects
+            ],
+        }
+
+    def text(self) -> str:
+        """For people."""
+        total = self.totals.all
+        lines = [
+            f"{total.requests:,} requests, {total.answered:,} answered, {total.estimated:,} with estimated tokens",
+            f"cost ${plain(total.cost)}, router ${plain(total.router)}, baseline ${plain(total.baseline)}",
+            f"saved ${plain(total.saved)}{_percent(total)}",
+        ]
+        for title, table in (
+            ("day", self.days),
+            ("model", self.totals.by["model"]),
+            ("route", self.totals.by["route"]),
+        ):
+            lines += ["", f"per {title}"]
+            width = max((len(name) for name in table), default=0)
+            for name, value in table.items():
+                share = f"{value.requests / total.requests:6.1%}" if total.requests else ""
+                lines.append(
+                    f"  {name:{width}} {value.requests:>9,} {share}  saved ${plain(value.saved)}{_percent(value)}"
+                )
+        bands = ", ".join(f"{name} {value.requests:,}" for name, value in self.totals.by["band"].items())
+        lines += ["", f"bands: {bands}"]
+        if self.latency_ms:
+            times = ", ".join(f"p{number} {value:.2f} ms" for number, value in self.latency_ms.items())
+            lines.append(f"decision latency of {self.decisions:,} decisions: {times}")
+        lines += [f"fallback {picked} -> {by}: {n:,}" for (picked, by), n in self.fallbacks.most_common(TOP)]
+        for route, (good, judged) in self.accuracy.items():
+            lines.append(f"feedback on {route}: {good:,} of {judged:,} good ({good / judged:.1%})")
+        for point in self.frontier:
+            lines.append(f"{point.name}: ${point.cost:.6f} a request, quality {point.quality:.3f}")
+        if self.suspects:
+            lines += ["", "worth a look"]
+        for found in self.suspects:
+            said = "bad feedback, " if found.bad else ""
+            lines.append(f"  {found.id} {found.route} -> {found.model}: {said}{found.reason}")
+        return "\n".join(lines)
+
+
+def make_report(state: Path, config: RouterConfig | None = None, feedback: Path | None = None) -> Report:
+    """Reads a state directory, also while a sidecar writes it. Raises RouterError when there is nothing in it.
+
+    `config` gives the models' qualities and prices for the frontier, `feedback` is a file of JSON lines with `id` and
+    `good`.
+    """
+    totals = read_totals(state)
+    if totals is None:
+        raise RouterError(f"{state}: no ledger here")
+    judged = _feedback(feedback) if feedback is not None else {}
+    report = Report(totals, days=_days(totals))
+    latencies: list[float] = []
+    suspects: list[Suspect] = []
+    for made in read_log(state):
+        _count(report, made, judged, latencies, suspects)
+    report.latency_ms = _percentiles(latencies)
+    report.suspects = sorted(suspects, key=lambda s: (not s.bad, s.confidence))[:TOP]
+    if config is not None:
+        report.frontier = _frontier(totals, config)
+    return report
+
+
+def _count(
+    report: Report,
+    made: Mapping[str, Any],
+    judged: Mapping[str, bool],
+    latencies: list[float],
+    suspects: list[Suspect],
+) -> None:
+    """One record into the report. Records of exchanges that were not decided tell nothing of routing."""
+    if "plan" not in made:
+        return
+    report.decisions += 1
+    latencies.append(float(made["ms"]["decision"]))
+    answered = (made.get("outcome") or {}).get("model")
+    picked = made["plan"][0]
+    if answered is not None and answered != picked:
+        report.fallbacks[picked, answered] += 1
+    good = judged.get(made["id"])
+    if good is not None:
+        was_good, count = report.accuracy.get(made["route"], (0, 0))
+        report.accuracy[made["route"]] = (was_good + good, count + 1)
+    confidence = float(made["confidence"])
+    if good is False or (made["band"] != "named" and confidence < UNSURE):
+        suspects.append(
+            Suspect(
+                *(str(made["id"]), str(made["time"]), str(made["route"]), str(made["band"])),
+                *(str(answered or picked), confidence, str(made["reason"]), good is False),
+            )
+        )
+        if len(suspects) > 1000:
+            suspects.sort(key=lambda suspect: (not suspect.bad, suspect.confidence))
+            del suspects[TOP:]
+
+
+def _feedback(path: Path) -> dict[str, bool]:
+    found: dict[str, bool] = {}
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        if not line.strip():
+            continue
+        try:
+            said = json.loads(line)
+            found[str(said["id"])] = bool(said["good"])
+        except (ValueError, KeyError, TypeError):
+            raise RouterError(f'{path}:{number}: expected {{"id": ..., "good": true or false}}') from None
+    return found
+
+
+def _days(totals: Totals) -> dict[str, Sum]:
+    days: dict[str, Sum] = {}
+    for hour, value in sorted(totals.by["hour"].items(), key=lambda item: (item[0] != EARLIER, item[0])):
+        days.setdefault(hour.partition("T")[0], Sum()).merge(value)
+    return days
+
+
+def _percentiles(values: Iterable[float]) -> dict[int, float]:
+    ordered = sorted(values)
+    if not ordered:
+        return {}
+    # Nearest rank: the smallest value that at least so many percent do not exceed.
+    return {number: ordered[max(0, -(-number * len(ordered) // 100) - 1)] for number in PERCENTILES}
+
+
+def _frontier(totals: Totals, config: RouterConfig) -> list[Point]:
+    """Each model alone on all tokens that were used, and the mixture as it was; only models with a `quality`."""
+    total = totals.all
+    if not total.answered:
+        return []
+    usage = Usage(total.input, total.output, total.cached)
+    points = []
+    for name, model in config.models.items():
+        if model.quality is not None:
+            fees = model.price.per_request * (total.answered - 1)
+            points.append(Point(name, float((cost_of(model.price, usage) + fees) / total.answered), model.quality))
+    served = {name: value.answered for name, value in totals.by["model"].items() if value.answered}
+    qualities = {name: config.models[name].quality for name in served if name in config.models}
+    known = {name: quality for name, quality in qualities.items() if quality is not None}
+    if points and len(known) == len(served):
+        quality = sum(known[name] * count for name, count in served.items()) / sum(served.values())
+        points.append(Point("mixture", float((total.cost + total.router) / total.answered), quality))
+    return points
+
+
+def _shown(value: Sum) -> dict[str, Any]:
+    return value.json() | {"saved": plain(value.saved)}
+
+
+def _percent(value: Sum) -> str:
+    return f" ({float(value.saved / value.baseline):.1%})" if value.baseline else ""
