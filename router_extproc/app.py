@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from router_extproc.config.watcher import watch
 from router_extproc.domain import Outcome
 from router_extproc.errors import ConfigError
 from router_extproc.inference.engine import Engine
-from router_extproc.ledger import Ledger
+from router_extproc.preferences import Preferences
 from router_extproc.processor import Processor
 from router_extproc.runtime import Runtimes, compile_runtime
 from router_extproc.selection.observed import Observed
@@ -104,6 +105,8 @@ async def serve(options: ServeOptions, stop: asyncio.Event | None = None) -> Non
         runtimes = Runtimes(compiled)
         recorder.listeners.append(lambda outcome, _: observed.record(outcome) if outcome is not None else None)
         recorder.reloaded(runtimes.current.generation, accepted=True)
+        serving = runtimes
+        metrics.observers.append(lambda: observe_scale(metrics, serving.current.preferences, datetime.now(UTC)))
 
         admin.books = books = await stack.enter_async_context(
             keeping(options.books, recorder, metrics, runtimes, engine.stats, facts)
@@ -127,6 +130,13 @@ async def serve(options: ServeOptions, stop: asyncio.Event | None = None) -> Non
         ready = False
         log.info("draining")
         await server.drain(options.drain_notice, options.drain_grace)
+
+
+def observe_scale(metrics: Metrics, preferences: Preferences, now: datetime) -> None:
+    """Sets the gauge of every model that a schedule scales."""
+    metrics.model_scale.values.clear()
+    for model, factor in preferences.scale(now).items():
+        metrics.model_scale.set(factor, model)
 
 
 def heads(classifiers: Mapping[str, Engine]) -> dict[str, Mapping[str, tuple[str, ...]]]:

@@ -6,10 +6,12 @@ from typing import Any
 
 import pytest
 
+from router_extproc.app import observe_scale
 from router_extproc.config.schema import RouterConfig
 from router_extproc.domain import Band, Decision
 from router_extproc.errors import ConfigMistakes, ModelForbidden
 from router_extproc.preferences import Preferences
+from router_extproc.telemetry.metrics import Metrics
 from router_extproc.validation import validate
 
 PRICE = {"input": 1, "output": 1}
@@ -139,6 +141,14 @@ def test_schedules_scale_models() -> None:
     assert given.scale(MONDAY_NOON) == {"big": 0.5, "tiny": 1.0, "mid": 3.0}
     assert given.scale(datetime(2026, 11, 23, 22, tzinfo=UTC)) == {"big": 0.25, "tiny": 2.0, "mid": 3.0}
     assert given.scale(datetime(2026, 11, 25, 12, tzinfo=UTC)) == {"big": 1.0, "tiny": 1.0, "mid": 1.0}
+
+
+def test_the_scale_is_a_gauge() -> None:
+    metrics = Metrics()
+    observe_scale(metrics, preferences([{"name": "monday", "days": ["mon"], "scale": {"big": 0.5}}]), MONDAY_NOON)
+    assert metrics.model_scale.values == {("big",): 0.5}
+    observe_scale(metrics, preferences(), MONDAY_NOON)
+    assert metrics.model_scale.values == {}
 
 
 def test_mistakes_are_named() -> None:
