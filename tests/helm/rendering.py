@@ -21,7 +21,7 @@ OLDEST_MINOR = "1.27"
 Object = dict[str, Any]
 
 
-class UniqueKeys(yaml.SafeLoader):
+class UniqueKeys(yaml.CSafeLoader):
     """Refuses a mapping that has a key twice: Kubernetes would take the last one in silence."""
 
 
@@ -51,11 +51,16 @@ def values(case: str, **changes: Any) -> dict[str, Any]:
     return {**yaml.load(_values(case), UniqueKeys), **changes}
 
 
-def texts(given: dict[str, Any], *, is_upgrade: bool = False) -> dict[str, str]:
+def texts(given: dict[str, Any]) -> dict[str, str]:
     """Every template's text by its name below templates/."""
+    return dict(_texts(json.dumps(given)))
+
+
+@cache
+def _texts(given: str) -> dict[str, str]:
     with helm.Chart.load(str(CHART)) as chart:
-        chart.validate_schema(given)
-        rendered: dict[str, str] = chart.render(given, name=RELEASE, namespace=NAMESPACE, is_upgrade=is_upgrade)
+        chart.validate_schema(json.loads(given))
+        rendered: dict[str, str] = chart.render(json.loads(given), name=RELEASE, namespace=NAMESPACE, is_upgrade=False)
     return {os.path.relpath(name, "router-extproc/templates"): text for name, text in rendered.items()}
 
 
