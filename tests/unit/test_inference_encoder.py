@@ -20,6 +20,7 @@ from router_extproc.inference import encoder
 from router_extproc.inference.artifact import read
 from router_extproc.inference.base import Prompt, UnusableModel
 from router_extproc.inference.encoder import BertClassifier
+from router_extproc.inference.encoder.graphs import bucket, first_rows, padded
 from router_extproc.inference.tokens import TokenWindows
 from router_extproc.testing import tiny_model_directory
 
@@ -139,6 +140,30 @@ def test_the_compute_type_of_this_machine_stays_within_its_tolerance(
     for got, wanted in zip(fast.run(prompts), classifier.run(prompts), strict=True):
         for name in ("domain", "intent", "guard", "language", "win"):
             assert dict(got.heads[name].probs) == pytest.approx(dict(wanted.heads[name].probs), abs=BFLOAT16_TOLERANCE)
+
+
+@settings(deadline=None, max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(PROMPTS)
+def test_rows_padded_for_a_recorded_shape_give_the_same_hidden_states(
+    classifier: BertClassifier, plain: Plain, directory: Path, prompts: list[Prompt]
+) -> None:
+    rows = TokenWindows(directory / "tokenizer.json", 32).encode(prompts)
+    shape = bucket(len(rows), max(len(row.ids) for row in rows))
+    assert shape is not None
+    with torch.inference_mode():
+        batch = padded(rows, *shape)
+        hidden, batch = first_rows(batch, classifier._encoder(batch), len(rows))
+    assert batch.rows == len(rows)
+    for row, states, mask in zip(rows, hidden.view(batch.rows, batch.longest, -1), batch.mask, strict=True):
+        assert states[mask].numpy() == pytest.approx(plain.hidden(row.ids, row.second), abs=1e-4)
+
+
+def test_the_smallest_recorded_shape_is_taken() -> None:
+    assert bucket(1, 1) == (1, 16)
+    assert bucket(3, 17) == (4, 32)
+    assert bucket(64, 256) == (64, 256)
+    assert bucket(65, 16) is None
+    assert bucket(1, 257) is None
 
 
 def test_the_context_keeps_its_end(classifier: BertClassifier, directory: Path) -> None:

@@ -29,7 +29,10 @@ ROUND = 16
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Rows end to end. `pad` [rows * longest] gathers tokens into padded rows and `unpad` [tokens] undoes it."""
+    """Rows end to end. `pad` [rows * longest] gathers tokens into padded rows and `unpad` [tokens] undoes it.
+
+    `aligned` rows are padded rows already, and need neither; `full` ones have no padding that attention must not see.
+    """
 
     ids: Tensor
     positions: Tensor
@@ -41,6 +44,7 @@ class Batch:
     unpad: Tensor
     mask: Tensor
     aligned: bool
+    full: bool
 
 
 def assemble(rows: Sequence[TokenWindow], device: torch.device) -> Batch:
@@ -77,7 +81,8 @@ def assemble(rows: Sequence[TokenWindow], device: torch.device) -> Batch:
         pad=put(pad.reshape(-1)),
         unpad=put(unpad),
         mask=put(mask),
-        aligned=len(rows) == 1 and longest == total,
+        aligned=len(rows) * longest == total,
+        full=bool(mask.all()),
     )
 
 
@@ -160,7 +165,7 @@ class Encoder:
 
     def __call__(self, batch: Batch) -> Tensor:
         """Last hidden states [tokens, width] of the rows laid end to end; rows of the filling are of no use."""
-        mask = None if batch.rows == 1 else batch.mask[:, None, None, :]
+        mask = None if batch.full else batch.mask[:, None, None, :]
         x = (
             F.embedding(batch.ids, self._words)
             + F.embedding(batch.positions, self._positions)

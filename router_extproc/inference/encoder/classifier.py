@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import array
+import threading
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
@@ -17,6 +19,7 @@ from router_extproc.inference.artifact import Artifact
 from router_extproc.inference.base import Classified, Prompt, UnusableModel
 from router_extproc.inference.encoder.bert import ROUND, Encoder, assemble
 from router_extproc.inference.encoder.device import batch_tokens, choose, compute_type
+from router_extproc.inference.encoder.graphs import GraphedEncoder
 from router_extproc.inference.encoder.heads import Heads
 from router_extproc.inference.pooling import combine, spans_result
 from router_extproc.inference.tokens import TokenWindow, TokenWindows
@@ -41,7 +44,7 @@ def load(directory: Path, *, digest: str | None = None, device: str = "auto", dt
 
 
 class BertClassifier:
-    """A `base.Model` over one shipped-format folder. It keeps no state between passes, so any thread may call `run`."""
+    """A `base.Model` over one shipped-format folder. Any thread may call `run`."""
 
     def __init__(
         self,
@@ -58,6 +61,8 @@ class BertClassifier:
         self._heads = Heads(described, heads, device)
         self._labels = described.labels
         self._batch_tokens = batch_tokens(device)
+        self._graphs = GraphedEncoder(self._encoder, device, self._batch_tokens) if device.type == "cuda" else None
+        self._lock = threading.Lock()
         self._warm = False
 
     @property
@@ -87,6 +92,9 @@ class BertClassifier:
         """
         if self._warm:
             return
+        if self._graphs is not None:
+            with torch.inference_mode():
+                self._graphs.record()
         for length in range(ROUND, self._artifact.max_tokens + 1, ROUND):
             self.run([Prompt("a " * (length - 2))])
         self.run([Prompt("a " * (self._artifact.max_tokens - 2)), Prompt("a", "b"), Prompt("")])
@@ -94,6 +102,11 @@ class BertClassifier:
 
     def run(self, prompts: Sequence[Prompt]) -> list[Classified]:
         """Classifies a batch, in order; texts over the token window are read in several rows and pooled."""
+        # The buffers of a recorded pass serve one caller at a time.
+        with self._lock if self._graphs is not None else nullcontext():
+            return self._run(prompts)
+
+    def _run(self, prompts: Sequence[Prompt]) -> list[Classified]:
         rows = self._tokens.encode(prompts)
         parts: list[list[Classified]] = [[] for _ in prompts]
         order = sorted(range(len(rows)), key=lambda i: len(rows[i].ids))
@@ -117,8 +130,12 @@ class BertClassifier:
         return chunks
 
     def _pass(self, rows: Sequence[TokenWindow], prompts: Sequence[Prompt]) -> list[Classified]:
-        batch = assemble(rows, self._device)
-        hidden = self._encoder(batch)
+        replayed = self._graphs(rows) if self._graphs is not None else None
+        if replayed is None:
+            batch = assemble(rows, self._device)
+            hidden = self._encoder(batch)
+        else:
+            hidden, batch = replayed
         texts = [row.text(prompts[row.prompt]) for row in rows] if self._heads.reads_text else []
         probs, tokens, pooled = self._heads(hidden, batch, texts)
         unit = F.normalize(pooled, dim=1).cpu().numpy()
