@@ -14,19 +14,20 @@ from router_extproc.domain import LlmRequest, SignalValue
 from router_extproc.signals.backtracking import worst_case
 from router_extproc.signals.base import FALSE, TRUE, TRUTH, Heads, SignalInputs
 
-WORD_CHARS = 65_536
-"""How much of the text words are sought in: its beginning. A search of that length takes about 0.1 ms."""
-REGEX_CHARS = 4_096
+WORD_CHARS = 16_384
+"""How much of the text words are sought in: its beginning. 200 words take about 2 ms there."""
+REGEX_CHARS = 2_048
 """The same for regular expressions, which may go over the text many times."""
 MAX_MARKS = 1000
 """Different texts that one signal points at."""
-MAX_STEPS = 10_000
-"""Most ways in which a regular expression may be tried at one place of the text."""
+MAX_STEPS = REGEX_CHARS
+"""Most ways in which a regular expression may be tried at one place of the text: those of one `*`. The worst text for
+the worst expression then takes some 50 ms."""
 
 Texts = Annotated[
     list[Annotated[str, Field(min_length=1, max_length=256)]],
     BeforeValidator(one_or_many),
-    Field(max_length=1000),
+    Field(max_length=200),
 ]
 
 
@@ -49,8 +50,8 @@ class KeywordsParams(BaseModel):
     none: Texts = Field([], description="True when none of these is there.")
     regex: bool = Field(
         False,
-        description="The entries are regular expressions (Python's `re`) and see the first 4,096 characters, not words "
-        "in the first 65,536. Expressions that could take very long are refused.",
+        description="The entries are regular expressions (Python's `re`) and see the first 2,048 characters, not words "
+        "in the first 16,384. Expressions that could take very long are refused.",
     )
     case_sensitive: bool = Field(False, description="Whether upper and lower case differ.")
     mark: bool = Field(False, description="Point at what `any` and `all` find, so that a `mask` guard can cover it.")
