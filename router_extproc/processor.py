@@ -184,7 +184,8 @@ class Processor:
 def _answers(exchange: Exchange, routed: Routed, mode: BodyMode) -> list[Reply]:
     """What Envoy waits for: the route, and the body with the picked model's name where the client's stood."""
     changed = _rewritten(exchange, routed)
-    headers, metadata = _route(exchange, routed)
+    grown = sum(len(chunk) - len(exchange.chunks[index]) for index, chunk in changed.items())
+    headers, metadata = _route(exchange, routed, exchange.held + grown)
     if mode is BodyMode.BUFFERED:
         chunks = [changed.get(index, chunk) for index, chunk in enumerate(exchange.chunks)]
         return [wire.route_in_body(headers, metadata, b"".join(chunks) if changed else None)]
@@ -215,11 +216,12 @@ def _rewritten(exchange: Exchange, routed: Routed) -> dict[int, bytes]:
     return changed
 
 
-def _route(exchange: Exchange, routed: Routed) -> tuple[dict[str, str], dict[str, object]]:
+def _route(exchange: Exchange, routed: Routed, length: int) -> tuple[dict[str, str], dict[str, object]]:
     """The headers that choose Envoy's route, and the metadata that holds the plan and explains it.
 
     Attempt n goes to `priority_groups[n]`. `body` tells each attempt's own filter where the model's name stands and
-    what it is now, so that only an attempt at another model has to touch the body.
+    what it is now, so that only an attempt at another model has to touch the body; and how long the body is with all
+    our changes, so that one which we died over half-way is not mistaken for it.
     """
     runtime, decision, request = exchange.runtime, routed.decision, routed.request
     clusters = [runtime.clusters[name] for name in routed.plan.models]
@@ -245,6 +247,7 @@ def _route(exchange: Exchange, routed: Routed) -> tuple[dict[str, str], dict[str
         metadata["body"] = {
             "offset": request.model_span[0],
             "name": runtime.upstream_names[routed.plan.pick],
+            "length": length,
         }
     return headers, metadata
 

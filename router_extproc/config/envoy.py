@@ -223,12 +223,16 @@ def _listener(config: RouterConfig, options: EnvoyOptions) -> dict[str, Any]:
 
 def _http_filters(config: RouterConfig, options: EnvoyOptions) -> list[Any]:
     rules: list[Any] = [
-        "# The path as the client sent it: attempts change it, each for its own provider.",
+        "# The path and the body's length as the client sent them: attempts change both, each for its own provider.",
         extension(
             "envoy.filters.http.header_to_metadata",
             "envoy.extensions.filters.http.header_to_metadata.v3.Config",
             request_rules=[
-                {"header": ":path", "on_header_present": {"metadata_namespace": f"{NAMESPACE}.request", "key": "path"}}
+                {
+                    "header": header,
+                    "on_header_present": {"metadata_namespace": f"{NAMESPACE}.request", "key": key, **kind},
+                }
+                for header, key, kind in ((":path", "path", {}), ("content-length", "length", {"type": "NUMBER"}))
             ],
         ),
     ]

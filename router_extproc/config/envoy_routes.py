@@ -151,7 +151,10 @@ def _other_routes(config: RouterConfig) -> list[Any]:
         {
             "# Answered by the sidecar with the catalogue.": None,
             "name": "models",
-            "match": {"path_separated_prefix": "/v1/models", "headers": [{"name": ":method", "string_match": {"exact": "GET"}}]},
+            "match": {
+                "path_separated_prefix": "/v1/models",
+                "headers": [{"name": ":method", "string_match": {"exact": "GET"}}],
+            },
             "route": onwards,
         },
         {
@@ -184,7 +187,7 @@ def error_mappers() -> list[Any]:
         for rule, kind in rules
     ]
     for rule, kind in ((f"{ours} && response.code < 500", "invalid_request_error"), (ours, "server_error")):
-        error = {"message": message, "type": kind, "param": None, "code": "%RESPONSE_CODE%"}
+        error = {"message": message, "type": kind, "param": None, "code": "gateway_%RESPONSE_CODE%"}
         found.append(_mapper(rule, {"error": error}))
     return found
 

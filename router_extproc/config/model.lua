@@ -53,19 +53,29 @@ local function model_values(text)
   end
 end
 
--- The bytes at `offset` (from 0) of the body are the JSON string `name`.
-local function stands(body, hint)
+-- The body is the one that the sidecar's hint is about: it is as long, and the name stands where it should.
+local function fits(body, hint)
+  if not hint or (hint.length and hint.length ~= body:length()) then return false end
   local quoted = '"' .. hint.name .. '"'
   return hint.offset + #quoted <= body:length() and body:getBytes(hint.offset, #quoted) == quoted
 end
 
--- The text with this model's name in place of every top-level model, or nil where there is none: such a body stays as
--- it is, and the provider refuses it.
+-- The body as the client sent it, `length` bytes long (nil: unknown). Envoy 1.40 repeats the first part of a long body
+-- when a sidecar dies while it holds it; that is undone. Any other difference is an error: nobody knows what it is.
+local function as_sent(text, length)
+  local extra = length and #text - length or 0
+  if extra == 0 then return text end
+  if extra < 0 or extra > length or sub(text, 1, extra) ~= sub(text, extra + 1, 2 * extra) then
+    error("the body has " .. #text .. " bytes, the client sent " .. length)
+  end
+  return sub(text, extra + 1)
+end
+
+-- The text with this model's name in place of every top-level model. Without any the text stays as it is, and the
+-- provider refuses it.
 local function renamed(text, model)
-  local spans = model_values(text)
-  if #spans == 0 then return nil end
   local parts, pos = {}, 1
-  for _, span in ipairs(spans) do
+  for _, span in ipairs(model_values(text)) do
     parts[#parts + 1] = sub(text, pos, span[1] - 1)
     parts[#parts + 1] = model.json
     pos = span[2] + 1
@@ -76,8 +86,8 @@ end
 
 -- The body with this model's name in it, or nil when it can stay. Where the sidecar's hint fits, two look-ups and no
 -- search; it does not fit when the sidecar was down, or died between its answers.
-local function with_name(body, model, hint)
-  if not hint or not stands(body, hint) then return renamed(body:getBytes(0, body:length()), model) end
+local function with_name(body, model, hint, length)
+  if not fits(body, hint) then return renamed(as_sent(body:getBytes(0, body:length()), length), model) end
   if hint.name == model.name then return nil end
   local text = body:getBytes(0, body:length())
   return sub(text, 1, hint.offset) .. model.json .. sub(text, hint.offset + #hint.name + 3)
@@ -87,7 +97,7 @@ local function hint_of(metadata)
   local mom = metadata:get("mom")
   local hint = mom and mom["body"]
   if type(hint) == "table" and type(hint["name"]) == "string" and type(hint["offset"]) == "number" then
-    return {name = hint["name"], offset = hint["offset"]}
+    return {name = hint["name"], offset = hint["offset"], length = hint["length"]}
   end
   return nil
 end
@@ -99,8 +109,9 @@ local function prepare(h)
   local metadata = h:streamInfo():dynamicMetadata()
 
   -- An earlier attempt may have changed `:path`; the path that the client sent is kept in the metadata.
-  local request = metadata:get("mom.request")
-  local path, query = match(request and request["path"] or headers:get(":path"), "^([^?]*)%??(.*)$")
+  local request = metadata:get("mom.request") or {}
+  local sent = request["length"]
+  local path, query = match(request["path"] or headers:get(":path"), "^([^?]*)%??(.*)$")
   local target = model.paths[path]
   if not target then error("model " .. model.model .. " does not speak the API at " .. path) end
   if query ~= "" then
@@ -109,11 +120,10 @@ local function prepare(h)
   headers:replace(":path", target)
   headers:replace(":authority", model.host)
 
-  -- The body is complete already: nothing was sent on before it was read to its end.
   local hint = hint_of(metadata)
   local body = h:body()
   if not body then return end
-  local text = with_name(body, model, hint)
+  local text = with_name(body, model, hint, sent)
   local length = text and body:setBytes(text) or body:length()
   h:headers():replace("content-length", tostring(length)) -- not `headers`: out of scope after a wait for the body
 end
