@@ -31,3 +31,9 @@ def cost_of(price: Price, usage: Usage) -> Decimal:
 def plain(amount: Decimal) -> str:
     """An amount in full, without the zeros that additions leave behind."""
     return f"{EXACT.normalize(amount):f}"
+
+
+def dollars(amount: Decimal) -> str:
+    """An amount in full with its sign where people look for it: -$0.0002."""
+    text = plain(amount)
+    return f"-${text[1:]}" if text.startswith("-") else f"${text}"

@@ -14,12 +14,14 @@ from router_extproc.decision_log import read_log
 from router_extproc.domain import Usage
 from router_extproc.errors import RouterError
 from router_extproc.ledger import EARLIER, Sum, Totals, read_totals
-from router_extproc.prices import cost_of, plain
+from router_extproc.prices import cost_of, dollars, plain
 
 TOP = 10
+SPECIALISTS = ("recommended", "fallback")
 PERCENTILES = (50, 90, 99)
-UNSURE = 0.7
-"""Answers below this confidence are worth a look even where nobody complained."""
+UNSURE = 0.8
+"""A specialist's answer that was picked with less confidence is worth a look even where nobody complained. The default
+models are no specialists: they get what nobody is sure of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,8 +87,8 @@ class Report:
         total = self.totals.all
         lines = [
             f"{total.requests:,} requests, {total.answered:,} answered, {total.estimated:,} with estimated tokens",
-            f"cost ${plain(total.cost)}, router ${plain(total.router)}, baseline ${plain(total.baseline)}",
-            f"saved ${plain(total.saved)}{_percent(total)}",
+            f"cost {dollars(total.cost)}, router {dollars(total.router)}, baseline {dollars(total.baseline)}",
+            f"saved {dollars(total.saved)}{_percent(total)}",
         ]
         for title, table in (
             ("day", self.days),
@@ -98,7 +100,7 @@ class Report:
             for name, value in table.items():
                 share = f"{value.requests / total.requests:6.1%}" if total.requests else ""
                 lines.append(
-                    f"  {name:{width}} {value.requests:>9,} {share}  saved ${plain(value.saved)}{_percent(value)}"
+                    f"  {name:{width}} {value.requests:>9,} {share}  saved {dollars(value.saved)}{_percent(value)}"
                 )
         bands = ", ".join(f"{name} {value.requests:,}" for name, value in self.totals.by["band"].items())
         lines += ["", f"bands: {bands}"]
@@ -161,7 +163,7 @@ def _count(
         was_good, count = report.accuracy.get(made["route"], (0, 0))
         report.accuracy[made["route"]] = (was_good + good, count + 1)
     confidence = float(made["confidence"])
-    if good is False or (made["band"] != "named" and confidence < UNSURE):
+    if good is False or (made["band"] in SPECIALISTS and confidence < UNSURE):
         suspects.append(
             Suspect(
                 *(str(made["id"]), str(made["time"]), str(made["route"]), str(made["band"])),

@@ -6,10 +6,11 @@ from collections.abc import Iterable, Sequence
 from html import escape
 
 from router_extproc.ledger import Sum
-from router_extproc.prices import plain
+from router_extproc.prices import dollars
 from router_extproc.report import Point, Report
 
 WIDTH, HEIGHT, EDGE = 640, 240, 44
+MAX_STEP = 110
 
 _STYLE = """
 :root { color-scheme: light dark;
@@ -36,9 +37,9 @@ def report_page(report: Report) -> str:
     percent = f", {float(total.saved / total.baseline):.1%} of the baseline's cost" if total.baseline else ""
     parts = [
         "<h1>What routing saved</h1>",
-        f'<p class="lead">${escape(plain(total.saved))}{percent}</p>',
+        f'<p class="lead">{dollars(total.saved)}{percent}</p>',
         f'<p class="note">{total.requests:,} requests, {total.answered:,} answered, {total.estimated:,} with estimated '
-        f"tokens. Cost ${plain(total.cost)}, router ${plain(total.router)}, baseline ${plain(total.baseline)}: the "
+        f"tokens. Cost {dollars(total.cost)}, router {dollars(total.router)}, baseline {dollars(total.baseline)}: the "
         "baseline model is assumed to have read and written the same number of tokens.</p>",
     ]
     if report.days:
@@ -79,8 +80,8 @@ def _sums(table: dict[str, Sum], total: Sum) -> str:
             name,
             f"{value.requests:,}",
             f"{value.requests / total.requests:.1%}" if total.requests else "",
-            f"${plain(value.cost)}",
-            f"${plain(value.saved)}",
+            dollars(value.cost),
+            dollars(value.saved),
         )
         for name, value in sorted(table.items(), key=lambda item: -item[1].requests)
     ]
@@ -88,8 +89,11 @@ def _sums(table: dict[str, Sum], total: Sum) -> str:
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    rows = list(rows)
+    first = rows[0] if rows else head
+    kinds = ["" if index == 0 else ' class="n"' if _is_number(cell) else "" for index, cell in enumerate(first)]
+
     def cells(row: Sequence[str], tag: str) -> str:
-        kinds = ["" if index == 0 else ' class="n"' if _is_number(cell) else "" for index, cell in enumerate(row)]
         return "".join(f"<{tag}{kind}>{escape(cell)}</{tag}>" for kind, cell in zip(kinds, row, strict=True))
 
     body = "".join(f"<tr>{cells(row, 'td')}</tr>" for row in rows)
@@ -104,7 +108,7 @@ def _columns(values: dict[str, float]) -> str:
     """Bars over a baseline of zero; negative ones hang from it."""
     highest, lowest = max(0.0, *values.values()), min(0.0, *values.values())
     span = (highest - lowest) or 1.0
-    step = (WIDTH - 2 * EDGE) / max(1, len(values))
+    step = min(MAX_STEP, (WIDTH - 2 * EDGE) / max(1, len(values)))
     inner = HEIGHT - 2 * EDGE
     zero = EDGE + inner * highest / span
     every = max(1, len(values) // 8)

@@ -10,7 +10,7 @@ from typing import Any
 
 from router_extproc.domain import LlmRequest, SignalSet, Usage
 from router_extproc.errors import ClientError
-from router_extproc.prices import EXACT, cost_of, plain
+from router_extproc.prices import EXACT, cost_of, dollars, plain
 from router_extproc.records import request_of, signals_of
 from router_extproc.runtime import Runtime
 
@@ -72,7 +72,7 @@ class Simulation:
         if self.priced:
             change = f" ({(self.after / self.before - 1) * 100:+.1f} %)" if self.before else ""
             lines.append(
-                f"cost of {self.priced:,} answered requests: ${plain(self.before)} -> ${plain(self.after)}{change}"
+                f"cost of {self.priced:,} answered requests: {dollars(self.before)} -> {dollars(self.after)}{change}"
             )
         old, new = _mean(self.quality_before), _mean(self.quality_after)
         if old is not None and new is not None:

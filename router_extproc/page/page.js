@@ -68,12 +68,12 @@ function bars(target, counts) {
 function columns(target, bounds, counts) {
   const highest = Math.max(1, ...counts);
   const total = counts.reduce((sum, count) => sum + count, 0);
-  const names = [...bounds.map((bound) => (bound * 1000 < 1 ? (bound * 1000).toFixed(1) : Math.round(bound * 1000))), "more"];
+  const names = [...bounds.map((bound) => (bound * 1000 < 1 ? (bound * 1000).toFixed(1) : Math.round(bound * 1000))), ">"];
   target.replaceChildren(...counts.map((count, index) => {
     const column = element("span", null, "column");
     const fill = element("span", null, "fill");
     fill.style.height = (count / highest * 85).toFixed(1) + "%";
-    column.title = `up to ${names[index]} ms: ${whole(count)}`;
+    column.title = `${index < bounds.length ? "up to " + names[index] : "over " + names[index - 1]} ms: ${whole(count)}`;
     column.append(fill, element("span", names[index]));
     return column;
   }));
