@@ -1,4 +1,4 @@
-"""Fits each head's calibration on `val` and on sources that training left out, never on `test`.
+"""Fits calibration, never on `test`: temperatures of label heads, scale and offset per model of the win head.
 
 python -m models.calibrate --data ../shared/data --model models/router-minilm
 """
@@ -15,14 +15,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from scipy.optimize import minimize, minimize_scalar  # type: ignore[import-untyped]
-from tqdm import tqdm
 
-from models.data import HELD_OUT, LABEL_FILES, read_examples, read_rows
+from models.data import LABEL_FILES, read_examples, read_rows
 from models.predict import Predictor
 
 Floats = npt.NDArray[np.float64]
-MIN_ROWS = 100
-"""Fewer rows than this fit no temperature."""
 
 
 def source_weights(sources: list[str]) -> Floats:
@@ -56,34 +53,20 @@ def fit_platt(logits: Floats, wanted: Floats) -> tuple[float, float]:
     return float(np.exp(best[0])), float(best[1])
 
 
-def calibrate(data: Path, model: Path, hold_out: frozenset[str]) -> dict[str, Any]:
-    """Fits all heads and rewrites heads.json; returns the calibration per head.
-
-    A label head's temperature is the geometric mean of two: fitted on `val` rows of sources it was trained on, and on
-    rows (never `test`) of the sources in `hold_out`, on which it is surer than it should be.
-    """
+def calibrate(data: Path, model: Path) -> dict[str, Any]:
+    """Fits language and win on `val` and rewrites heads.json; `models/refit.py` does domain, intent and guard."""
     path = model / "heads.json"
     predictor = Predictor(model)
     described = predictor.described
     found: dict[str, Any] = {}
-    for head, name in LABEL_FILES.items():
-        if head not in predictor.heads:
-            continue
-        labels = predictor.heads[head]["labels"]
-        rows = [r for r in read_rows(data, name) if not r.get("weak") and r["label"] in labels]
-        unseen = [r for r in rows if r["split"] != "test" and {r["source"], r.get("sub")} & hold_out]
-        seen = [r for r in rows if r["split"] == "val" and not {r["source"], r.get("sub")} & hold_out]
-        fitted: list[float] = []
-        for what, part in (("seen", seen), ("unseen", unseen)):
-            if len(part) >= MIN_ROWS:
-                logits = predictor.logits([r["text"] for r in part], head).astype(np.float64)
-                wanted = np.asarray([labels.index(r["label"]) for r in part])
-                weights = source_weights([r.get("sub", r["source"]) for r in part])
-                fitted.append(fit_temperature(logits, wanted, weights))
-                tqdm.write(f"{head}: temperature {fitted[-1]:.3f} on {len(part)} rows of {what} sources")
-        if fitted:
-            # Traffic is like neither: between what the model learnt from and what it never met.
-            found[head] = {"temperature": round(float(np.exp(np.mean(np.log(fitted)))), 4)}
+    language = [r for r in read_rows(data, LABEL_FILES["language"]) if r["split"] == "val"]
+    if "language" in predictor.heads and language:
+        labels = predictor.heads["language"]["labels"]
+        rows = [r for r in language if r["label"] in labels]
+        logits = predictor.ngram_logits([r["text"] for r in rows], "language").astype(np.float64)
+        wanted = np.asarray([labels.index(r["label"]) for r in rows])
+        temperature = fit_temperature(logits, wanted, np.ones(len(rows)))
+        found["language"] = {"temperature": round(temperature, 4)}
     wins = [e for e in read_examples(data, "val").get("win", []) if e.source == "outcomes"]
     if "win" in predictor.heads and wins:
         labels = predictor.heads["win"]["labels"]
@@ -108,6 +91,5 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--model", type=Path, required=True)
-    parser.add_argument("--hold-out", default=HELD_OUT, help="sources that training left out, comma separated")
     args = parser.parse_args()
-    calibrate(args.data, args.model, frozenset(args.hold_out.split(",")))
+    calibrate(args.data, args.model)

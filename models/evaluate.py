@@ -39,6 +39,8 @@ from router_extproc.inference.windows import cut
 MAX_WINDOWS = 16
 """Windows read of one text; the product's default."""
 
+ATTACKS = ("jailbreak", "injection")
+
 Row = dict[str, Any]
 Answers = list[dict[str, HeadResult]]
 
@@ -109,16 +111,7 @@ class Evaluation:
                 [r.label for r in picked], np.asarray([min(1.0, r.confidence) for r in picked]), wanted
             )
             if task == "guard":
-                attack = np.asarray([int(rows[i].get("attack", rows[i]["label"] != "benign")) for i in subset])
-                score = np.asarray([1 - r.probs["benign"] for r in picked])
-                found |= detection_metrics(score, attack)
-                flagged = np.asarray([r.label != "benign" for r in picked])
-                if (attack == 0).any():
-                    found["benign_called_attack"] = float(flagged[attack == 0].mean())
-                    harmful = np.asarray([r.label == "harmful" for r in picked])
-                    found["benign_called_harmful"] = float(harmful[attack == 0].mean())
-                if (attack == 1).any():
-                    found["attack_recall"] = float(flagged[attack == 1].mean())
+                found |= guard_figures([rows[i] for i in subset], picked)
             return found
 
         self.tasks[task] = by_source(rows, figures)
@@ -208,6 +201,35 @@ class Evaluation:
         for task in ROUTELLM_FILES:
             self.routellm(task)
         return {"model": self.model.version, "data": self.data.name, "split": self.split, "tasks": self.tasks}
+
+
+def guard_figures(rows: list[Row], results: list[HeadResult]) -> dict[str, Any]:
+    """The guard as a detector. An attack is aimed at the model (`jailbreak`, `injection`); a harmful wish is none.
+
+    `auc` and recalls: attack or not, by P(jailbreak) + P(injection). `unwelcome_*`: any label but `benign`, by
+    1 - P(benign).
+    """
+    label = [str(r["label"]) for r in rows]
+    attack = np.asarray([int(r.get("attack", r["label"] in ATTACKS)) for r in rows])
+    found = detection_metrics(np.asarray([sum(r.probs.get(a, 0.0) for a in ATTACKS) for r in results]), attack)
+    unwelcome = np.asarray([int(name != "benign") for name in label])
+    wide = detection_metrics(np.asarray([1 - r.probs["benign"] for r in results]), unwelcome)
+    found |= {f"unwelcome_{key}": value for key, value in wide.items()}
+    benign = unwelcome == 0
+    if benign.any():
+        found["benign_called_attack"] = float(
+            np.mean([r.label in ATTACKS for r, b in zip(results, benign, strict=True) if b])
+        )
+        found["benign_called_harmful"] = float(
+            np.mean([r.label == "harmful" for r, b in zip(results, benign, strict=True) if b])
+        )
+    if (attack == 1).any():
+        found["attack_recall"] = float(np.mean([r.label in ATTACKS for r, a in zip(results, attack, strict=True) if a]))
+    if (np.asarray(label) == "harmful").any():
+        found["harmful_recall"] = float(
+            np.mean([r.label != "benign" for r, n in zip(results, label, strict=True) if n == "harmful"])
+        )
+    return found
 
 
 def routellm_score(win: Any) -> float:

@@ -84,7 +84,7 @@ def fit(data: Path, model: Path, *, seed: int = 17, epochs: int = 10) -> float:
     table = nn.EmbeddingBag(NGRAMS["buckets"], len(labels), mode="mean")
     nn.init.zeros_(table.weight)
     bias = nn.Parameter(torch.zeros(len(labels)))
-    optimiser = torch.optim.Adam([{"params": table.parameters()}, {"params": [bias]}])
+    optimiser = torch.optim.Adam([{"params": list(table.parameters())}, {"params": [bias]}])
     steps = epochs * (len(rows) // 256 + 1)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, [0.08, 2e-3], total_steps=steps, pct_start=0.1)
     for epoch in tqdm(range(epochs), desc="language", mininterval=5):

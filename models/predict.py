@@ -21,6 +21,7 @@ Span = tuple[int, int, str, float]
 """Start, end (characters), type, confidence."""
 MAX_WINDOWS = 8
 BATCH_TOKENS = 8192
+NGRAM_RANGE = {key: value for key, value in NGRAMS.items() if key != "buckets"}
 
 
 class Predictor:
@@ -32,7 +33,7 @@ class Predictor:
         self.heads: dict[str, dict[str, Any]] = self.described["heads"]
         self.max_tokens = int(self.described["max_tokens"])
 
-    def _passes(self, encoded: Sequence[dict[str, list[int]]], use: Callable[[list[int], Any, Any], None]) -> None:
+    def passes(self, encoded: Sequence[dict[str, list[int]]], use: Callable[[list[int], Any, Any], None]) -> None:
         """Run rows through the encoder in batches of similar length; `use(rows, hidden, mask)`."""
         order = sorted(range(len(encoded)), key=lambda i: len(encoded[i]["input_ids"]))
         begin = 0
@@ -63,17 +64,6 @@ class Predictor:
         )
         return [{key: encoded[key][i] for key in ("input_ids", "token_type_ids")} for i in range(len(texts))]
 
-    def pooled(self, texts: Sequence[str]) -> Floats:
-        """Mean-pooled hidden states [texts, d] of the first window."""
-        out = np.zeros((len(texts), int(self.network.encoder.config.hidden_size)), np.float32)  # type: ignore[union-attr, arg-type]
-
-        def use(rows: list[int], hidden: Any, mask: Any) -> None:
-            keep = mask.unsqueeze(-1).float()
-            out[rows] = ((hidden * keep).sum(1) / keep.sum(1)).numpy()
-
-        self._passes(self.first_window(texts), use)
-        return out
-
     def logits(self, texts: Sequence[str], head: str) -> Floats:
         """Logits [texts, labels] of a label or multi_label head on the first window."""
         return self._logits(self.first_window(texts), texts, [head])[head]
@@ -87,13 +77,19 @@ class Predictor:
             for head in heads:
                 out[head][rows] = self.network.heads[head](hidden, mask).numpy()
 
-        self._passes(encoded, use)
+        self.passes(encoded, use)
         min_n, max_n, max_chars = NGRAMS["min_n"], NGRAMS["max_n"], NGRAMS["max_chars"]
         for head in heads:
             if head in self.tables:
                 for i, text in enumerate(texts):
                     out[head][i] += ngrams.ngram_logits(text, self.tables[head], min_n, max_n, max_chars)
         return out
+
+    def ngram_logits(self, texts: Sequence[str], head: str) -> Floats:
+        """Logits [texts, labels] of a head that reads n-grams alone, without a pass through the encoder."""
+        bias = self.network.heads[head].out.bias.detach().numpy()  # type: ignore[union-attr, operator]
+        rows = [ngrams.ngram_logits(text, self.tables[head], **NGRAM_RANGE) + bias for text in texts]
+        return np.stack(rows).astype(np.float32)
 
     def calibrated(self, logits: Floats, head: str) -> Floats:
         """Probabilities [rows, labels] from logits."""
@@ -157,7 +153,7 @@ class Predictor:
                 offsets = encoded["offset_mapping"][index]
                 found[index] = decode_spans(texts[index], offsets, probs[i][: len(offsets)], labels)
 
-        self._passes(rows, use)
+        self.passes(rows, use)
         return found
 
 

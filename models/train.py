@@ -267,10 +267,11 @@ def main(argv: list[str] | None = None) -> None:
     rank = int(os.environ.get("RANK", 0))
     train(args)
     if rank == 0 and not args.no_finish:
-        from models import calibrate, language
+        from models import calibrate, language, refit
 
         language.fit(args.data, args.out)
-        calibrate.calibrate(args.data, args.out, frozenset(args.hold_out.split(",")))
+        refit.refit(args.data, args.out)
+        calibrate.calibrate(args.data, args.out)
 
 
 if __name__ == "__main__":

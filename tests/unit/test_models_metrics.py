@@ -7,12 +7,17 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # models/ is no installed package
 
+import random
+
 import numpy as np
 import pytest
+import torch
 
 from models.calibrate import fit_platt, fit_temperature, source_weights
 from models.metrics import detection_metrics, ece, label_metrics, span_metrics, wilson
+from models.network import Head, HeadSpec
 from models.predict import decode_spans
+from models.refit import fit_head, logits, root_sample
 from models.routing import compare_routers, cost_quality, costs, route_metrics
 
 
@@ -99,3 +104,19 @@ def test_cost_quality_has_sane_ends() -> None:
     assert found["always_cheapest"]["accuracy"] == 0.5
     assert found["oracle"]["accuracy"] == 1.0
     assert found["oracle"]["usd_per_1k"] < found["always_best"]["usd_per_1k"]
+
+
+def test_a_refitted_head_separates_what_can_be_separated() -> None:
+    torch.manual_seed(0)
+    wanted = torch.arange(3).repeat(800)
+    features = torch.nn.functional.one_hot(wanted, 16).float() * 3 + torch.randn(2400, 16) * 0.3
+    head = Head(HeadSpec("h", "label", ("a", "b", "c"), dense=16), 16)
+    fitted = fit_head(head, features, wanted, torch.ones(2400), 0)
+    assert (logits(fitted, features).argmax(1) == wanted.numpy()).mean() > 0.95
+
+
+def test_root_sample_flattens_sources() -> None:
+    rows = [{"source": "big", "label": "x"}] * 900 + [{"source": "small", "label": "x"}] * 100
+    picked = root_sample(rows, 200, random.Random(0))
+    assert len(picked) == 200
+    assert 30 < sum(r["source"] == "small" for r in picked) < 80

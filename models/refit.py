@@ -1,0 +1,220 @@
+"""Fits the label heads anew on the frozen, trained encoder, with most rows of `train`, and their temperatures.
+
+The joint training sees each row about once; one more forward pass lets the heads learn from them many times.
+First without the left-out sources, which tells how the heads do on text that they never saw and gives the temperature;
+then with them, which is what ships.
+
+    python -m models.refit --data ../shared/data --model models/router-minilm
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import os
+import random
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+from tqdm import tqdm
+
+from models.augment import rough, synthetic
+from models.calibrate import fit_temperature, source_weights
+from models.data import HELD_OUT, LABEL_FILES, Example, read_rows
+from models.network import Head
+from models.predict import Predictor
+
+Floats = npt.NDArray[np.float32]
+LIMITS = {"domain": 96, "intent": 112, "guard": 192}
+"""Tokens read of a row, per head."""
+MOST = {"domain": 12_000, "intent": 6_000, "guard": 5_000}
+"""Rows used at most, drawn with the square root of their source and label."""
+SYNTHETIC = {"domain": 2_000, "intent": 3_500, "guard": 3_000}
+EPOCHS = 12
+
+
+def rows_of(data: Path, head: str) -> list[dict[str, Any]]:
+    """Labelled rows of a head; `unseen` marks those of left-out sources."""
+    rows = []
+    left_out = set(HELD_OUT.split(","))
+    for row in read_rows(data, LABEL_FILES[head]):
+        origin = {str(row["source"]).removeprefix("task_"), row.get("sub")}
+        rows.append({**row, "unseen": bool(origin & left_out), "sub": row.get("sub") or row["source"]})
+    return rows
+
+
+def root_sample(rows: list[dict[str, Any]], most: int, rng: random.Random) -> list[dict[str, Any]]:
+    """At most `most` rows without replacement; a group of source and label counts with its square root."""
+    if len(rows) <= most:
+        return rows
+    sizes = Counter((r["source"], r["label"]) for r in rows)
+    keyed = [(rng.random() ** (sizes[r["source"], r["label"]] ** 0.5), i) for i, r in enumerate(rows)]
+    return [rows[i] for _, i in sorted(keyed, reverse=True)[:most]]
+
+
+def pooled(predictor: Predictor, texts: list[str], head: str) -> torch.Tensor:
+    """The head's pooled vectors [texts, d]: its hidden layer and output are what is fitted."""
+    module: Any = predictor.network.heads[head]
+    out = torch.zeros(len(texts), int(predictor.network.encoder.config.hidden_size))  # type: ignore[union-attr, arg-type]
+    limit = LIMITS[head]
+    encoded = predictor.tokenizer([t[: limit * 12] for t in texts], truncation=True, max_length=limit)
+    rows = [{k: encoded[k][i] for k in ("input_ids", "token_type_ids")} for i in range(len(texts))]
+    bar = tqdm(total=len(texts), desc=head, mininterval=10)
+
+    def use(indices: list[int], hidden: Any, mask: Any) -> None:
+        out[indices] = module.pool(hidden, mask)
+        bar.update(len(indices))
+
+    predictor.passes(rows, use)
+    bar.close()
+    return out
+
+
+def fit_head(
+    start: Head, features: torch.Tensor, wanted: torch.Tensor, weights: torch.Tensor, seed: int
+) -> dict[str, torch.Tensor]:
+    """Adam on the head's dense and output layers from where the joint training left them; averaged weights."""
+    torch.manual_seed(seed)
+    assert start.dense is not None
+    dense, out = copy.deepcopy(start.dense), copy.deepcopy(start.out)
+    parameters = [*dense.parameters(), *out.parameters()]
+    optimiser = torch.optim.AdamW(parameters, lr=1e-3, weight_decay=0.02)
+    steps = EPOCHS * (len(features) // 128 + 1)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 1e-3, total_steps=steps, pct_start=0.1)
+    for _ in range(EPOCHS):
+        for picked in torch.split(torch.randperm(len(features)), 128):
+            x = nn.functional.dropout(features[picked], 0.1)
+            x = nn.functional.dropout(nn.functional.gelu(dense(x)), 0.3)
+            each = nn.functional.cross_entropy(out(x), wanted[picked], reduction="none", label_smoothing=0.05)
+            optimiser.zero_grad()
+            (each * weights[picked]).mean().backward()  # type: ignore[no-untyped-call]
+            optimiser.step()
+            schedule.step()
+    return {
+        "dense.weight": dense.weight.detach(),
+        "dense.bias": dense.bias.detach(),
+        "out.weight": out.weight.detach(),
+        "out.bias": out.bias.detach(),
+    }
+
+
+def logits(fitted: dict[str, torch.Tensor], features: torch.Tensor) -> npt.NDArray[np.float64]:
+    """[rows, labels]."""
+    x = nn.functional.gelu(features @ fitted["dense.weight"].T + fitted["dense.bias"])
+    return (x @ fitted["out.weight"].T + fitted["out.bias"]).double().numpy()
+
+
+def _training_examples(rows: list[dict[str, Any]], head: str, rng: random.Random) -> list[Example]:
+    examples = []
+    for row in rows:
+        text = rough(row["text"], rng) if head != "guard" and rng.random() < 0.35 else row["text"]
+        weight = 1.0
+        if row.get("weak"):
+            weight = 0.25 if row["label"] == "harmful" else 0.5
+        examples.append(Example(text, str(row["source"]), {head: row["label"]}, {head: weight}))
+    for _ in range(SYNTHETIC[head]):
+        example = synthetic(head, rng)
+        examples.append(replace(example, context=""))
+    return examples
+
+
+def refit(data: Path, model: Path, heads: tuple[str, ...] = ("domain", "guard", "intent"), seed: int = 17) -> Any:
+    """Refits `heads`, writes weights and temperatures, returns figures on the left-out sources."""
+    predictor = Predictor(model)
+    figures: dict[str, Any] = {}
+    for head in heads:
+        rows = rows_of(data, head)
+        if head not in predictor.heads or not rows:
+            continue
+        rng = random.Random(seed)
+        labels = predictor.heads[head]["labels"]
+        index = {label: i for i, label in enumerate(labels)}
+        train = root_sample([r for r in rows if r["split"] == "train"], MOST[head], rng)
+        others = [
+            r for r in rows if (r["split"] == "val" and not r.get("weak")) or (r["unseen"] and r["split"] != "train")
+        ]
+        examples = _training_examples(train, head, rng)
+        x = pooled(predictor, [e.text for e in examples] + [r["text"] for r in others], head)
+        x_train, x_other = x[: len(examples)], x[len(examples) :]
+        wanted = torch.tensor([index[e.labels[head]] for e in examples])
+        base = np.asarray([e.weights[head] for e in examples])
+        power = source_weights([f"{e.source}/{e.labels[head]}" for e in examples])
+        weights = torch.from_numpy((base * np.minimum(power, 4.0)).astype(np.float32))
+        unseen_train = torch.tensor([r["unseen"] for r in train] + [False] * SYNTHETIC[head])
+        module: Any = predictor.network.heads[head]
+        keep = ~unseen_train
+        without = fit_head(module, x_train[keep], wanted[keep], weights[keep], seed)
+        temperature, figures[head] = _unseen_figures(
+            without, x_train[: len(train)], train, x_other, others, index, head
+        )
+        for name, value in fit_head(module, x_train, wanted, weights, seed).items():
+            getattr(module, name.split(".")[0])._parameters[name.split(".")[1]] = nn.Parameter(value)
+        predictor.described["heads"][head]["calibration"] = {"temperature": round(temperature, 4)}
+        tqdm.write(json.dumps({head: figures[head]}))
+        _write(predictor, model)
+    return figures
+
+
+def _unseen_figures(
+    fitted: dict[str, torch.Tensor],
+    x_train: torch.Tensor,
+    train: list[dict[str, Any]],
+    x_other: torch.Tensor,
+    others: list[dict[str, Any]],
+    index: dict[str, int],
+    head: str,
+) -> tuple[float, dict[str, Any]]:
+    """Temperature (geometric mean of seen and unseen sources) and accuracy per left-out source."""
+    rows = others + [r for r in train if r["unseen"]]
+    mask = torch.tensor([r["unseen"] for r in train])
+    found = logits(fitted, torch.cat([x_other, x_train[mask]]))
+    wanted = np.asarray([index[r["label"]] for r in rows])
+    unseen = np.asarray([r["unseen"] for r in rows])
+    real = np.asarray([head == "domain" or not r.get("synthetic") for r in rows])
+    val = np.asarray([r["split"] == "val" for r in rows])
+    not_test = np.asarray([r["split"] != "test" for r in rows])
+    temperatures: list[float] = []
+    figures: dict[str, Any] = {}
+    for what, part in (("seen", ~unseen & real & val), ("unseen", unseen & not_test)):
+        if part.sum() >= 100:
+            subs = [rows[i]["sub"] for i in np.flatnonzero(part)]
+            temperatures.append(fit_temperature(found[part], wanted[part], source_weights(subs)))
+            figures[f"temperature_{what}"] = temperatures[-1]
+    right = found.argmax(1) == wanted
+    figures["val_accuracy_seen"] = float(right[~unseen & real & val].mean())
+    for name in sorted({r["sub"] for r in rows if r["unseen"]}):
+        part = np.asarray([r["unseen"] and r["sub"] == name for r in rows])
+        figures[name] = {"n": int(part.sum()), "accuracy": float(right[part].mean())}
+    return float(np.exp(np.mean(np.log(temperatures or [1.0])))), figures
+
+
+def _write(predictor: Predictor, model: Path) -> None:
+    path = model / "heads.safetensors"
+    tensors = load_file(path)
+    for name, value in predictor.network.heads.state_dict().items():
+        tensors[name] = value.detach().float().contiguous()
+    for name, value in {"heads.safetensors": tensors, "heads.json": predictor.described}.items():
+        partial = model / f".{name}.partial"
+        if name == "heads.json":
+            partial.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        else:
+            save_file(tensors, partial)
+        partial.chmod(0o644)
+        os.replace(partial, model / name)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--model", type=Path, required=True)
+    parser.add_argument("--heads", default="domain,guard,intent")
+    args = parser.parse_args()
+    refit(args.data, args.model, tuple(args.heads.split(",")))
