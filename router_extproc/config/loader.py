@@ -185,7 +185,8 @@ class _Document:
             return None
 
     def _unusable(self, node: yaml.Node, path: KeyPath) -> None:
-        self.mistakes.append(Mistake(path, f"the tag or value `{node.tag.removeprefix('tag:yaml.org,2002:')}` cannot be used here"))
+        tag = node.tag.removeprefix("tag:yaml.org,2002:")
+        self.mistakes.append(Mistake(path, f"the tag or value `{tag}` cannot be used here"))
 
 
 def _line_of(lines: dict[KeyPath, int], path: KeyPath) -> int:
