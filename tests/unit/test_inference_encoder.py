@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load_file
 from transformers import BertModel
@@ -93,6 +93,8 @@ PROMPTS = st.lists(st.builds(Prompt, TEXTS, st.one_of(st.just(""), TEXTS)), min_
 
 @settings(deadline=None, max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(PROMPTS)
+@example([Prompt(""), Prompt("a a a a", "a")])  # fills the rounded length by its padding alone
+@example([Prompt("a a a a a a"), Prompt("b b b b b b")])  # fills it with nothing padded
 def test_batched_padded_and_windowed_equal_the_plain_pass(
     classifier: BertClassifier, plain: Plain, directory: Path, prompts: list[Prompt]
 ) -> None:

@@ -81,8 +81,8 @@ def assemble(rows: Sequence[TokenWindow], device: torch.device) -> Batch:
         pad=put(pad.reshape(-1)),
         unpad=put(unpad),
         mask=put(mask),
-        aligned=len(rows) * longest == total,
-        full=bool(mask.all()),
+        aligned=len(rows) * longest == real == total,
+        full=len(rows) * longest == real,
     )
 
 
