@@ -121,7 +121,7 @@ def through_envoy_gateway(found: list[Object], listen: int, admin: int, addresse
     """What Envoy Gateway makes of HTTPRoutes and the EnvoyExtensionPolicy.
 
     The filter stands in the chain disabled and is enabled by each route that the policy targets. Routes are sorted by
-    length of the path, then by number of headers.
+    length of the path, then by number of headers, the method counted as one.
     """
     spec = one(found, "EnvoyExtensionPolicy")["spec"]
     process = spec["extProc"][0]
@@ -161,7 +161,7 @@ def through_envoy_gateway(found: list[Object], listen: int, admin: int, addresse
                 }
                 made["typed_per_filter_config"] = {name: enabled}
             routes.append(made)
-    routes.sort(key=lambda made: -len(made["match"].get("headers", [])))
+    routes.sort(key=lambda made: -len(made["match"]["headers"]))
     config = gateway(listen, admin, routes, [filter_])
     listener = config["static_resources"]["listeners"][0]
     manager = listener["filter_chains"][0]["filters"][0]["typed_config"]
@@ -195,10 +195,9 @@ def _rule(rule: Object, title: str) -> Object:
         "match": {"path_separated_prefix": match["path"]["value"]},
         "route": {"cluster": title, "timeout": rule["timeouts"]["request"]},
     }
-    if "headers" in match:
-        made["match"]["headers"] = [
-            {"name": header["name"], "string_match": {"exact": header["value"]}} for header in match["headers"]
-        ]
+    wanted = [(header["name"], header["value"]) for header in match.get("headers", [])]
+    wanted += [(":method", match["method"])] if "method" in match else []
+    made["match"]["headers"] = [{"name": name, "string_match": {"exact": value}} for name, value in wanted]
     for entry in rule["filters"]:
         match entry["type"]:
             case "RequestHeaderModifier":

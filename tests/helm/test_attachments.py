@@ -119,6 +119,13 @@ class Provider:
                 self.end_headers()
                 self.wfile.write(answer)
 
+            def do_GET(self) -> None:
+                # Only with a key of ours would there be anything to read.
+                keys = [self.headers.get(name, "") for name in ("authorization", "api-key")]
+                self.send_response(200 if any("sk-" in key for key in keys) else 401)
+                self.send_header("content-length", "0")
+                self.end_headers()
+
             def log_message(self, format: str, *args: Any) -> None:
                 pass
 
@@ -317,6 +324,12 @@ def test_a_gateway_routes_by_the_rendered_objects(
         status, headers, document = chat(url, "hello", model="premium")
         assert (status, headers["x-mom-model"], document["model"]) == (200, "premium", "premium")
         assert chat(url, "x" * 3_000_000)[0] == 200
+        with urllib.request.urlopen(f"{url}/v1/models", timeout=20) as answer:
+            assert {entry["id"] for entry in json.load(answer)["data"]} == {"auto", "small", "coder", "premium"}
+        stored = urllib.request.Request(f"{url}/v1/responses/resp_1", headers={"authorization": "Bearer client"})
+        with pytest.raises(urllib.error.HTTPError) as refused, urllib.request.urlopen(stored, timeout=20):
+            pass
+        refused.value.close()
         wait_until(lambda: outcomes(installed)["coder"] == before["coder"] + 1, "the access log's outcome")
 
     ((path, got, _),) = installed.providers["coder"].seen
@@ -347,6 +360,27 @@ def test_a_backup_with_the_same_name_takes_over_in_istio(installed: Installed, t
     with envoy(command, tmp_path, lambda: get(f"http://127.0.0.1:{admin}/ready") == b"LIVE\n"):
         assert [chat(f"http://127.0.0.1:{listen}", "hello")[0] for _ in range(5)] == [200] * 5
     assert len(installed.providers["small"].seen) == 5
+
+
+def test_other_traffic_of_an_istio_gateway_never_meets_the_sidecar(installed: Installed, tmp_path: Path) -> None:
+    attach = {"provider": "istio", "istio": {"workloadSelector": {"a": "b"}, "hostnames": ["127.0.0.1", "*.llm.test"]}}
+    listen, admin = free_ports(2)
+    path = tmp_path / "gateway.json"
+    path.write_text(json.dumps(through_istio(installed.objects(**attach), listen, admin, installed.addresses)))
+    url, page = f"http://127.0.0.1:{listen}", f"http://127.0.0.1:{admin}"
+    command = [ENVOY, "-c", str(path), "--concurrency", "1", "--log-level", "warning"]
+
+    def asked() -> int:
+        return int(re.findall(r"ext_proc.streams_started: (\d+)", get(f"{page}/stats").decode())[0])
+
+    with envoy(command, tmp_path, lambda: get(f"{page}/ready") == b"LIVE\n"):
+        assert chat(url, "hello")[0] == 200
+        assert chat(url, "hello", host="a.llm.test")[0] == 200
+        assert asked() == 2
+        assert chat(url, "hello", host="other.test")[:1] == (404,)
+        assert chat(url, "hello", host="llm.test.evil")[:1] == (404,)
+        assert chat(f"{url}/upload", "hello")[:1] == (404,)
+        assert asked() == 2
 
 
 @pytest.mark.parametrize(("kind", "make"), GATEWAYS, ids=["istio", "envoy-gateway"])

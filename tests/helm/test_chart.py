@@ -315,7 +315,7 @@ def test_a_model_list_is_split_over_routes_of_sixteen_rules() -> None:
     }
     found = objects(given)
     routes = [o for o in found if o["kind"] == "HTTPRoute"]
-    assert [len(o["spec"]["rules"]) for o in routes] == [1, 15, 15, 12]
+    assert [len(o["spec"]["rules"]) for o in routes] == [2, 15, 15, 12]
     asked = [m["headers"][0]["value"] for o in routes[1:] for r in o["spec"]["rules"] for m in r["matches"]]
     assert sorted(asked) == sorted(given["router"]["models"])
     targets = {target["name"] for target in one(found, "EnvoyExtensionPolicy")["spec"]["targetRefs"]}
