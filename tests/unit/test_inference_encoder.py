@@ -38,7 +38,7 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def classifier(directory: Path) -> BertClassifier:
-    return encoder.load(directory, device="cpu", dtype="float32")
+    return encoder.load(directory, device="cpu", dtype="float32", threads=1)
 
 
 class Plain:
@@ -137,7 +137,7 @@ def test_company_does_not_change_an_answer(classifier: BertClassifier, prompts: 
 def test_the_compute_type_of_this_machine_stays_within_its_tolerance(
     directory: Path, classifier: BertClassifier
 ) -> None:
-    fast = encoder.load(directory, device="cpu")
+    fast = encoder.load(directory, device="cpu", threads=1)
     prompts = [Prompt("hello the models prove"), Prompt("a b c d", "hello")]
     for got, wanted in zip(fast.run(prompts), classifier.run(prompts), strict=True):
         for name in ("domain", "intent", "guard", "language", "win"):
@@ -262,7 +262,7 @@ def test_unknown_heads_and_keys_are_ignored(broken: Path) -> None:
     not (SHIPPED / "model.safetensors").exists(), reason="the trained classifier is not in this checkout"
 )
 def test_the_shipped_classifier_agrees_with_the_plain_pass() -> None:
-    shipped = encoder.load(SHIPPED)
+    shipped = encoder.load(SHIPPED, threads=1)
     plain = Plain(SHIPPED)
     prompts = [
         Prompt("Write a Python function that reverses a linked list."),

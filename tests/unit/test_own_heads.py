@@ -69,7 +69,7 @@ def inputs(model: Model, text: str) -> SignalInputs:
 
 @pytest.mark.skipif(not (SHIPPED_MODEL / "model.safetensors").exists(), reason="the trained classifier is not here")
 def test_labels_from_a_few_examples_route_new_prompts() -> None:
-    base = encoder.load(SHIPPED_MODEL, device="cpu")
+    base = encoder.load(SHIPPED_MODEL, device="cpu", threads=1)
     model, notes = OwnHeads(base, load_nothing).extend({"team": spec(type="examples", labels=TEAMS)})
     signal = ExamplesSignal(ExamplesSignal.Params(labels=TEAMS), {})
     assert set(signal.labels) == set(TEAMS)
@@ -88,7 +88,7 @@ def test_labels_from_a_few_examples_route_new_prompts() -> None:
 
 
 def test_what_the_base_says_stays(tmp_path: Path) -> None:
-    base = encoder.load(tiny_model_directory(tmp_path), device="cpu")
+    base = encoder.load(tiny_model_directory(tmp_path), device="cpu", threads=1)
     examples = {"a": ["hello the", "hello"], "b": ["prove models", "prove"]}
     model, _ = OwnHeads(base, load_nothing).extend({"x": spec(type="examples", labels=examples)})
     model.warm_up()
@@ -166,7 +166,7 @@ signals:
 
 
 async def test_new_examples_are_served_after_a_reload_and_bad_ones_are_refused(tmp_path: Path) -> None:
-    base = encoder.load(tiny_model_directory(tmp_path / "model"), device="cpu")
+    base = encoder.load(tiny_model_directory(tmp_path / "model"), device="cpu", threads=1)
     engine = Engine(base)
     await engine.start()
     heads = OwnHeads(base, load_guest)

@@ -25,17 +25,24 @@ from router_extproc.inference.pooling import combine, spans_result
 from router_extproc.inference.tokens import TokenWindow, TokenWindows
 
 
-def load(directory: Path, *, digest: str | None = None, device: str = "auto", dtype: str = "auto") -> BertClassifier:
+def load(
+    directory: Path,
+    *,
+    digest: str | None = None,
+    device: str = "auto",
+    dtype: str = "auto",
+    threads: int | None = None,
+) -> BertClassifier:
     """Reads a classifier's folder (`models/FORMAT.md`).
 
     `device` is `auto` (a GPU where there is one), `cpu`, or a CUDA device's name; `dtype` is `auto` (what the device
-    multiplies fastest), `float32`, `bfloat16` or `float16`.
+    multiplies fastest), `float32`, `bfloat16` or `float16`; `threads` those of a CPU's pass, by default one per core.
 
     Raises UnusableModel when a file is missing, broken, of an unknown format, or not of the pinned `digest`.
     """
     described = artifact.read(directory, digest=digest)
     try:
-        chosen = choose(device)
+        chosen = choose(device, threads)
         encoder = load_file(directory / "model.safetensors", backend="pread")
         heads = load_file(directory / "heads.safetensors", backend="pread")
         return BertClassifier(described, encoder, heads, chosen, compute_type(chosen, dtype))

@@ -9,11 +9,14 @@ from router_extproc.inference.cpus import available_cores
 _MAX_THREADS = 8
 
 
-def choose(device: str) -> torch.device:
-    """`auto` (a GPU where there is one), `cpu`, or a CUDA device's name. For a CPU, sets the threads of PyTorch."""
+def choose(device: str, threads: int | None = None) -> torch.device:
+    """`auto` (a GPU where there is one), `cpu`, or a CUDA device's name.
+
+    For a CPU, sets how many threads PyTorch uses in this process, by default all cores up to `_MAX_THREADS`.
+    """
     chosen = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
     if chosen.type == "cpu":
-        torch.set_num_threads(min(available_cores(), _MAX_THREADS))
+        torch.set_num_threads(threads or min(available_cores(), _MAX_THREADS))
     return chosen
 
 
