@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel
 
-from router_extproc.config.schema import RouterConfig
+from router_extproc.config.schema import RouterConfig, UserTable
 from router_extproc.errors import ConfigError, ConfigMistakes, Mistake
 from router_extproc.validation import validate
 
@@ -21,17 +22,23 @@ MAX_NODES = 200_000  # after aliases are expanded: a few lines of them can stand
 MAX_DEPTH = 64
 
 KeyPath = tuple[str | int, ...]
+_USERS_FILE = re.compile(rb"users_file:\s*[\"']?([A-Za-z0-9][A-Za-z0-9._-]{0,100})")
 M = TypeVar("M", bound=BaseModel)
 
 
 @dataclass(frozen=True, slots=True)
 class LoadedConfig:
-    """A valid router.yaml, where it came from (the file, symlinks resolved), and the SHA-256 of its bytes in hex."""
+    """A valid router.yaml, where it came from (the file, symlinks resolved), and the SHA-256 of its bytes in hex.
+
+    `users` is in the configuration already; `users_source` and `users_lines` say where it came from.
+    """
 
     config: RouterConfig
     source: Path
     digest: str
     lines: dict[KeyPath, int] = field(repr=False)
+    users_source: Path | None = None
+    users_lines: dict[KeyPath, int] = field(default_factory=dict, repr=False)
 
     def line_of(self, path: KeyPath) -> int:
         """The line, from 1, of the key at `path`, or of the nearest thing around it."""
@@ -39,11 +46,19 @@ class LoadedConfig:
 
     def mistake(self, path: KeyPath, message: str) -> str:
         """A message with its place: `file:line: key.path: message`."""
-        return _placed(self.source, self.lines, Mistake(path, message))
+        return self.error([Mistake(path, message)]).mistakes[0]
 
     def error(self, mistakes: Sequence[Mistake]) -> ConfigError:
         """The error that names all of them, in the order of the file."""
-        return _error(self.source, self.lines, mistakes)
+        ours = [mistake for mistake in mistakes if not self._of_users(mistake)]
+        theirs = [Mistake(mistake.path[1:], mistake.message) for mistake in mistakes if self._of_users(mistake)]
+        found = _error(self.source, self.lines, ours).mistakes
+        if self.users_source is not None:
+            found += _error(self.users_source, self.users_lines, theirs).mistakes
+        return ConfigError(found)
+
+    def _of_users(self, mistake: Mistake) -> bool:
+        return mistake.path[:1] == ("preferences",) and mistake.path[1:3] in self.users_lines
 
 
 def locate(path: Path) -> Path:
@@ -77,9 +92,33 @@ def load(path: Path) -> LoadedConfig:
 
 
 def parse(content: bytes, source: Path) -> LoadedConfig:
-    """Checks the bytes of a router.yaml; `source` only names it in messages. Raises ConfigError."""
+    """Checks the bytes of a router.yaml. `source` names it in messages; its users' file stands beside it.
+
+    Raises ConfigError.
+    """
     config, lines = parse_as(RouterConfig, content, source)
-    return LoadedConfig(config, source, hashlib.sha256(content).hexdigest(), lines)
+    preferences = config.preferences
+    if preferences.users_file is None:
+        return LoadedConfig(config, source, digest_of(content, source), lines)
+    users_source, users_content = read(source.parent / preferences.users_file)
+    table, users_lines = parse_as(UserTable, users_content, users_source)
+    twice = [Mistake(("users", name), "stands in router.yaml too") for name in table.users if name in preferences.users]
+    if twice:
+        raise _error(users_source, users_lines, twice)
+    both = preferences.model_copy(update={"users": {**preferences.users, **table.users}})
+    config = config.model_copy(update={"preferences": both})
+    return LoadedConfig(config, source, digest_of(content, source), lines, users_source, users_lines)
+
+
+def digest_of(content: bytes, source: Path) -> str:
+    """What changes when the configuration changes: SHA-256, in hex, of a router.yaml and of its users' file."""
+    digest = hashlib.sha256(content)
+    for name in _USERS_FILE.findall(content):
+        try:
+            digest.update(read(source.parent / name.decode())[1])
+        except ConfigError as error:
+            digest.update(str(error).encode())
+    return digest.hexdigest()
 
 
 def parse_as(model: type[M], content: bytes, source: Path) -> tuple[M, dict[KeyPath, int]]:

@@ -125,6 +125,16 @@ class Auth(Section):
         return self
 
 
+class PriceWindow(Window):
+    """A window of the week with other prices."""
+
+    timezone: Timezone = Field("UTC", description="IANA name such as Europe/Paris.")
+    input: Decimal | None = Field(None, ge=0, description="USD per million input tokens. Default: as always.")
+    output: Decimal | None = Field(None, ge=0, description="USD per million output tokens. Default: as always.")
+    cached_input: Decimal | None = Field(None, ge=0, description="USD per million cached tokens. Default: as always.")
+    per_request: Decimal | None = Field(None, ge=0, description="USD per answered request. Default: as always.")
+
+
 class Price(Section):
     """USD per million tokens."""
 
@@ -136,6 +146,9 @@ class Price(Section):
         description="USD per million input tokens that the provider's prompt cache served. Default: `input`.",
     )
     per_request: Decimal = Field(Decimal(0), ge=0, description="USD per answered request, beside the tokens.")
+    windows: list[PriceWindow] = Field(
+        default_factory=list, description="Other prices at some hours; the first window that holds counts."
+    )
 
 
 class Model(Section):
@@ -298,8 +311,20 @@ class Preferences(Section):
         "could name another one.",
     )
     users: dict[str, Preference] = Field(default_factory=dict, description="Preferences by that header's value.")
+    users_file: str | None = Field(
+        None,
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,100}$",
+        description="A file beside this one (another key of the same ConfigMap) with more `users`, so that another team "
+        "can keep them. It is watched too.",
+    )
     everyone: Preference = Field(default_factory=Preference, description="Preferences, and the ceiling, of all.")
     client_header: bool = Field(True, description="Whether clients may ask with `x-mom-prefer: cheap | best | fast`.")
+
+
+class UserTable(Section):
+    """What stands in `preferences.users_file`."""
+
+    users: dict[str, Preference] = Field(description="Preferences by the value of `preferences.header`.")
 
 
 class GuardAction(StrEnum):

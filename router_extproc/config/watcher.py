@@ -8,11 +8,10 @@ inotify watches, which nodes run out of.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from router_extproc.config.loader import read
+from router_extproc.config.loader import digest_of, read
 from router_extproc.errors import ConfigError
 
 MISSING = ""
@@ -42,6 +41,7 @@ async def watch(
 
 def _digest(path: Path) -> str:
     try:
-        return hashlib.sha256(read(path)[1]).hexdigest()
+        source, content = read(path)
+        return digest_of(content, source)
     except ConfigError:
         return MISSING

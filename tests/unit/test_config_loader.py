@@ -5,7 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from router_extproc.config.loader import MAX_BYTES, LoadedConfig, load, parse
-from router_extproc.errors import ConfigError, Mistake
+from router_extproc.errors import ConfigError, ConfigMistakes, Mistake
+from router_extproc.preferences import Preferences
 
 GOOD = """\
 models:
@@ -150,6 +151,50 @@ def test_a_configmap_directory_is_read_through_its_data_link(tmp_path: Path) -> 
 def test_a_plain_directory_holds_router_yaml(tmp_path: Path) -> None:
     (tmp_path / "router.yaml").write_text(GOOD)
     assert load(tmp_path).source == tmp_path / "router.yaml"
+
+
+WITH_USERS = GOOD + "preferences: {header: x-tenant, users: {acme: {prefer: best}}, users_file: users.yaml}\n"
+
+
+def test_users_can_stand_in_a_file_of_their_own(tmp_path: Path) -> None:
+    (tmp_path / "router.yaml").write_text(WITH_USERS)
+    (tmp_path / "users.yaml").write_text("users:\n  umbrella:\n    prefer: cheap\n    favourite: smal\n")
+    loaded = load(tmp_path)
+    assert {name: str(user.prefer) for name, user in loaded.config.preferences.users.items()} == {
+        "acme": "best",
+        "umbrella": "cheap",
+    }
+    with pytest.raises(ConfigMistakes) as caught:
+        Preferences(loaded.config)
+    assert loaded.error([Mistake(("default",), "x"), *caught.value.mistakes]).mistakes == [
+        f"{tmp_path}/router.yaml:13: default: x",
+        f"{tmp_path}/users.yaml:4: users.umbrella.favourite[0]: unknown model `smal`, did you mean `small`?",
+    ]
+    before = loaded.digest
+    (tmp_path / "users.yaml").write_text("users: {}")
+    assert load(tmp_path).digest != before
+
+
+@pytest.mark.parametrize(
+    ("users", "message"),
+    [
+        (None, "users.yaml: cannot be read: No such file or directory"),
+        ("users: {acme: {}}", "users.yaml:1: users.acme: stands in router.yaml too"),
+        ("users: {x: {prefr: best}}", "users.yaml:1: users.x.prefr: unknown field `prefr`, did you mean `prefer`?"),
+        ("user: {}", "users.yaml:1: users: `users` is missing"),
+    ],
+)
+def test_mistakes_in_the_users_file_are_named_there(tmp_path: Path, users: str | None, message: str) -> None:
+    (tmp_path / "router.yaml").write_text(WITH_USERS)
+    if users is not None:
+        (tmp_path / "users.yaml").write_text(users)
+    with pytest.raises(ConfigError) as caught:
+        load(tmp_path)
+    assert caught.value.mistakes[0] == f"{tmp_path}/{message}"
+
+
+def test_the_users_file_stands_beside_router_yaml() -> None:
+    assert "must match" in mistakes(WITH_USERS.replace("users.yaml", "../users.yaml"))[0]
 
 
 @settings(max_examples=150, deadline=None)

@@ -94,6 +94,18 @@ async def test_configmap_swaps_are_noticed(tmp_path: Path, name: str) -> None:
         assert changes.more() == 0
 
 
+async def test_a_change_of_the_users_file_is_noticed(tmp_path: Path) -> None:
+    content = b"preferences: {users_file: users.yaml}"
+    (tmp_path / "router.yaml").write_bytes(content)
+    async with watching(tmp_path) as changes:
+        assert await changes.next() == content
+        for users in (b"users: {}", b"users: {a: {}}"):
+            (tmp_path / "users.yaml").write_bytes(users)
+            assert await changes.next() == content
+        (tmp_path / "users.yaml").unlink()
+        assert await changes.next() == content
+
+
 async def test_a_file_that_stays_away_is_reported_and_so_is_its_return(tmp_path: Path) -> None:
     file = tmp_path / "router.yaml"
     file.write_bytes(b"one")
