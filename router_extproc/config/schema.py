@@ -314,8 +314,8 @@ class Preferences(Section):
     users_file: str | None = Field(
         None,
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,100}$",
-        description="A file beside this one (another key of the same ConfigMap) with more `users`, so that another team "
-        "can keep them. It is watched too.",
+        description="A file beside this one (another key of the same ConfigMap) with more `users`, so that others can "
+        "keep them. It is watched too.",
     )
     everyone: Preference = Field(default_factory=Preference, description="Preferences, and the ceiling, of all.")
     client_header: bool = Field(True, description="Whether clients may ask with `x-mom-prefer: cheap | best | fast`.")
