@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from router_extproc.admin import Admin
+from router_extproc.admission import Admission
 from router_extproc.bookkeeping import BookOptions, keeping
 from router_extproc.config.loader import load
 from router_extproc.config.watcher import watch
@@ -112,7 +113,7 @@ async def serve(options: ServeOptions, stop: asyncio.Event | None = None) -> Non
             keeping(options.books, recorder, metrics, runtimes, engine.stats, facts)
         )
 
-        processor = Processor(runtimes, recorder, admit=books.budgets.admit)
+        processor = Processor(runtimes, recorder, admit=Admission(books.budgets).admit)
         server = Server(
             options.listen, processor, recorder, lambda: runtimes.current.models_by_cluster, options.max_streams
         )

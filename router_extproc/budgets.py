@@ -22,7 +22,7 @@ from router_extproc.config.schema import Budget, BudgetScope, BudgetWindow, Rout
 from router_extproc.domain import Band, LlmRequest, Outcome, Plan, Usage
 from router_extproc.errors import BudgetSpent
 from router_extproc.ledger import price
-from router_extproc.prices import EXACT, cost_of, plain
+from router_extproc.prices import EXACT, cost_of, plain, price_at
 from router_extproc.router import Routed
 from router_extproc.stores.background import Background
 from router_extproc.telemetry.recorder import Decided
@@ -155,7 +155,7 @@ class Budgets:
         reservation = self._reserved.pop(identity, None)
         if reservation is None:
             return
-        entry = price(outcome, config, 0.0) if outcome is not None else None
+        entry = price(outcome, config, self._now().timestamp()) if outcome is not None else None
         by_name = {budget.name: budget for budget in config.budgets}
         for key, began, reserved in reservation.amounts:
             budget = by_name.get(key[0])
@@ -196,6 +196,7 @@ class Budgets:
 
     def _scales(self, routed: Routed, tenant: str, config: RouterConfig) -> Iterator[_Scale]:
         """The budgets that a request counts for."""
+        now = self._now()
         for budget in config.budgets:
             key = _key(budget, routed, tenant)
             if key is None or (budget.only is not None and key not in budget.only):
@@ -204,7 +205,8 @@ class Budgets:
             for model in routed.plan.models:
                 usage = expected(routed.request)
                 usd = budget.usd is not None
-                amount = cost_of(config.models[model].price, usage) if usd else Decimal(usage.input + usage.output)
+                price_now = price_at(config.models[model].price, now)
+                amount = cost_of(price_now, usage) if usd else Decimal(usage.input + usage.output)
                 scale.takes[model] = amount
             yield scale
 

@@ -20,7 +20,7 @@ from typing import Any
 
 from router_extproc.config.schema import RouterConfig
 from router_extproc.domain import Band, Outcome
-from router_extproc.prices import EXACT, cost_of, plain
+from router_extproc.prices import EXACT, cost_of, plain, price_at
 from router_extproc.stores.background import Background
 from router_extproc.stores.journal import Journal, lines_of
 
@@ -108,15 +108,19 @@ def baseline_of(config: RouterConfig) -> str:
 
 
 def price(outcome: Outcome, config: RouterConfig, at: float) -> Entry:
-    """Prices an outcome. Only what was answered costs: an exchange without usage costs the router's share alone."""
+    """Prices an outcome at the prices of `at`, when it ended (seconds since 1970).
+
+    Only what was answered costs: an exchange without usage costs the router's share alone.
+    """
     usage, model = outcome.usage, config.models.get(outcome.model or "")
     baseline = config.models.get(baseline_of(config))
     cost = counterfactual = ZERO
     if usage is not None:
+        when = datetime.fromtimestamp(at, UTC)
         if model is not None:
-            cost = cost_of(model.price, usage)
+            cost = cost_of(price_at(model.price, when), usage)
         if baseline is not None:
-            counterfactual = cost_of(baseline.price, usage)
+            counterfactual = cost_of(price_at(baseline.price, when), usage)
     return Entry(
         id=outcome.decision_id or outcome.request_id,
         at=at,

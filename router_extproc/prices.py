@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from decimal import Context, Decimal, DecimalException, DivisionByZero, Inexact, InvalidOperation, Overflow
+from zoneinfo import ZoneInfo
 
 from router_extproc.config.schema import Price
 from router_extproc.domain import Usage
 
-MILLION = Decimal(1_000_000)
+PRICED = ("input", "output", "cached_input", "per_request")
 TRAPS: list[type[DecimalException]] = [Inexact, InvalidOperation, DivisionByZero, Overflow]
 EXACT = Context(prec=80, traps=TRAPS)
 """Sums and products of money: a result that would have to be rounded is an error, not a slightly wrong figure."""
+
+
+def price_at(price: Price, at: datetime) -> Price:
+    """The price of the hour: that of the first window that holds at `at`, else the usual one."""
+    for window in price.windows:
+        if window.holds(at.astimezone(ZoneInfo(window.timezone))):
+            other = {name: value for name in PRICED if (value := getattr(window, name)) is not None}
+            return price.model_copy(update=other)
+    return price
 
 
 def cost_of(price: Price, usage: Usage) -> Decimal:

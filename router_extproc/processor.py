@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 
 from router_extproc import wire
 from router_extproc.apis.mask import mask
@@ -33,6 +33,10 @@ from router_extproc.wire import BodyMode, Message, Reply, RequestBody, RequestHe
 log = logging.getLogger(__name__)
 
 
+Admit = Callable[[str, Routed, Mapping[str, str], str, RouterConfig], Routed]
+"""Decision id, plan, request headers, tenant and configuration -> the plan to follow."""
+
+
 class ClientGone(Exception):
     """The stream ended before the body did: the client left, and nobody waits for an answer."""
 
@@ -45,11 +49,11 @@ class Processor:
         runtimes: Runtimes,
         recorder: Recorder,
         max_held_bytes: int = 1 << 30,
-        admit: Callable[[str, Routed, str, RouterConfig], Routed] = lambda _id, routed, _tenant, _config: routed,
+        admit: Admit = lambda _identity, routed, *_: routed,
     ) -> None:
         """The bodies of all streams together hold at most `max_held_bytes`; beyond that requests go unrouted.
 
-        `admit` may change a plan, or refuse it by a ClientError: decision id, plan, tenant, configuration.
+        `admit` may change a plan, or refuse it by a ClientError.
         """
         self._admit = admit
         self._runtimes = runtimes
@@ -142,7 +146,7 @@ class Processor:
         exchange.trace = self._recorder.sampler.context(exchange.headers.get("traceparent"), exchange.id)
         deadline = exchange.body_done + exchange.runtime.config.limits.deadline_ms / 1000
         routed = await exchange.runtime.router.route(request, exchange.headers, deadline, exchange.speculated(request))
-        routed = self._admit(exchange.id, routed, exchange.tenant, exchange.runtime.config)
+        routed = self._admit(exchange.id, routed, exchange.headers, exchange.tenant, exchange.runtime.config)
         exchange.routed = routed
         self._recorder.decided(
             Decided(
