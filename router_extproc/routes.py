@@ -78,18 +78,23 @@ def check_candidates(candidates: Iterable[Candidate], models: Mapping[str, Model
 
 
 def narrowed(decision: Decision, allowed: frozenset[str], instead: Iterable[str], why: str) -> Decision:
-    """`decision` with no models but the `allowed` ones; where none of its own is left, those of `instead` that are.
+    """`decision` with no models but the `allowed` ones, and those of `instead` that are as its last fallbacks.
 
     Raises ModelForbidden when nothing is left at all.
     """
     both = allowed if decision.allowed is None else allowed & decision.allowed
     candidates = tuple(name for name in decision.candidates if name in both)
-    fallbacks = tuple(name for name in decision.fallbacks if name in both)
+    fallbacks = tuple(name for name in (*decision.fallbacks, *instead) if name in both)
     if not candidates:
-        candidates, fallbacks = fallbacks or tuple(name for name in instead if name in both), ()
+        candidates, fallbacks = fallbacks, ()
     if not candidates:
         raise ModelForbidden(f"no model may take this request ({why})")
-    return replace(decision, candidates=candidates, fallbacks=fallbacks, allowed=both)
+    return replace(
+        decision,
+        candidates=tuple(dict.fromkeys(candidates)),
+        fallbacks=_others(fallbacks, candidates),
+        allowed=both,
+    )
 
 
 class RouteCompiler:

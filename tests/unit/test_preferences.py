@@ -91,7 +91,7 @@ def test_everyone_prefers_and_clients_may_be_denied_their_say() -> None:
 def test_favourites_and_forbidden_models() -> None:
     found = applied(preferences(**USERS), headers={"x-tenant": "picky"})
     assert found.favourites == {"mid"}
-    assert found.candidates == ("mid", "big")
+    assert found.candidates == ("mid", "big", "huge")
     assert found.allowed == frozenset({"mid", "big", "huge"})
 
 
