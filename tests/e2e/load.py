@@ -41,12 +41,13 @@ class Load:
 
 
 @contextmanager
-def load(url: str, prompt: str, clients: int = 4) -> Iterator[Load]:
-    """`clients` clients ask for `auto`, each about 50 times a second at most."""
+def load(url: str, prompt: str, clients: int = 4, padding: int = 0) -> Iterator[Load]:
+    """`clients` clients ask for `auto`, each about 50 times a second at most, with `padding` bytes beside the prompt."""
     found, stop = Load(), threading.Event()
 
     def ask() -> None:
-        document = {"model": "auto", "messages": [{"role": "user", "content": prompt}]}
+        messages = [{"role": "user", "content": prompt}]
+        document = {"model": "auto", "metadata": {"x": "y" * padding}, "messages": messages}
         with httpx.Client(timeout=30) as client:
             while not stop.is_set():
                 try:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import threading
 from collections.abc import Iterator
 from decimal import Decimal
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import httpx
+import openai
 import pytest
 
 from router_extproc.config.loader import load
@@ -19,14 +23,50 @@ from tests.e2e.conftest import LIMITS, registered
 from tests.e2e.stack import Stack, get, running, wait_until, write_config
 
 CODE = {"model": "auto", "messages": [{"role": "user", "content": "Write a Python function that sorts a list"}]}
-LEDGER = "ledger: {tenant_header: x-tenant, router_per_query: 0.00002}\n"
+LEDGER = """
+ledger: {tenant_header: x-tenant, router_per_query: 0.00002}
+budgets: [{name: tiny, per: tenant, only: poor, tokens: 10, when_spent: refuse}]
+"""
+
+
+class Collector:
+    """Keeps the spans that it is sent, as an OpenTelemetry collector would."""
+
+    def __init__(self) -> None:
+        self.spans: list[dict[str, Any]] = []
+        spans = self.spans
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = json.loads(gzip.decompress(self.rfile.read(int(self.headers["content-length"]))))
+                for resource in body.get("resourceSpans", []):
+                    spans.extend(resource["scopeSpans"][0]["spans"])
+                self.send_response(200)
+                self.end_headers()
+
+            def log_message(self, *_: object) -> None:
+                """Quiet."""
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
 
 
 @pytest.fixture(scope="module")
-def books(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+def collector() -> Iterator[Collector]:
+    found = Collector()
+    thread = threading.Thread(target=found.server.serve_forever, daemon=True)
+    thread.start()
+    yield found
+    found.server.shutdown()
+    found.server.server_close()
+    thread.join()
+
+
+@pytest.fixture(scope="module")
+def books(tmp_path_factory: pytest.TempPathFactory, collector: Collector) -> Iterator[Stack]:
     directory = tmp_path_factory.mktemp("books")
     config = write_config(directory, LIMITS + LEDGER)
-    flags = ("--state-dir", str(directory / "state"))
+    otlp = f"http://127.0.0.1:{collector.server.server_port}"
+    flags = ("--state-dir", str(directory / "state"), "--otlp-endpoint", otlp)
     with running(directory, config, flags=flags) as found, registered(found):
         yield found
 
@@ -119,6 +159,32 @@ def test_a_decision_can_be_looked_up_by_the_id_that_the_client_got(books: Stack,
     )
     assert logged[0]["signals"] == found["signals"]
     assert "Python" not in json.dumps(logged)
+
+
+def test_one_trace_joins_the_caller_the_sidecar_and_the_model(
+    books: Stack, http: httpx.Client, collector: Collector
+) -> None:
+    trace, parent = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
+    answer = post(books, http, CODE, traceparent=f"00-{trace}-{parent}-01")
+    [seen] = books.server(answer.headers["x-mom-model"]).seen
+    spans = wait_until(lambda: [s for s in collector.spans if s["traceId"] == trace], "spans")
+    (route,) = (span for span in spans if span["name"] == "mom.route")
+    (chat,) = (span for span in spans if span["name"].startswith("chat "))
+    assert route["parentSpanId"] == parent
+    assert chat["parentSpanId"] == route["spanId"]
+    assert seen.headers["traceparent"] == f"00-{trace}-{chat['spanId']}-01"
+    post(books, http, CODE, traceparent=f"00-{'1' * 32}-{parent}-00")
+    assert post(books, http, CODE).status_code == 200
+    assert {span["traceId"] for span in collector.spans} == {trace}
+
+
+def test_a_spent_budget_is_a_429_with_the_time_to_wait(books: Stack) -> None:
+    client = openai.OpenAI(base_url=f"{books.url}/v1", api_key="sk-client", max_retries=0)
+    with pytest.raises(openai.RateLimitError) as caught:
+        client.chat.completions.create(**CODE, extra_headers={"x-tenant": "poor"})  # type: ignore[call-overload]
+    assert caught.value.code == "budget_exceeded"
+    assert 0 < int(caught.value.response.headers["retry-after"]) <= 86_401
+    assert not books.server("coder").seen
 
 
 def test_a_killed_sidecar_has_lost_nothing(books: Stack, http: httpx.Client) -> None:

@@ -94,8 +94,9 @@ def test_a_sidecar_that_hangs_is_not_waited_for(pair: Stack) -> None:
 def test_the_only_sidecar_is_killed_and_comes_back(stack: Stack) -> None:
     [only] = stack.sidecars
     assert only.process is not None
-    with load(stack.url, PROMPT) as clients:
+    with load(stack.url, PROMPT) as clients, load(stack.url, PROMPT, 3, padding=1_500_000) as long:
         clients.wait(routed, 20, "routed answers")
+        long.wait(routed, 5, "routed answers to long bodies")
         only.process.kill()
         clients.wait(unrouted, 20, "answers by the default model")
         stack.wait_sidecars(0)
@@ -103,5 +104,7 @@ def test_the_only_sidecar_is_killed_and_comes_back(stack: Stack) -> None:
         only.start()
         stack.wait_sidecars(1)
         clients.wait(routed, 20, "routed answers again")
+        long.wait(routed, 5, "routed answers to long bodies again")
     assert not clients.failed
-    assert all(routed(answer) or unrouted(answer) for answer in clients.answers)
+    assert not long.failed
+    assert all(routed(answer) or unrouted(answer) for answer in clients.answers + long.answers)
