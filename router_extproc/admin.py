@@ -76,6 +76,8 @@ class Admin:
         app.router.add_post("/try", self._try)
         for path in FILES:
             app.router.add_get(path, self._file)
+        self.paths = sorted({resource.canonical for resource in app.router.resources()})
+        """Everything that it answers to."""
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=2.0)
 
     async def start(self) -> None:
