@@ -20,7 +20,7 @@ RUN set -eu; \
     pip check
 COPY pyproject.toml README.md LICENSE NOTICE ./
 COPY router_extproc router_extproc
-RUN pip install --no-deps . && python -m compileall -q /opt/venv
+RUN pip install --no-deps .
 
 FROM python:${PYTHON}
 ARG DEVICE=cpu

@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import threading
 import urllib.error
 import urllib.request
@@ -431,6 +432,42 @@ def test_the_rendered_envoy_routes(plain: str, installed: Installed) -> None:
     ((path, got, _),) = installed.providers["coder"].seen
     assert path == "/openai/v1/chat/completions"
     assert got["authorization"] == "Bearer sk-coder"
+
+
+def test_sidecar_mode_runs_on_its_settings_over_a_unix_socket(installed: Installed, tmp_path: Path) -> None:
+    listen, stats, admin, page = free_ports(4)
+    attach = {"provider": "envoy", "envoy": {"port": listen, "statsPort": stats, "concurrency": 1}}
+    found = objects({**installed.given, "mode": "sidecar", "attach": attach})
+    sockets = tempfile.mkdtemp(prefix="mom")  # a socket's path may have 107 characters
+    local = {
+        "/var/run/router-extproc": sockets,
+        "/var/lib/router-extproc": str(tmp_path / "state"),
+        "/etc/router-extproc": str(installed.mounted.path),
+        "0.0.0.0:9090": f"127.0.0.1:{page}",
+    }
+    settings = dict(one(found, "ConfigMap", "router-extproc-static")["data"])
+    for old, new in local.items():
+        settings = {name: value.replace(old, new) for name, value in settings.items()}
+    assert settings["ROUTER_EXTPROC_LISTEN"] == f"unix:{sockets}/router.sock"
+    serve = [sys.executable, "-m", "router_extproc", "serve"]
+    sidecar = Process(serve, tmp_path / "sidecar.log", settings)
+    try:
+        wait_until(lambda: get(f"http://127.0.0.1:{page}/readyz"), "sidecar ready")
+        replace = {
+            "0.0.0.0": "127.0.0.1",
+            "/var/run/router-extproc": sockets,
+            "port_value: 9901": f"port_value: {admin}",
+            "router-extproc envoy ": f"{sys.executable} -m router_extproc envoy --envoy-admin 127.0.0.1:{admin} ",
+        }
+        command, _ = rendered_envoy(found, tmp_path, replace)
+        with envoy(command, tmp_path, lambda: get(f"http://127.0.0.1:{stats}/ready") == b"LIVE\n"):
+            healthy = b'membership_healthy{envoy_cluster_name="mom-sidecar"} 1'
+            wait_until(lambda: healthy in get(f"http://127.0.0.1:{stats}/stats/prometheus"), "healthy sidecar")
+            status, headers, _ = chat(f"http://127.0.0.1:{listen}", "some Python please")
+        assert (status, headers["x-mom-model"], headers["x-mom-route"]) == (200, "coder", "code")
+    finally:
+        sidecar.stop()
+        shutil.rmtree(sockets)
 
 
 def _last_is(answers: list[tuple[int, str]], name: str) -> bool:
