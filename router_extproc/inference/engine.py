@@ -261,6 +261,8 @@ class Engine:
             with self._wake:
                 for job in reading.jobs:
                     self._queue.drop(job)
+        # The jobs know their reading: emptying it here spares the garbage collector a cycle per request.
+        reading.jobs.clear()
 
     def _taken_over(self, swap: _Swap) -> None:
         self._labels = swap.model.labels

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 import time
+import tracemalloc
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
@@ -377,3 +379,24 @@ async def test_a_text_whose_turn_would_come_too_late_is_refused_at_once() -> Non
         model.gate.set()
         await asyncio.gather(second, patient)
         assert engine.stats().refused == 1
+
+
+@pytest.mark.stress
+async def test_memory_stays_flat_over_many_texts() -> None:
+    async with serving(Engine(FakeModel({}, LABELS), remembered_windows=100)) as engine:
+
+        async def some(count: int, name: str) -> None:
+            for i in range(0, count, 50):
+                await asyncio.gather(*(engine.classify(Prompt(f"{name} {i + j}"), soon()) for j in range(50)))
+
+        await some(2000, "warm")
+        tracemalloc.start()
+        await some(500, "first")
+        gc.collect()
+        before, _ = tracemalloc.get_traced_memory()
+        await some(5000, "then")
+        gc.collect()
+        after, _ = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert after - before < 200_000
+        assert engine.stats().texts == 7500
