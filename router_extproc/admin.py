@@ -40,6 +40,8 @@ HEADERS = {
     "referrer-policy": "no-referrer",
     "cache-control": "no-store",
 }
+PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
+OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
 MAX_TRY_BYTES = 256 * 1024
 TRY_SECONDS = 10.0
 STATE_SECONDS = 2.0
@@ -130,10 +132,11 @@ class Admin:
         ready = self._ready()
         return web.Response(text="ok\n" if ready else "not ready\n", status=200 if ready else 503)
 
-    async def _metrics_page(self, _: web.Request) -> web.Response:
-        return web.Response(
-            body=self._metrics.exposition(), headers={"content-type": "text/plain; version=0.0.4; charset=utf-8"}
-        )
+    async def _metrics_page(self, request: web.Request) -> web.Response:
+        """Prometheus asks for OpenMetrics where it stores exemplars."""
+        openmetrics = "application/openmetrics-text" in request.headers.get("accept", "")
+        kind = OPENMETRICS if openmetrics else PROMETHEUS
+        return web.Response(body=self._metrics.exposition(openmetrics=openmetrics), headers={"content-type": kind})
 
     async def _file(self, request: web.Request) -> web.Response:
         name, kind = FILES[request.path]

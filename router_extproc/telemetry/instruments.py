@@ -20,10 +20,14 @@ Labels = tuple[str, ...]
 
 @dataclass(slots=True)
 class Distribution:
-    """One series of a histogram: `counts` per bucket (the last one has no upper bound), `sum` of the values."""
+    """One series of a histogram: `counts` per bucket (the last one has no upper bound), `sum` of the values.
+
+    `exemplars` has the newest traced value of a bucket: trace id, value, seconds since 1970.
+    """
 
     counts: list[int]
     sum: float = 0.0
+    exemplars: dict[int, tuple[str, float, float]] = field(default_factory=dict)
 
     @property
     def count(self) -> int:
@@ -112,6 +116,12 @@ class Histogram(Instrument):
         series.counts[bisect_left(self.bounds, value)] += 1
         series.sum += value
 
+    def exemplify(self, value: float, trace_id: str, at: float, *labels: str) -> None:
+        """Names a trace as an example of a value that was recorded."""
+        series = self.values.get(labels)
+        if series is not None:
+            series.exemplars[bisect_left(self.bounds, value)] = (trace_id, value, at)
+
 
 Any = Counter | Gauge | Histogram
 
@@ -122,29 +132,41 @@ def _bounded(values: dict[Labels, float] | dict[Labels, Distribution], labels: L
     return (OTHER,) * len(labels)
 
 
-def exposition(instruments: Iterable[Any]) -> bytes:
-    """The Prometheus text format, version 0.0.4."""
-    return "".join(line for instrument in instruments for line in _lines(instrument)).encode()
+def exposition(instruments: Iterable[Any], *, openmetrics: bool = False) -> bytes:
+    """The Prometheus text format 0.0.4, or OpenMetrics 1.0, which alone can hold exemplars."""
+    text = "".join(line for instrument in instruments for line in _lines(instrument, openmetrics))
+    return (text + "# EOF\n" if openmetrics else text).encode()
 
 
-def _lines(instrument: Any) -> Iterator[str]:
+def _lines(instrument: Any, openmetrics: bool) -> Iterator[str]:
     name = instrument.prometheus_name
     kind = {"updown": "gauge"}.get(instrument.kind, instrument.kind)
-    yield f"# HELP {name} {instrument.description}\n# TYPE {name} {kind}\n"
+    family = name.removesuffix("_total") if openmetrics else name
+    yield f"# HELP {family} {instrument.description}\n# TYPE {family} {kind}\n"
     keys = [label.replace(".", "_") for label in instrument.labels]
     if isinstance(instrument, Histogram):
-        for labels, series in list(instrument.values.items()):
-            pairs = _pairs(keys, labels)
-            total = 0
-            for bound, count in zip((*map(_number, instrument.bounds), "+Inf"), series.counts, strict=True):
-                total += count
-                yield f'{name}_bucket{{{pairs}{"," if pairs else ""}le="{bound}"}} {_number(total)}\n'
-            braces = f"{{{pairs}}}" if pairs else ""
-            yield f"{name}_sum{braces} {_number(series.sum)}\n{name}_count{braces} {_number(total)}\n"
+        yield from _histogram(instrument, name, keys, openmetrics)
         return
     for labels, value in list(instrument.values.items()):
         pairs = _pairs(keys, labels)
         yield f"{name}{{{pairs}}} {_number(value)}\n" if pairs else f"{name} {_number(value)}\n"
+
+
+def _histogram(instrument: Histogram, name: str, keys: Sequence[str], openmetrics: bool) -> Iterator[str]:
+    bounds = (*map(_number, instrument.bounds), "+Inf")
+    for labels, series in list(instrument.values.items()):
+        pairs = _pairs(keys, labels)
+        total = 0
+        for index, (bound, count) in enumerate(zip(bounds, series.counts, strict=True)):
+            total += count
+            example = series.exemplars.get(index) if openmetrics else None
+            shown = ""
+            if example is not None:
+                trace_id, value, at = example
+                shown = f' # {{trace_id="{trace_id}"}} {_number(value)} {at:.3f}'
+            yield f'{name}_bucket{{{pairs}{"," if pairs else ""}le="{bound}"}} {_number(total)}{shown}\n'
+        braces = f"{{{pairs}}}" if pairs else ""
+        yield f"{name}_sum{braces} {_number(series.sum)}\n{name}_count{braces} {_number(total)}\n"
 
 
 def _pairs(keys: Sequence[str], labels: Labels) -> str:

@@ -175,10 +175,10 @@ class Metrics:
         """Every instrument, in the order of the documentation."""
         return [value for value in vars(self).values() if isinstance(value, instruments.Instrument)]  # type: ignore[misc]
 
-    def exposition(self) -> bytes:
-        """The Prometheus text format."""
+    def exposition(self, *, openmetrics: bool = False) -> bytes:
+        """The Prometheus text format, or OpenMetrics with exemplars."""
         self.observe()
-        return instruments.exposition(self.all)
+        return instruments.exposition(self.all, openmetrics=openmetrics)
 
     def observe(self) -> None:
         """Takes over what is counted elsewhere."""

@@ -63,6 +63,10 @@ def _metric(metric: instruments.Any, start: str, now: str) -> dict[str, Any]:
                 "sum": series.sum,
                 "bucketCounts": [str(count) for count in series.counts],
                 "explicitBounds": list(metric.bounds),
+                "exemplars": [
+                    {"traceId": trace_id, "asDouble": value, "timeUnixNano": _nanos(at)}
+                    for trace_id, value, at in list(series.exemplars.values())
+                ],
             }
             for labels, series in list(metric.values.items())
         ]

@@ -104,6 +104,9 @@ class Recorder:
         decision, metrics = decided.decision, self._metrics
         metrics.decisions.add(1, decision.route, decision.band.value, decided.plan.pick)
         metrics.decision_seconds.record(decided.seconds, decided.request.api)
+        if decided.trace is not None:
+            example = (decided.seconds, decided.trace.trace_id, decided.at)
+            metrics.decision_seconds.exemplify(*example, decided.request.api)
         for stage, seconds in decided.stages:
             metrics.stage_seconds.record(seconds, stage)
         for name, reason in decided.signals.absent.items():
@@ -161,6 +164,9 @@ class Recorder:
         metrics.exchange_seconds.record(outcome.duration_seconds, outcome.route or "none")
         if outcome.attempts:
             metrics.attempts.add(outcome.attempts, model)
+        if decided is not None and decided.trace is not None:
+            example = (outcome.duration_seconds, decided.trace.trace_id, decided.at)
+            metrics.exchange_seconds.exemplify(*example, outcome.route or "none")
         self._gen_ai(outcome)
         self._tell(outcome, decided)
 

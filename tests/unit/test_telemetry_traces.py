@@ -19,6 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from router_extproc.domain import Band, Decision, LlmRequest, Outcome, Plan, SignalSet, SignalValue, Usage
 from router_extproc.export import Exporter
@@ -210,8 +211,28 @@ async def test_a_collector_gets_traces_and_metrics_that_it_can_parse() -> None:
     assert found["mom.decisions"].sum.is_monotonic
     assert found["mom.decisions"].sum.data_points[0].as_double == 2
     assert found["process.memory.usage"].gauge.data_points[0].as_double > 0
+    examples = found["mom.decision.duration"].histogram.data_points[0].exemplars
+    assert [example.trace_id.hex() for example in examples] == [TRACE]
     assert "SECRET" not in collector.text
     assert exporter.failures == 0
+
+
+def test_openmetrics_names_the_trace_of_a_recent_request() -> None:
+    metrics = Metrics()
+    recorder = Recorder(metrics)
+    recorder.decided(DECIDED)
+    recorder.outcome(OUTCOME)
+    text = metrics.exposition(openmetrics=True).decode()
+    found = {
+        sample.name: sample.exemplar
+        for family in text_string_to_metric_families(text)  # type: ignore[no-untyped-call]
+        for sample in family.samples
+        if sample.exemplar is not None
+    }
+    assert set(found) == {"mom_decision_duration_seconds_bucket", "mom_exchange_duration_seconds_bucket"}
+    example = found["mom_decision_duration_seconds_bucket"]
+    assert (example.labels, example.value, float(example.timestamp)) == ({"trace_id": TRACE}, 0.003, 1000.0)
+    assert "trace_id" not in metrics.exposition().decode()
 
 
 async def test_a_collector_that_is_down_costs_telemetry_alone(caplog: pytest.LogCaptureFixture) -> None:
