@@ -42,7 +42,7 @@ class Load:
 
 @contextmanager
 def load(url: str, prompt: str, clients: int = 4, padding: int = 0) -> Iterator[Load]:
-    """`clients` clients ask for `auto`, each about 50 times a second at most, with `padding` bytes beside the prompt."""
+    """`clients` clients ask for `auto`, each at most 50 times a second, with `padding` bytes beside the prompt."""
     found, stop = Load(), threading.Event()
 
     def ask() -> None:
