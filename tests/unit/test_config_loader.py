@@ -96,13 +96,10 @@ def test_all_mistakes_are_reported_at_once() -> None:
 
 
 def test_merge_keys_and_aliases_work() -> None:
-    text = GOOD.replace(
-        "price: {input: 3, output: 15}",
-        "price: &p {input: 3, output: 15}\n  huge: {<<: &b {price: *p}, url: 'http://h'}",
-    )
-    config = parsed(text).config
+    merged = "price: &p {input: 3, output: 15}\n  huge: {<<: {price: *p, url: 'http://base'}, url: 'http://own'}"
+    config = parsed(GOOD.replace("price: {input: 3, output: 15}", merged)).config
     assert config.models["huge"].price == config.models["big"].price
-    assert config.models["huge"].url == "http://h"
+    assert config.models["huge"].url == "http://own"
 
 
 @pytest.mark.parametrize(
