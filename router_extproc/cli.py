@@ -25,15 +25,15 @@ from router_extproc.domain import LlmRequest, Outcome, Turn
 from router_extproc.errors import ConfigError, RouterError
 from router_extproc.inference import artifact
 from router_extproc.reference import config_schema, configuration_reference
-from router_extproc.runtime import compile_runtime
 from router_extproc.report import make_report
 from router_extproc.report_page import report_page
+from router_extproc.runtime import compile_runtime
 from router_extproc.signals.base import SHIPPED
-from router_extproc.simulation import simulate
 from router_extproc.signals.own_heads import OwnHeads, load_guest, review
+from router_extproc.simulation import simulate
 from router_extproc.telemetry import logs
-from router_extproc.telemetry.reference import metrics_reference
 from router_extproc.telemetry.recorder import Decided
+from router_extproc.telemetry.reference import metrics_reference
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -72,6 +72,7 @@ def _parser() -> argparse.ArgumentParser:
     _flag(command, "trace-ratio", 0.0, "part of the requests to trace, 0 to 1; a caller's sampled trace always goes on")
     _flag(command, "log-level", "info", "debug, info, warning or error")
     _flag(command, "max-queued", 512, "prompts that may wait for the classifier; more go to the default model at once")
+    _flag(command, "max-streams", 8192, "requests held at once; more are refused, and Envoy fails open for them")
     _flag(command, "drain-notice", 2.5, "seconds between NOT_SERVING and refusing streams; over Envoy's check interval")
     _flag(command, "drain-grace", 30.0, "seconds for the streams in flight after that")
     command.add_argument(
@@ -165,6 +166,7 @@ def _serve(arguments: argparse.Namespace) -> int:
         model_digest=arguments.model_digest or None,
         device=arguments.device,
         max_queued=arguments.max_queued,
+        max_streams=arguments.max_streams,
         drain_notice=arguments.drain_notice,
         drain_grace=arguments.drain_grace,
         live=_live if arguments.live else None,
