@@ -119,9 +119,7 @@ class Router:
         )
         return Routed(request, signals, decision, plan, stages)
 
-    def plan_for(
-        self, request: LlmRequest, signals: SignalSet, headers: Mapping[str, str]
-    ) -> tuple[Decision, Plan]:
+    def plan_for(self, request: LlmRequest, signals: SignalSet, headers: Mapping[str, str]) -> tuple[Decision, Plan]:
         """The decision on signals that are known, and the plan. Raises what `route` raises."""
         decision = self._guards.apply(self._decide(request, signals), request, signals)
         decision = self._preferences.apply(decision, request.model or "", headers, datetime.now(UTC))
