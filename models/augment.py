@@ -12,6 +12,7 @@ from dataclasses import replace
 
 from models.data import Example
 from models.synthetic.code import code_question, completion, snippet
+from models.synthetic.exam import exam_question
 from models.synthetic.guard import guard_prompt
 from models.synthetic.intent import GENERAL, follow_up, general_prompt
 from models.synthetic.personal import personal
@@ -261,6 +262,9 @@ def synthetic(task: str, rng: random.Random) -> Example:
     if task == "pii":
         sentence, spans = personal(rng)
         return Example(sentence, "synth", spans=spans)
+    if task == "domain" and rng.random() < 0.5:
+        text, domain = exam_question(rng)
+        return Example(text, "synth", {"domain": domain, "guard": "benign"}, {"domain": 1.0, "guard": 0.3})
     if task == "domain":
         domain = rng.choice(sorted(TOPICS))
         topic, topic2 = rng.sample(TOPICS[domain], 2)

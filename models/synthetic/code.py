@@ -115,7 +115,7 @@ def _camel(name: str, upper: bool = False) -> str:
 
 
 def completion(rng: random.Random) -> str:
-    """A function signature with a comment on what it shall do, in one of nine languages: `code_generation`."""
+    """A function signature with a comment on what it shall do, in one of twelve languages: `code_generation`."""
     name, what = rng.choice(_NAMES), rng.choice(_WHAT)
     args = rng.sample(_ARGS, rng.randint(1, 3))
     example = f"{name}({', '.join(rng.choice(('3', '[1, 2, 3]', 'abc', '[]', '12', '[2.0, 5.5]')) for _ in args)})"
