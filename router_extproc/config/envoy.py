@@ -311,6 +311,8 @@ def _ext_proc(config: RouterConfig, options: EnvoyOptions) -> dict[str, Any]:
         **{
             "# No sidecar, no answer in time: the request goes on by the routes' own order.": None,
             "failure_mode_allow": options.failure_mode_allow,
+            "# Where that cannot be (failing closed, or half a body gone in full duplex), clients may try again.": None,
+            "status_on_error": {"code": "ServiceUnavailable"},
             "message_timeout": f"{timeout:g}s",
             "# Answers never pass through the sidecar: a stream does not depend on its life.": None,
             "processing_mode": mode,

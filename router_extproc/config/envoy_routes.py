@@ -178,7 +178,7 @@ def error_mappers() -> list[Any]:
         (f"{messages} && response.code == 504", "timeout_error"),
         (messages, "api_error"),
     ]
-    message = "%LOCAL_REPLY_BODY%"
+    message = "answered by the gateway, not by a model: %RESPONSE_CODE% %LOCAL_REPLY_BODY%"
     found = [
         _mapper(
             f"{ours} && {rule}",
