@@ -181,6 +181,7 @@ def _observe_engine(metrics: Metrics, stats: EngineStats) -> None:
         metrics.batches.set(count, str(size))
     metrics.windows.set(stats.windows, "run")
     metrics.windows.set(stats.failed, "failed")
+    metrics.windows.set(stats.remembered, "remembered")
     metrics.classifier_tokens.set(stats.tokens, "real")
     metrics.classifier_tokens.set(stats.padded_tokens - stats.tokens, "padding")
     metrics.classifier_seconds.set(stats.queue_ms / 1e3, "queue")

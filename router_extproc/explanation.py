@@ -39,6 +39,7 @@ async def tried(runtime: Runtime, request: LlmRequest, headers: Mapping[str, str
         "band": routed.decision.band.value,
         "confidence": routed.decision.confidence,
         "reason": routed.decision.reason,
+        "guards": list(routed.decision.guards),
         "plan": list(routed.plan.models),
         "ms": {stage: seconds * 1e3 for stage, seconds in routed.stages},
     }

@@ -66,6 +66,7 @@ def _decision(decided: Decided, prompts: bool) -> Record:
         "band": decision.band.value,
         "confidence": round(decision.confidence, 4),
         "reason": decision.reason,
+        "guards": list(decision.guards),
         "selection": decision.selection,
         "candidates": list(decision.candidates),
         "plan": list(decided.plan.models),

@@ -155,6 +155,7 @@ function explanation(found) {
   for (const rule of found.routes || []) pairs.push([`route ${rule.route}`, `${rule.verdict}: ${rule.why}`, rule.verdict === "matched" ? "matched" : ""]);
   if (found.routes === null) pairs.push(["routes", "judged by an earlier configuration"]);
   pairs.push(["band", found.band ? `${found.band}: ${found.reason || ""}` : ""]);
+  pairs.push(["guards", (found.guards || []).join(", "), "warn"]);
   pairs.push(["plan", (found.plan || []).join(" \u2192 ")]);
   pairs.push(["time", Object.entries(found.ms || {}).map(([stage, ms]) => `${stage} ${Number(ms).toFixed(2)} ms`).join(", ")]);
   const outcome = found.outcome;

@@ -158,7 +158,10 @@ class Metrics:
             "mom.classifier.batches", "{batch}", "Batches, by windows rounded up to a power of two", ("size",)
         )
         self.windows = Counter(
-            "mom.classifier.windows", "{window}", "Windows of text classified or failed", ("result",)
+            "mom.classifier.windows",
+            "{window}",
+            "Windows of text: run, failed, or remembered from an earlier request",
+            ("result",),
         )
         self.classifier_tokens = Counter(
             "mom.classifier.tokens", "{token}", "Tokens run: real, and padding that was computed for nothing", ("type",)
