@@ -265,7 +265,7 @@ def _default_answers(exchange: Exchange, mode: BodyMode, reason: str) -> list[Re
         "confidence": "0.00",
         "reason": reason,
     }
-    if mode is BodyMode.BUFFERED:
+    if mode is BodyMode.BUFFERED and exchange.chunks:
         return [wire.route_in_body({}, metadata, None)]
     replies = [wire.route_in_headers({}, metadata)]
     if mode is BodyMode.FULL_DUPLEX:
