@@ -15,7 +15,7 @@ import math
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from router_extproc.inference.base import (
     Classified,
@@ -30,44 +30,11 @@ from router_extproc.inference.base import (
 from router_extproc.inference.memory import WindowMemory
 from router_extproc.inference.pooling import combine
 from router_extproc.inference.queue import BatchQueue, Job
+from router_extproc.inference.reading import Part, Reading
 from router_extproc.inference.stats import Counters, EngineStats
-from router_extproc.inference.windows import Window, cut, estimate_tokens, reading_order
+from router_extproc.inference.windows import cut, reading_order
 
 log = logging.getLogger(__name__)
-
-CONTEXT_TOKENS = 96
-"""Upper bound of the tokens that a prompt's context adds to each of its windows."""
-
-
-@dataclass(slots=True, eq=False)
-class _Reading:
-    """One text on its way through: its windows, its caller's future. Changed on the event loop only."""
-
-    future: asyncio.Future[Classified]
-    length: int
-    windows: int
-    jobs: list[Job[_Part]] = field(default_factory=list)
-    done: list[tuple[int, Classified]] = field(default_factory=list)
-    read: int = 0
-
-    def add(self, window: Window, result: Classified) -> None:
-        """One of its windows has been read."""
-        self.done.append((window.start, result))
-        self.read += len(window.text)
-
-    def coverage(self) -> float:
-        """Part of the text that has been read (the windows' overlap does not count twice)."""
-        return min(1.0, self.read / self.length) if self.length else 1.0
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Part:
-    """What a job carries: a window of a reading, and when it was queued."""
-
-    reading: _Reading
-    window: Window
-    prompt: Prompt
-    queued_at: float
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -101,8 +68,8 @@ class Engine:
         self._max_windows = max_windows
         self._memory = WindowMemory(remembered_windows)
         self._wake = threading.Condition()
-        self._queue: BatchQueue[_Part] = BatchQueue(max_jobs=max_queued, max_bytes=max_queued_bytes)
-        self._running: list[Job[_Part]] = []
+        self._queue: BatchQueue[Part] = BatchQueue(max_jobs=max_queued, max_bytes=max_queued_bytes)
+        self._running: list[Job[Part]] = []
         # Admission: texts get one window each in turn, so the first windows of those that wait stand before a newcomer.
         # Whom they would make late is told so at once, instead of waiting for nothing. The first batch sets the pace;
         # nobody is refused while nobody waits, so that one slow batch cannot shut the door for good.
@@ -162,12 +129,12 @@ class Engine:
             raise DeadlineExceeded("no time left to classify")
         loop = asyncio.get_running_loop()
         windows = cut(prompt.text, limit=self._max_windows)
-        reading = _Reading(loop.create_future(), len(prompt.text), len(windows))
+        reading = Reading(loop.create_future(), len(prompt.text), len(windows))
         for index in reading_order(len(windows)):
             window = windows[index]
             known = self._memory.recall(self._version, Prompt(window.text, prompt.context))
             if known is None:
-                reading.jobs.append(_job(reading, window, prompt, deadline, now))
+                reading.jobs.append(reading.job(window, prompt, deadline, now))
             else:
                 self._counters.remembered += 1
                 reading.add(window, known)
@@ -216,7 +183,7 @@ class Engine:
 
     # On the event loop.
 
-    def _deliver(self, finished: Sequence[tuple[Job[_Part], Classified | InferenceError]]) -> None:
+    def _deliver(self, finished: Sequence[tuple[Job[Part], Classified | InferenceError]]) -> None:
         for job, outcome in finished:
             part = job.payload
             reading = part.reading
@@ -232,7 +199,7 @@ class Engine:
             if len(reading.done) == reading.windows:
                 self._finish(reading)
 
-    def _expire(self, reading: _Reading) -> None:
+    def _expire(self, reading: Reading) -> None:
         """The deadline has come: what has been read of a long text is an answer, nothing is not."""
         if reading.future.done():
             return
@@ -243,20 +210,20 @@ class Engine:
             self._counters.late += 1
             self._fail(reading, DeadlineExceeded("not classified in time"))
 
-    def _finish(self, reading: _Reading) -> None:
+    def _finish(self, reading: Reading) -> None:
         try:
-            pooled = combine(sorted(reading.done, key=_offset), coverage=reading.coverage())
+            pooled = combine(reading.in_order(), coverage=reading.coverage())
         except Exception as error:
             log.exception("the windows of a text could not be pooled")
             self._fail(reading, ModelFailed(f"pooling failed: {type(error).__name__}"))
         else:
             reading.future.set_result(pooled)
 
-    def _fail(self, reading: _Reading, error: InferenceError) -> None:
+    def _fail(self, reading: Reading, error: InferenceError) -> None:
         if not reading.future.done():
             reading.future.set_exception(error)
 
-    def _drop(self, reading: _Reading) -> None:
+    def _drop(self, reading: Reading) -> None:
         if len(reading.done) < reading.windows:
             with self._wake:
                 for job in reading.jobs:
@@ -311,7 +278,7 @@ class Engine:
             if not self._loop.is_closed():
                 self._loop.call_soon_threadsafe(self._worker_gone)
 
-    def _run(self, batch: Sequence[Job[_Part]]) -> list[tuple[Job[_Part], Classified | InferenceError]]:
+    def _run(self, batch: Sequence[Job[Part]]) -> list[tuple[Job[Part], Classified | InferenceError]]:
         """One forward pass. A batch that raises is run again one by one, so that only what is to blame fails."""
         started = time.monotonic()
         try:
@@ -349,15 +316,3 @@ async def _warm_up(model: Model) -> None:
         await asyncio.to_thread(model.warm_up)
     except Exception as error:
         raise UnusableModel(f"model {model.version} fails its warm-up: {error}") from error
-
-
-def _job(reading: _Reading, window: Window, prompt: Prompt, deadline: float, now: float) -> Job[_Part]:
-    tokens = estimate_tokens(window.text)
-    if prompt.context:
-        tokens += min(CONTEXT_TOKENS, estimate_tokens(prompt.context))
-    size = len(window.text) + len(prompt.context)
-    return Job(_Part(reading, window, Prompt(window.text, prompt.context), now), tokens, size, deadline)
-
-
-def _offset(part: tuple[int, Classified]) -> int:
-    return part[0]
