@@ -25,7 +25,7 @@ import pytest
 import yaml
 
 from tests.e2e.stack import ENVOY, Process, Sidecar, free_ports, get, wait_until
-from tests.helm.gateways import Addresses, gateway, through_envoy_gateway, through_istio
+from tests.helm.gateways import TYPE, Addresses, cluster, gateway, through_envoy_gateway, through_istio
 from tests.helm.rendering import CHART, Object, cases, objects, one, values
 
 KEYS = {"CODER_KEY": "sk-coder", "PREMIUM_KEY": "sk-premium"}
@@ -361,6 +361,39 @@ def test_a_backup_with_the_same_name_takes_over_in_istio(installed: Installed, t
     with envoy(command, tmp_path, lambda: get(f"http://127.0.0.1:{admin}/ready") == b"LIVE\n"):
         assert [chat(f"http://127.0.0.1:{listen}", "hello")[0] for _ in range(5)] == [200] * 5
     assert len(installed.providers["small"].seen) == 5
+
+
+def test_a_filter_that_routes_turn_on_is_that_of_the_first_route(tmp_path: Path) -> None:
+    """Why keys are headers of routes here: an injected one goes to the wrong provider after the route was changed."""
+    injector, inject = "envoy.filters.http.credential_injector", "envoy.http.injected_credentials.generic"
+    decide = "function envoy_on_request(h) h:headers():replace('x-mom-model', 'b') h:clearRouteCache() end"
+    lua = {"@type": TYPE + "envoy.extensions.filters.http.lua.v3.Lua", "default_source_code": {"inline_string": decide}}
+    filters: list[Object] = [{"name": "decide", "typed_config": lua}]
+    routes: list[Object] = []
+    for name in ("b", "a"):
+        generic = TYPE + "envoy.extensions.http.injected_credentials.generic.v3.Generic"
+        credential = {"@type": generic, "credential": {"name": name}, "header": f"x-key-{name}"}
+        config = {
+            "@type": TYPE + "envoy.extensions.filters.http.credential_injector.v3.CredentialInjector",
+            "credential": {"name": inject, "typed_config": credential},
+        }
+        filters.append({"name": f"{injector}/{name}", "disabled": True, "typed_config": config})
+        on = {f"{injector}/{name}": {"@type": TYPE + "envoy.config.route.v3.FilterConfig", "config": {}}}
+        routes.append({"match": {"prefix": "/"}, "route": {"cluster": name}, "typed_per_filter_config": on})
+    routes[0]["match"]["headers"] = [{"name": "x-mom-model", "string_match": {"exact": "b"}}]
+    listen, admin = free_ports(2)
+    proxy = gateway(listen, admin, routes, filters)
+    static = proxy["static_resources"]
+    static["secrets"] = [{"name": n, "generic_secret": {"secret": {"inline_string": f"key of {n}"}}} for n in "ab"]
+    path = tmp_path / "gateway.json"
+    with Provider() as a, Provider() as b:
+        static["clusters"] = [cluster(n, ("127.0.0.1", p.port)) for n, p in (("a", a), ("b", b))]
+        path.write_text(json.dumps(proxy))
+        command = [ENVOY, "-c", str(path), "--log-level", "warning"]
+        with envoy(command, tmp_path, lambda: get(f"http://127.0.0.1:{admin}/ready") == b"LIVE\n"):
+            assert chat(f"http://127.0.0.1:{listen}", "hello")[0] == 200
+    ((_, got, _),) = b.seen
+    assert {name: value for name, value in got.items() if name.startswith("x-key")} == {"x-key-a": "key of a"}
 
 
 def test_other_traffic_of_an_istio_gateway_never_meets_the_sidecar(installed: Installed, tmp_path: Path) -> None:
