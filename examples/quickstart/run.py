@@ -93,6 +93,7 @@ async def run(arguments: argparse.Namespace) -> None:
             stack.push_async_callback(server.stop)
         command = [sys.executable, "-m", "router_extproc", "serve", "--live", "--config", str(path)]
         command += ["--listen", arguments.sidecar, "--admin", arguments.admin, "--drain-notice", "0"]
+        command += ["--state-dir", str(directory / "state")]
         sidecar = await _start(stack, command, directory / "sidecar.log", {}, show=True)
         command = [ENVOY, "-c", str(envoy_yaml), "--use-dynamic-base-id", "--concurrency", "2"]
         command += ["--log-level", "warning", "--component-log-level", "misc:error"]
@@ -211,7 +212,7 @@ def _welcome(arguments: argparse.Namespace, config: RouterConfig, path: Path, di
     coder = config.models.get("coder", first).url.removeprefix("http://").partition("/")[0]
     return f"""
   Envoy    http://{arguments.listen}    admin http://{arguments.envoy_admin}
-  sidecar  http://{arguments.admin}/metrics  /config  /readyz
+  sidecar  http://{arguments.admin}/    live page; also /metrics  /config  /savings  /readyz
   policy   {path} (edit it: it reloads)
   logs     {directory}/
 
