@@ -1,18 +1,22 @@
-# docker build -t router-extproc .                              CPU
-# docker build -t router-extproc --build-arg DEVICE=cuda .      NVIDIA GPU; the driver comes from the node
+# docker build -t router-extproc --build-arg TORCH_INDEX=<CPU> .    CPU
+# docker build -t router-extproc --build-arg DEVICE=cuda .          NVIDIA GPU; the driver comes from the node
+# <CPU> is the index of PyTorch's CPU wheels, as the selector on pytorch.org shows it. Without it the default index serves,
+# whose torch for Linux brings the CUDA libraries, gigabytes that a CPU does not need.
 ARG PYTHON=3.11.14-slim-bookworm
 
 FROM python:${PYTHON} AS build
 ARG DEVICE=cpu
+ARG TORCH_INDEX=
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 RUN python -m venv /opt/venv
 ENV PATH=/opt/venv/bin:$PATH
 WORKDIR /src
 COPY requirements.lock ./
-# PyPI's torch for Linux brings the CUDA libraries, gigabytes that a CPU does not need.
+# The version is the lock's, which the linter cannot see.
+# hadolint ignore=DL3013
 RUN set -eu; \
     case "$DEVICE" in \
-      cpu) pip install --no-deps --index-url https://download.pytorch.org/whl/cpu "$(grep '^torch==' requirements.lock)" ;; \
+      cpu) pip install --no-deps ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} "$(grep '^torch==' requirements.lock)" ;; \
       cuda) pip install -c requirements.lock "$(grep '^torch==' requirements.lock)" ;; \
       *) echo "DEVICE is $DEVICE; it must be cpu or cuda" >&2; exit 1 ;; \
     esac; \
