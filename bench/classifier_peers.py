@@ -64,18 +64,16 @@ async def infinity(directory: Path, stack: AsyncExitStack) -> Classify:
 
 
 async def semantic_router(directory: Path, stack: AsyncExitStack) -> Classify:
-    """aurelio's semantic-router: a local index of example utterances, one synchronous call per text."""
+    """aurelio's semantic-router (1.1): an index in memory of example utterances."""
     encoders: Any = importlib.import_module("semantic_router.encoders")
-    routers: Any = importlib.import_module("semantic_router.routers")
-    routes: Any = importlib.import_module("semantic_router.route")
-    router = routers.SemanticRouter(
+    package: Any = importlib.import_module("semantic_router")
+    router = package.IndexedRouter(
         encoder=encoders.HuggingFaceEncoder(name=str(directory)),
-        routes=[routes.Route(name=name, utterances=texts) for name, texts in UTTERANCES.items()],
-        auto_sync="local",
+        routes=[package.Route(name=name, utterances=texts) for name, texts in UTTERANCES.items()],
     )
 
     async def classify(text: str) -> object:
-        found: object = await asyncio.to_thread(router, text)
+        found: object = await router.acall(text)
         return found
 
     return classify
