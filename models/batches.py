@@ -19,7 +19,7 @@ fitted afterwards."""
 SYNTHETIC_SHARE = {"intent": 0.38, "domain": 0.2, "guard": 0.28, "pii": 0.3}
 POOL = 768
 CONTEXT_TOKENS = 96
-_EASY = ("small_talk", "other", "cs_")
+EASY = ("small_talk", "other", "cs_")
 EASY_WIN = 0.96
 """Assumed win probability of every reference model on greetings, device commands and support chatter."""
 
@@ -69,7 +69,7 @@ class Sampler:
             group = rng.choices(self.groups[task], self.group_weights[task])[0]
             example = rng.choice(group)
         intent = example.labels.get("intent", "")
-        if self.win_labels and intent.startswith(_EASY) and rng.random() < 0.15:
+        if self.win_labels and intent.startswith(EASY) and rng.random() < 0.15:
             return replace(example, win=dict.fromkeys(self.win_labels, EASY_WIN))
         return augmented(example, self.everything or [example], rng)
 

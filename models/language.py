@@ -29,7 +29,7 @@ _NAMES = {
     "Filipino/Tagalog": "tl", "Vietnamese": "vi", "Russian": "ru", "Korean": "ko", "French": "fr", "German": "de",
     "Indonesian": "id", "Portuguese": "pt", "Japanese": "ja", "Thai": "th", "Chinese": "zh",
 }  # fmt: skip
-_ENGLISH_INTENTS = 2500
+_ENGLISH_INTENTS = 5000
 Row = tuple[str, str]
 
 
@@ -47,7 +47,8 @@ def training_rows(folder: Path, labels: tuple[str, ...], rng: random.Random) -> 
             start = rng.randrange(len(text) - 8)
             rows.append((text[start : start + rng.randint(3, 10)], label))
     for code, phrases in PHRASES.items():
-        for phrase in phrases * 3:
+        # What comes without any other hint is English more often than anything else.
+        for phrase in phrases * (25 if code == "en" else 4):
             pair = phrase if rng.random() < 0.6 else f"{phrase} {rng.choice(phrases)}"
             rows.append((pair if rng.random() < 0.5 else pair.capitalize() + rng.choice(("", "?", "!", ".")), code))
     # Sources that are English throughout; the one with real users' prompts is not.

@@ -27,18 +27,21 @@ from torch import nn
 from tqdm import tqdm
 
 from models.augment import rough, synthetic
+from models.batches import EASY, EASY_WIN
 from models.calibrate import fit_temperature, source_weights
-from models.data import HELD_OUT, LABEL_FILES, Example, read_rows
+from models.data import HELD_OUT, LABEL_FILES, Example, read_examples, read_rows
 from models.network import Head
 from models.predict import Predictor
 
 Floats = npt.NDArray[np.float32]
-LIMITS = {"domain": 96, "intent": 112, "guard": 192}
+LIMITS = {"domain": 96, "intent": 112, "guard": 192, "win": 128}
 """Tokens read of a row, per head."""
 MOST = {"domain": 12_000, "intent": 6_000, "guard": 5_000}
 """Rows used at most, drawn with the square root of their source and label."""
-SYNTHETIC = {"domain": 2_000, "intent": 3_500, "guard": 3_000}
+SYNTHETIC = {"domain": 2_000, "intent": 3_500, "guard": 5_000}
 EPOCHS = 12
+WIN_ROWS = 4_500
+"""Rows of each source of the win head used at most."""
 
 
 def rows_of(data: Path, head: str) -> list[dict[str, Any]]:
@@ -93,7 +96,7 @@ def fit_head(
         for picked in torch.split(torch.randperm(len(features)), 128):
             x = nn.functional.dropout(features[picked], 0.1)
             x = nn.functional.dropout(nn.functional.gelu(dense(x)), 0.3)
-            each = nn.functional.cross_entropy(out(x), wanted[picked], reduction="none", label_smoothing=0.05)
+            each = _loss(out(x), wanted[picked])
             optimiser.zero_grad()
             (each * weights[picked]).mean().backward()  # type: ignore[no-untyped-call]
             optimiser.step()
@@ -131,8 +134,10 @@ def refit(data: Path, model: Path, heads: tuple[str, ...] = ("domain", "guard", 
     predictor = Predictor(model)
     figures: dict[str, Any] = {}
     for head in heads:
+        if head not in LABEL_FILES or head not in predictor.heads:
+            continue
         rows = rows_of(data, head)
-        if head not in predictor.heads or not rows:
+        if not rows:
             continue
         rng = random.Random(seed)
         labels = predictor.heads[head]["labels"]
@@ -163,6 +168,41 @@ def refit(data: Path, model: Path, heads: tuple[str, ...] = ("domain", "guard", 
     return figures
 
 
+def refit_win(data: Path, model: Path, seed: int = 17) -> None:
+    """The same for the win head: targets are right or wrong per model, unknown ones are ignored."""
+    predictor = Predictor(model)
+    examples = read_examples(data, "train").get("win", [])
+    if "win" not in predictor.heads or not examples:
+        return
+    labels = predictor.heads["win"]["labels"]
+    rng = random.Random(seed)
+    by_source: dict[str, list[Example]] = {}
+    for example in examples:
+        by_source.setdefault(example.source, []).append(example)
+    picked = [e for group in by_source.values() for e in rng.sample(group, min(WIN_ROWS, len(group)))]
+    intents = [e for e in read_examples(data, "train").get("intent", []) if e.labels["intent"].startswith(EASY)]
+    easy = [replace(e, win=dict.fromkeys(labels, EASY_WIN)) for e in rng.sample(intents, min(600, len(intents)))]
+    rows = picked + easy
+    features = pooled(predictor, [e.text for e in rows], "win")
+    wanted = torch.full((len(rows), len(labels)), float("nan"))
+    for i, example in enumerate(rows):
+        for name, value in (example.win or {}).items():
+            wanted[i, labels.index(name)] = value
+    module: Any = predictor.network.heads["win"]
+    for name, tensor in fit_head(module, features, wanted, torch.ones(len(rows)), seed).items():
+        getattr(module, name.split(".")[0])._parameters[name.split(".")[1]] = nn.Parameter(tensor)
+    _write(predictor, model)
+
+
+def _loss(logits: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+    """Per row: cross entropy for labels [rows], mean binary cross entropy over known targets for [rows, models]."""
+    if wanted.dim() == 1:
+        return nn.functional.cross_entropy(logits, wanted, reduction="none", label_smoothing=0.05)
+    known = ~wanted.isnan()
+    each = nn.functional.binary_cross_entropy_with_logits(logits, wanted.nan_to_num(0.0), reduction="none")
+    return (each * known).sum(1) / known.sum(1).clamp(min=1) * 2
+
+
 def _unseen_figures(
     fitted: dict[str, torch.Tensor],
     x_train: torch.Tensor,
@@ -172,7 +212,7 @@ def _unseen_figures(
     index: dict[str, int],
     head: str,
 ) -> tuple[float, dict[str, Any]]:
-    """Temperature (geometric mean of seen and unseen sources) and accuracy per left-out source."""
+    """Temperature (geometric mean of seen and unseen sources, at least the former) and accuracy per left-out source."""
     rows = others + [r for r in train if r["unseen"]]
     mask = torch.tensor([r["unseen"] for r in train])
     found = logits(fitted, torch.cat([x_other, x_train[mask]]))
@@ -193,7 +233,9 @@ def _unseen_figures(
     for name in sorted({r["sub"] for r in rows if r["unseen"]}):
         part = np.asarray([r["unseen"] and r["sub"] == name for r in rows])
         figures[name] = {"n": int(part.sum()), "accuracy": float(right[part].mean())}
-    return float(np.exp(np.mean(np.log(temperatures or [1.0])))), figures
+    # Easy left-out sources are no reason to be surer than on `val`.
+    middle = float(np.exp(np.mean(np.log(temperatures or [1.0]))))
+    return max(middle, temperatures[0] if temperatures else 1.0), figures
 
 
 def _write(predictor: Predictor, model: Path) -> None:
@@ -215,6 +257,8 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--model", type=Path, required=True)
-    parser.add_argument("--heads", default="domain,guard,intent")
+    parser.add_argument("--heads", default="domain,guard,intent,win")
     args = parser.parse_args()
     refit(args.data, args.model, tuple(args.heads.split(",")))
+    if "win" in args.heads.split(","):
+        refit_win(args.data, args.model)

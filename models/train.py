@@ -271,6 +271,7 @@ def main(argv: list[str] | None = None) -> None:
 
         language.fit(args.data, args.out)
         refit.refit(args.data, args.out)
+        refit.refit_win(args.data, args.out)
         calibrate.calibrate(args.data, args.out)
 
 
