@@ -135,6 +135,9 @@ def save(
     encoder: Any = network.encoder
     encoder.config.hidden_dropout_prob = encoder.config.attention_probs_dropout_prob = 0.1
     encoder.config.save_pretrained(fresh)
+    # The base model's tokenizer cuts at 128 tokens and pads; a reader decides on both itself.
+    tokenizer.backend_tokenizer.no_truncation()
+    tokenizer.backend_tokenizer.no_padding()
     tokenizer.save_pretrained(fresh)
     save_file(
         {

@@ -146,14 +146,15 @@ def refit(data: Path, model: Path, heads: tuple[str, ...] = ("domain", "guard", 
         others = [
             r for r in rows if (r["split"] == "val" and not r.get("weak")) or (r["unseen"] and r["split"] != "train")
         ]
-        examples = _training_examples(train, head, rng)
+        # A folder may lack labels that the templates know.
+        examples = [e for e in _training_examples(train, head, rng) if e.labels[head] in index]
         x = pooled(predictor, [e.text for e in examples] + [r["text"] for r in others], head)
         x_train, x_other = x[: len(examples)], x[len(examples) :]
         wanted = torch.tensor([index[e.labels[head]] for e in examples])
         base = np.asarray([e.weights[head] for e in examples])
         power = source_weights([f"{e.source}/{e.labels[head]}" for e in examples])
         weights = torch.from_numpy((base * np.minimum(power, 4.0)).astype(np.float32))
-        unseen_train = torch.tensor([r["unseen"] for r in train] + [False] * SYNTHETIC[head])
+        unseen_train = torch.tensor([r["unseen"] for r in train] + [False] * (len(examples) - len(train)))
         module: Any = predictor.network.heads[head]
         keep = ~unseen_train
         without = fit_head(module, x_train[keep], wanted[keep], weights[keep], seed)
@@ -215,6 +216,8 @@ def _unseen_figures(
     """Temperature (geometric mean of seen and unseen sources, at least the former) and accuracy per left-out source."""
     rows = others + [r for r in train if r["unseen"]]
     mask = torch.tensor([r["unseen"] for r in train])
+    if not rows:
+        return 1.0, {}
     found = logits(fitted, torch.cat([x_other, x_train[mask]]))
     wanted = np.asarray([index[r["label"]] for r in rows])
     unseen = np.asarray([r["unseen"] for r in rows])
@@ -229,7 +232,8 @@ def _unseen_figures(
             temperatures.append(fit_temperature(found[part], wanted[part], source_weights(subs)))
             figures[f"temperature_{what}"] = temperatures[-1]
     right = found.argmax(1) == wanted
-    figures["val_accuracy_seen"] = float(right[~unseen & real & val].mean())
+    if (~unseen & real & val).any():
+        figures["val_accuracy_seen"] = float(right[~unseen & real & val].mean())
     for name in sorted({r["sub"] for r in rows if r["unseen"]}):
         part = np.asarray([r["unseen"] and r["sub"] == name for r in rows])
         figures[name] = {"n": int(part.sum()), "accuracy": float(right[part].mean())}
