@@ -49,7 +49,7 @@ class ServeOptions:
 
     `drain_notice` seconds pass between saying NOT_SERVING and refusing new streams: longer than Envoy's health check
     interval. `drain_grace` seconds are for the streams in flight then. The ledger is kept in `state_dir`; without it,
-    it is lost when the process ends.
+    it is lost when the process ends. `threads` are the cores that one pass of the classifier uses on a CPU, 0 for all.
     """
 
     config: Path
@@ -59,6 +59,7 @@ class ServeOptions:
     model_dir: Path = SHIPPED_MODEL
     model_digest: str | None = None
     device: str = "auto"
+    threads: int = 0
     max_queued: int = 512
     max_streams: int = 8192
     drain_notice: float = 2.5
@@ -149,7 +150,13 @@ async def _engine(options: ServeOptions) -> tuple[Engine, OwnHeads]:
     # Imported here: it takes seconds, and commands that classify nothing never pay for it.
     from router_extproc.inference import encoder
 
-    model = await asyncio.to_thread(encoder.load, options.model_dir, digest=options.model_digest, device=options.device)
+    model = await asyncio.to_thread(
+        encoder.load,
+        options.model_dir,
+        digest=options.model_digest,
+        device=options.device,
+        threads=options.threads or None,
+    )
     engine = Engine(model, max_queued=options.max_queued)
     await engine.start()
     return engine, OwnHeads(model, partial(load_guest, device=options.device))

@@ -71,6 +71,7 @@ def _parser() -> argparse.ArgumentParser:
     _flag(command, "otlp-endpoint", "", "OpenTelemetry collector (OTLP over HTTP), such as http://localhost:4318")
     _flag(command, "trace-ratio", 0.0, "part of the requests to trace, 0 to 1; a caller's sampled trace always goes on")
     _flag(command, "log-level", "info", "debug, info, warning or error")
+    _flag(command, "threads", 0, "cores that one pass of the classifier uses on a CPU; 0: all")
     _flag(command, "max-queued", 512, "prompts that may wait for the classifier; more go to the default model at once")
     _flag(command, "max-streams", 8192, "requests held at once; more are refused, and Envoy fails open for them")
     _flag(command, "drain-notice", 2.5, "seconds between NOT_SERVING and refusing streams; over Envoy's check interval")
@@ -165,6 +166,7 @@ def _serve(arguments: argparse.Namespace) -> int:
         model_dir=Path(arguments.model_dir),
         model_digest=arguments.model_digest or None,
         device=arguments.device,
+        threads=arguments.threads,
         max_queued=arguments.max_queued,
         max_streams=arguments.max_streams,
         drain_notice=arguments.drain_notice,
