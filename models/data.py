@@ -41,13 +41,6 @@ HELD_OUT = (
     "ori_mmlu-machine_learning,ori_mmlu-human_sexuality"
 )
 """Sources and sub-sources that are never trained on: the only honest look at unseen text before the release."""
-COMPLEXITY: dict[str, Any] = {
-    "head": "win",
-    "weak": ["llama-3.1-8b-instruct", "phi-3-mini-4k-instruct", "llama-3-8b-instruct"],
-    "strong": [STRONG, "gemini-1.5-pro-002"],
-    "low": 0.05,
-    "high": 0.85,
-}
 WEAK_ROW = 0.5
 """Loss weight of rows whose label is known to be noisy."""
 

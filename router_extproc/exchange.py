@@ -12,7 +12,7 @@ from router_extproc.apis.base import BodyReader, ClientApi
 from router_extproc.domain import LlmRequest
 from router_extproc.errors import BodyTooLarge, UnsupportedEncoding
 from router_extproc.inference.base import Classified, Prompt
-from router_extproc.router import Routed, classifier_prompt
+from router_extproc.router import classifier_prompt
 from router_extproc.runtime import Runtime
 from router_extproc.telemetry.context import TraceContext
 
@@ -54,7 +54,6 @@ class Exchange:
     started: float = field(default_factory=time.monotonic)
     body_done: float = 0.0
     speculation: Speculation | None = None
-    routed: Routed | None = None
     trace: TraceContext | None = None
     _pause: asyncio.TimerHandle | None = None
     _guesses: int = 0

@@ -147,7 +147,6 @@ class Processor:
         deadline = exchange.body_done + exchange.runtime.config.limits.deadline_ms / 1000
         routed = await exchange.runtime.router.route(request, exchange.headers, deadline, exchange.speculated(request))
         routed = self._admit(exchange.id, routed, exchange.headers, exchange.tenant, exchange.runtime.config)
-        exchange.routed = routed
         self._recorder.decided(
             Decided(
                 decision_id=exchange.id,

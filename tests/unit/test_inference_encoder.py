@@ -258,9 +258,6 @@ def test_unknown_heads_and_keys_are_ignored(broken: Path) -> None:
     assert "rhyme" not in encoder.load(broken, device="cpu").labels
 
 
-@pytest.mark.skipif(
-    not (SHIPPED / "model.safetensors").exists(), reason="the trained classifier is not in this checkout"
-)
 def test_the_shipped_classifier_agrees_with_the_plain_pass() -> None:
     shipped = encoder.load(SHIPPED, threads=1)
     plain = Plain(SHIPPED)

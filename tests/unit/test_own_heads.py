@@ -67,7 +67,6 @@ def inputs(model: Model, text: str) -> SignalInputs:
     return SignalInputs(request, {}, datetime.now(UTC), classified={SHIPPED: answer})
 
 
-@pytest.mark.skipif(not (SHIPPED_MODEL / "model.safetensors").exists(), reason="the trained classifier is not here")
 def test_labels_from_a_few_examples_route_new_prompts() -> None:
     base = encoder.load(SHIPPED_MODEL, device="cpu", threads=1)
     model, notes = OwnHeads(base, load_nothing).extend({"team": spec(type="examples", labels=TEAMS)})
