@@ -36,6 +36,11 @@ from router_extproc.inference.windows import cut, reading_order
 
 log = logging.getLogger(__name__)
 
+PATIENCE_SHARE = 3
+"""A batch takes at most this part of the time that the newest text has: one over its whole deadline makes late
+not only itself, but all that come while it runs."""
+LEAST_BATCH_TOKENS = 64
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Swap:
@@ -75,6 +80,7 @@ class Engine:
         # nobody is refused while nobody waits, so that one slow batch cannot shut the door for good.
         self._waiting_tokens = 0
         self._pace = math.inf
+        self._patience = math.inf
         self._swap: _Swap | None = None
         self._swapping = asyncio.Lock()
         self._open = False
@@ -127,6 +133,7 @@ class Engine:
         if deadline <= now:
             self._counters.late += 1
             raise DeadlineExceeded("no time left to classify")
+        self._patience = deadline - now
         loop = asyncio.get_running_loop()
         windows = cut(prompt.text, limit=self._max_windows)
         reading = Reading(loop.create_future(), len(prompt.text), len(windows))
@@ -262,8 +269,7 @@ class Engine:
                         return
                     swap, self._swap = self._swap, None
                     if swap is None:
-                        budget = self._max_batch_tokens or self._model.batch_tokens
-                        self._running = self._queue.take(budget, time.monotonic())
+                        self._running = self._queue.take(self._budget(), time.monotonic())
                 if swap is not None:
                     self._model = swap.model
                     self._loop.call_soon_threadsafe(self._taken_over, swap)
@@ -277,6 +283,12 @@ class Engine:
         finally:
             if not self._loop.is_closed():
                 self._loop.call_soon_threadsafe(self._worker_gone)
+
+    def _budget(self) -> int:
+        """Padded tokens of the next batch: what is best for the device, less where the cores are busy with others."""
+        best = self._max_batch_tokens or self._model.batch_tokens
+        affordable = self._pace * self._patience / PATIENCE_SHARE
+        return best if affordable >= best else max(min(best, LEAST_BATCH_TOKENS), int(affordable))
 
     def _run(self, batch: Sequence[Job[Part]]) -> list[tuple[Job[Part], Classified | InferenceError]]:
         """One forward pass. A batch that raises is run again one by one, so that only what is to blame fails."""

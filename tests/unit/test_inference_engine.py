@@ -82,6 +82,32 @@ async def test_texts_that_come_while_a_batch_runs_form_the_next_one() -> None:
     assert 0 <= stats.padding_waste < 1
 
 
+async def test_a_slow_device_gets_batches_that_it_can_do_in_part_of_the_time_that_texts_have() -> None:
+    class SlowModel(GatedModel):
+        def run(self, prompts: Sequence[Prompt]) -> list[Classified]:
+            threading.Event().wait(0.05)  # for one text of some 70 tokens: 1,400 tokens a second
+            return super().run(prompts)
+
+    model = SlowModel()
+    model.batch_tokens = 100_000
+    async with serving(Engine(model)) as engine:
+        model.gate.set()
+        await engine.classify(Prompt("a word " * 30), soon())
+        await model.busy()
+        model.gate.clear()
+        running = asyncio.create_task(engine.classify(Prompt("another word " * 20), soon()))
+        await model.busy()
+        rest = [asyncio.create_task(engine.classify(Prompt(f"text {i} " * 30), soon(0.9))) for i in range(12)]
+        await queued(engine, 12)
+        model.gate.set()
+        await running
+        answered = [
+            each for each in await asyncio.gather(*rest, return_exceptions=True) if isinstance(each, Classified)
+        ]
+    assert answered
+    assert max(model.batches) < 12
+
+
 async def test_a_full_queue_refuses_at_once() -> None:
     model = GatedModel()
     async with serving(Engine(model, max_queued=2)) as engine:

@@ -86,7 +86,7 @@ def assemble(rows: Sequence[TokenWindow], device: torch.device) -> Batch:
     )
 
 
-class _Linear:
+class Linear:
     """`x @ weight.T + bias`, with what follows it fused in where the CPU's kernels can."""
 
     def __init__(self, weight: Tensor, bias: Tensor) -> None:
@@ -97,6 +97,7 @@ class _Linear:
             self._weight = torch.ops.mkldnn._reorder_linear_weight(self._weight, 0)
 
     def __call__(self, x: Tensor) -> Tensor:
+        """[tokens, in] -> [tokens, out]."""
         if self._packed:
             found: Tensor = torch.ops.mkldnn._linear_pointwise(x, self._weight, self._bias, "none", [], "none")
             return found
@@ -131,8 +132,8 @@ def _packs(weight: Tensor, bias: Tensor) -> bool:
 
 class _Layer:
     def __init__(self, tensors: Mapping[str, Tensor], prefix: str) -> None:
-        def linear(*names: str) -> _Linear:
-            return _Linear(
+        def linear(*names: str) -> Linear:
+            return Linear(
                 torch.cat([tensors[f"{prefix}.{name}.weight"] for name in names]),
                 torch.cat([tensors[f"{prefix}.{name}.bias"] for name in names]),
             )

@@ -18,9 +18,10 @@ from router_extproc.inference import artifact
 from router_extproc.inference.artifact import Artifact
 from router_extproc.inference.base import Classified, Prompt, UnusableModel
 from router_extproc.inference.encoder.bert import ROUND, Encoder, assemble
-from router_extproc.inference.encoder.device import batch_tokens, choose, compute_type
+from router_extproc.inference.encoder.device import batch_tokens, choose
 from router_extproc.inference.encoder.graphs import GraphedEncoder
 from router_extproc.inference.encoder.heads import Heads
+from router_extproc.inference.encoder.precision import compute_type
 from router_extproc.inference.pooling import combine, spans_result
 from router_extproc.inference.tokens import TokenWindow, TokenWindows
 

@@ -17,7 +17,8 @@ import torch
 
 from router_extproc.inference.artifact import check_pin, digest_of
 from router_extproc.inference.base import Classified, HeadResult, Prompt, UnusableModel
-from router_extproc.inference.encoder.device import batch_tokens, choose, compute_type
+from router_extproc.inference.encoder.device import batch_tokens, choose
+from router_extproc.inference.encoder.precision import compute_type
 from router_extproc.inference.pooling import BENIGN, NO_SPAN, combine, spans_result
 from router_extproc.inference.spans import OUTSIDE, Bio
 from router_extproc.inference.tokens import well_formed
