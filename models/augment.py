@@ -19,6 +19,7 @@ from models.synthetic.personal import personal
 from models.synthetic.support import LABELS as SUPPORT_LABELS
 from models.synthetic.support import support_message
 from models.synthetic.topics import DOMAIN_FRAMES, TOPICS
+from models.synthetic.written import HEADS, written_for
 
 _NEIGHBOURS = {
     "a": "sq", "b": "vn", "c": "xv", "d": "sf", "e": "wr", "f": "dg", "g": "fh", "h": "gj", "i": "uo", "j": "hk", "k": "jl", "l": "k",
@@ -257,8 +258,14 @@ def _shifted(example: Example, rng: random.Random) -> Example:
     return replace(example, text=text, spans=[(s + shift, e + shift, t) for s, e, t in example.spans])
 
 
+WRITTEN_SHARE = {"domain": 0.7, "intent": 0.6, "guard": 0.45}
+"""Of the composed rows: how many were written one by one, and not put together from templates."""
+
+
 def synthetic(task: str, rng: random.Random) -> Example:
     """A composed example for `domain`, `intent`, `guard` or `pii`."""
+    if rng.random() < WRITTEN_SHARE.get(task, 0.0):
+        return _written(task, rng)
     if task == "pii":
         sentence, spans = personal(rng)
         return Example(sentence, "synth", spans=spans)
@@ -274,6 +281,17 @@ def synthetic(task: str, rng: random.Random) -> Example:
         text, label = guard_prompt(rng)
         return Example(text, "synth", {"guard": label}, {"guard": 1.0})
     return _synthetic_intent(rng)
+
+
+def _written(task: str, rng: random.Random) -> Example:
+    """A written prompt with all its labels. Labels are drawn with the root of their number of rows."""
+    groups = written_for(task)
+    row = rng.choice(rng.choices(groups, [len(group) ** 0.5 for group in groups])[0])
+    labels = {head: row[head] for head in HEADS if head in row}
+    weights = dict.fromkeys(labels, 1.0)
+    if "guard" not in labels:
+        labels["guard"], weights["guard"] = "benign", 0.5
+    return Example(row["text"], "written", labels, weights)
 
 
 def _synthetic_intent(rng: random.Random) -> Example:

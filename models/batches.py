@@ -13,10 +13,10 @@ import torch
 from models.augment import augmented, synthetic
 from models.data import Example
 
-TASK_SHARE = {"intent": 0.24, "domain": 0.31, "guard": 0.26, "win": 0.07, "pii": 0.07, "language": 0.05}
+TASK_SHARE = {"intent": 0.23, "domain": 0.30, "guard": 0.25, "win": 0.10, "pii": 0.07, "language": 0.05}
 """Share of the drawn rows. Language rows teach the guard that foreign text is harmless; its own head is
 fitted afterwards."""
-SYNTHETIC_SHARE = {"intent": 0.38, "domain": 0.2, "guard": 0.28, "pii": 0.3}
+SYNTHETIC_SHARE = {"intent": 0.5, "domain": 0.4, "guard": 0.4, "pii": 0.3}
 POOL = 768
 CONTEXT_TOKENS = 96
 EASY = ("small_talk", "other", "cs_")

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.optimize import minimize, minimize_scalar  # type: ignore[import-untyped]
 
-from models.data import LABEL_FILES, read_examples, read_rows
+from models.data import LABEL_FILES, ROUTELLM_FILES, read_examples, read_rows
 from models.predict import Predictor
 
 Floats = npt.NDArray[np.float64]
@@ -67,7 +67,8 @@ def calibrate(data: Path, model: Path) -> dict[str, Any]:
         wanted = np.asarray([labels.index(r["label"]) for r in rows])
         temperature = fit_temperature(logits, wanted, np.ones(len(rows)))
         found["language"] = {"temperature": round(temperature, 4)}
-    wins = [e for e in read_examples(data, "val").get("win", []) if e.source == "outcomes"]
+    graded = {"outcomes", *ROUTELLM_FILES}
+    wins = [e for e in read_examples(data, "val").get("win", []) if e.source in graded]
     if "win" in predictor.heads and wins:
         labels = predictor.heads["win"]["labels"]
         logits = predictor.logits([e.text for e in wins], "win").astype(np.float64)
@@ -75,7 +76,7 @@ def calibrate(data: Path, model: Path) -> dict[str, Any]:
         for i, label in enumerate(labels):
             known = [j for j, e in enumerate(wins) if e.win is not None and label in e.win]
             wanted = np.asarray([wins[j].win[label] for j in known])  # type: ignore[index]
-            a, b = fit_platt(logits[known, i], wanted)
+            a, b = fit_platt(logits[known, i], wanted) if known else (1.0, 0.0)
             scale.append(round(a, 4))
             offset.append(round(b, 4))
         found["win"] = {"scale": scale, "offset": offset}

@@ -29,9 +29,8 @@ ROUTELLM_FILES = {
 }
 LLMROUTER_FILE = "outcomes_llmrouter.jsonl.gz"
 GUARD_LABELS = ("benign", "harmful", "jailbreak", "injection")
-STRONG, WEAK = "gpt-4o-2024-05-13", "mixtral-8x7b-instruct"
-"""The labels of the win head that stand for RouteLLM's pair: GPT-4-1106 is not among the reference
-models, GPT-4o is its closest relative; Mixtral-8x7B-Instruct is the very same model."""
+STRONG, WEAK = "gpt-4-1106-preview", "mixtral-8x7b-instruct"
+"""The labels of the win head for RouteLLM's pair. The first is in its files alone, the second in both lists."""
 LLMROUTER_NAMES = {
     "llama-3.1-8b-instruct": "llama-3.1-8b-instruct",
     "mistral-7b-instruct-v0.3": "mistral-7b-instruct-v0.2",
@@ -105,6 +104,8 @@ def head_labels(folder: Path) -> dict[str, tuple[str, ...]]:
             found[head] = tuple(sorted(labels))
     if (folder / OUTCOMES_FILE).exists() and reference_models(folder):
         found["win"] = tuple(reference_models(folder))
+        if any((folder / name).exists() for name in ROUTELLM_FILES.values()):
+            found["win"] += (STRONG,)
     types = {span["type"] for row in read_rows(folder, PII_FILE) for span in row["spans"]}
     if types:
         found["pii"] = ("O", *(f"{p}-{kind}" for kind in sorted(types) for p in ("B", "I")))

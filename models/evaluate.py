@@ -150,9 +150,12 @@ class Evaluation:
             stacked = np.concatenate([right, outcome_matrix(train, labels)]) if train else right
             fit = np.arange(len(stacked)) >= len(rows)
             padded = np.concatenate([probs, np.zeros((len(train), len(labels)))]) if train else probs
-            price = routing.costs([(models[m]["usd_per_m_in"], models[m]["usd_per_m_out"]) for m in labels])
+            known = [i for i, m in enumerate(labels) if m in models]
+            price = routing.costs(
+                [(models[labels[i]]["usd_per_m_in"], models[labels[i]]["usd_per_m_out"]) for i in known]
+            )
             category = [str(r.get("category")) for r in rows + train]
-            overall["routing"] = routing.cost_quality(padded, stacked, price, category, fit)
+            overall["routing"] = routing.cost_quality(padded[:, known], stacked[:, known], price, category, fit)
         self.tasks["outcomes"] = {"overall": overall, "by_source": {}}
         for name in sorted({str(r.get("category")) for r in rows}):
             subset = [i for i, r in enumerate(rows) if str(r.get("category")) == name]

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import torch
 
 from models import ngrams
-from models.network import NGRAMS, load
+from models.network import NGRAMS, fastest_type, load
 
 Floats = npt.NDArray[np.float32]
 Span = tuple[int, int, str, float]
@@ -32,6 +32,7 @@ class Predictor:
         self.tables = {head: table.numpy() for head, table in tables.items()}
         self.heads: dict[str, dict[str, Any]] = self.described["heads"]
         self.max_tokens = int(self.described["max_tokens"])
+        self.dtype = fastest_type(torch.device("cpu"))
 
     def passes(self, encoded: Sequence[dict[str, list[int]]], use: Callable[[list[int], Any, Any], None]) -> None:
         """Run rows through the encoder in batches of similar length; `use(rows, hidden, mask)`."""
@@ -51,7 +52,7 @@ class Predictor:
                 types[i, :n] = torch.tensor(encoded[row]["token_type_ids"])
                 mask[i, :n] = 1
             batch = {"input_ids": ids, "token_type_ids": types, "attention_mask": mask}
-            with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+            with torch.inference_mode(), torch.autocast("cpu", self.dtype, enabled=self.dtype is not torch.float32):
                 hidden = self.network.hidden(batch)
             with torch.inference_mode():
                 use(rows, hidden.float(), mask)

@@ -27,21 +27,18 @@ from torch import nn
 from tqdm import tqdm
 
 from models.augment import rough, synthetic
-from models.batches import EASY, EASY_WIN
 from models.calibrate import fit_temperature, source_weights
-from models.data import HELD_OUT, LABEL_FILES, Example, read_examples, read_rows
+from models.data import HELD_OUT, LABEL_FILES, Example, read_rows
 from models.network import Head
 from models.predict import Predictor
 
 Floats = npt.NDArray[np.float32]
-LIMITS = {"domain": 96, "intent": 112, "guard": 192, "win": 128}
+LIMITS = {"domain": 96, "intent": 112, "guard": 192}
 """Tokens read of a row, per head."""
 MOST = {"domain": 12_000, "intent": 6_000, "guard": 5_000}
 """Rows used at most, drawn with the square root of their source and label."""
-SYNTHETIC = {"domain": 2_000, "intent": 3_500, "guard": 5_000}
+SYNTHETIC = {"domain": 6_000, "intent": 5_500, "guard": 5_500}
 EPOCHS = 12
-WIN_ROWS = 4_500
-"""Rows of each source of the win head used at most."""
 
 
 def rows_of(data: Path, head: str) -> list[dict[str, Any]]:
@@ -63,11 +60,10 @@ def root_sample(rows: list[dict[str, Any]], most: int, rng: random.Random) -> li
     return [rows[i] for _, i in sorted(keyed, reverse=True)[:most]]
 
 
-def pooled(predictor: Predictor, texts: list[str], head: str) -> torch.Tensor:
-    """The head's pooled vectors [texts, d]: its hidden layer and output are what is fitted."""
+def pooled(predictor: Predictor, texts: list[str], head: str, limit: int) -> torch.Tensor:
+    """The head's pooled vectors [texts, width] of the first `limit` tokens."""
     module: Any = predictor.network.heads[head]
     out = torch.zeros(len(texts), int(predictor.network.encoder.config.hidden_size))  # type: ignore[union-attr, arg-type]
-    limit = LIMITS[head]
     encoded = predictor.tokenizer([t[: limit * 12] for t in texts], truncation=True, max_length=limit)
     rows = [{k: encoded[k][i] for k in ("input_ids", "token_type_ids")} for i in range(len(texts))]
     bar = tqdm(total=len(texts), desc=head, mininterval=10)
@@ -96,7 +92,7 @@ def fit_head(
         for picked in torch.split(torch.randperm(len(features)), 128):
             x = nn.functional.dropout(features[picked], 0.1)
             x = nn.functional.dropout(nn.functional.gelu(dense(x)), 0.3)
-            each = _loss(out(x), wanted[picked])
+            each = nn.functional.cross_entropy(out(x), wanted[picked], reduction="none", label_smoothing=0.05)
             optimiser.zero_grad()
             (each * weights[picked]).mean().backward()  # type: ignore[no-untyped-call]
             optimiser.step()
@@ -148,7 +144,7 @@ def refit(data: Path, model: Path, heads: tuple[str, ...] = ("domain", "guard", 
         ]
         # A folder may lack labels that the templates know.
         examples = [e for e in _training_examples(train, head, rng) if e.labels[head] in index]
-        x = pooled(predictor, [e.text for e in examples] + [r["text"] for r in others], head)
+        x = pooled(predictor, [e.text for e in examples] + [r["text"] for r in others], head, LIMITS[head])
         x_train, x_other = x[: len(examples)], x[len(examples) :]
         wanted = torch.tensor([index[e.labels[head]] for e in examples])
         base = np.asarray([e.weights[head] for e in examples])
@@ -165,43 +161,8 @@ def refit(data: Path, model: Path, heads: tuple[str, ...] = ("domain", "guard", 
             getattr(module, name.split(".")[0])._parameters[name.split(".")[1]] = nn.Parameter(value)
         predictor.described["heads"][head]["calibration"] = {"temperature": round(temperature, 4)}
         tqdm.write(json.dumps({head: figures[head]}))
-        _write(predictor, model)
+        write(predictor, model)
     return figures
-
-
-def refit_win(data: Path, model: Path, seed: int = 17) -> None:
-    """The same for the win head: targets are right or wrong per model, unknown ones are ignored."""
-    predictor = Predictor(model)
-    examples = read_examples(data, "train").get("win", [])
-    if "win" not in predictor.heads or not examples:
-        return
-    labels = predictor.heads["win"]["labels"]
-    rng = random.Random(seed)
-    by_source: dict[str, list[Example]] = {}
-    for example in examples:
-        by_source.setdefault(example.source, []).append(example)
-    picked = [e for group in by_source.values() for e in rng.sample(group, min(WIN_ROWS, len(group)))]
-    intents = [e for e in read_examples(data, "train").get("intent", []) if e.labels["intent"].startswith(EASY)]
-    easy = [replace(e, win=dict.fromkeys(labels, EASY_WIN)) for e in rng.sample(intents, min(600, len(intents)))]
-    rows = picked + easy
-    features = pooled(predictor, [e.text for e in rows], "win")
-    wanted = torch.full((len(rows), len(labels)), float("nan"))
-    for i, example in enumerate(rows):
-        for name, value in (example.win or {}).items():
-            wanted[i, labels.index(name)] = value
-    module: Any = predictor.network.heads["win"]
-    for name, tensor in fit_head(module, features, wanted, torch.ones(len(rows)), seed).items():
-        getattr(module, name.split(".")[0])._parameters[name.split(".")[1]] = nn.Parameter(tensor)
-    _write(predictor, model)
-
-
-def _loss(logits: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
-    """Per row: cross entropy for labels [rows], mean binary cross entropy over known targets for [rows, models]."""
-    if wanted.dim() == 1:
-        return nn.functional.cross_entropy(logits, wanted, reduction="none", label_smoothing=0.05)
-    known = ~wanted.isnan()
-    each = nn.functional.binary_cross_entropy_with_logits(logits, wanted.nan_to_num(0.0), reduction="none")
-    return (each * known).sum(1) / known.sum(1).clamp(min=1) * 2
 
 
 def _unseen_figures(
@@ -242,7 +203,8 @@ def _unseen_figures(
     return max(middle, temperatures[0] if temperatures else 1.0), figures
 
 
-def _write(predictor: Predictor, model: Path) -> None:
+def write(predictor: Predictor, model: Path) -> None:
+    """Puts the predictor's heads and their description into the folder."""
     path = model / "heads.safetensors"
     tensors = load_file(path)
     for name, value in predictor.network.heads.state_dict().items():
@@ -261,8 +223,6 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--model", type=Path, required=True)
-    parser.add_argument("--heads", default="domain,guard,intent,win")
+    parser.add_argument("--heads", default="domain,guard,intent")
     args = parser.parse_args()
     refit(args.data, args.model, tuple(args.heads.split(",")))
-    if "win" in args.heads.split(","):
-        refit_win(args.data, args.model)

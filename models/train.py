@@ -26,8 +26,8 @@ from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
 from models.batches import Batch, Sampler, Targets, pool_batches
-from models.data import HELD_OUT, STRONG, head_labels, read_examples
-from models.network import HeadSpec, Pooling, RouterNetwork, base_folder, load_encoder, save
+from models.data import HELD_OUT, head_labels, read_examples
+from models.network import HeadSpec, Pooling, RouterNetwork, base_folder, fastest_type, load_encoder, save
 
 MAX_TOKENS = 256
 LOSS_SHARE = {"intent": 1.0, "domain": 1.0, "guard": 1.0, "win": 0.7, "pii": 0.6, "language": 0.0}
@@ -37,7 +37,7 @@ FROZEN_LAYERS = 1
 COMPLEXITY: dict[str, Any] = {
     "head": "win",
     "weak": ["llama-3.1-8b-instruct", "phi-3-mini-4k-instruct", "llama-3-8b-instruct"],
-    "strong": [STRONG, "gemini-1.5-pro-002"],
+    "strong": ["gpt-4o-2024-05-13", "gemini-1.5-pro-002"],
     "low": 0.05,
     "high": 0.85,
 }
@@ -50,7 +50,7 @@ def head_specs(labels: dict[str, tuple[str, ...]]) -> dict[str, HeadSpec]:
         if head == "pii":
             specs[head] = HeadSpec(head, "token", names)
         elif head == "win":
-            specs[head] = HeadSpec(head, "multi_label", names, dense=384)
+            specs[head] = HeadSpec(head, "multi_label", names)
         elif head == "language":
             specs[head] = HeadSpec(head, "label", names, ngrams=True)
         else:
@@ -145,7 +145,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--base", type=Path, default=None, help="encoder to start from")
     parser.add_argument("--seed", type=int, default=17)
-    parser.add_argument("--steps", type=int, default=1600, help="optimiser steps")
+    parser.add_argument("--steps", type=int, default=1000, help="optimiser steps")
     parser.add_argument("--token-budget", type=int, default=4096, help="padded tokens a step")
     parser.add_argument("--lr", type=float, default=2.5e-4, help="of the top layer")
     parser.add_argument("--head-lr", type=float, default=1e-3)
@@ -185,6 +185,7 @@ def train(args: argparse.Namespace) -> RouterNetwork:
         step_module = DistributedDataParallel(step_module, find_unused_parameters=True)
 
     checkpoint = args.checkpoint or args.out.with_name(args.out.name + ".checkpoint.pt")
+    checkpoint.parent.mkdir(parents=True, exist_ok=True)
     step, pool, spent = 0, 0, 0.0
     if args.resume and checkpoint.exists():
         state = torch.load(checkpoint, map_location=device, weights_only=True)
@@ -193,6 +194,7 @@ def train(args: argparse.Namespace) -> RouterNetwork:
         average = state["average"]
         step, pool, spent = state["step"], state["pool"], state["spent"]
 
+    dtype = fastest_type(device)
     total, began, last_saved = args.steps, time.monotonic() - spent, step
     bar = tqdm(total=total, initial=step, desc="training", disable=rank != 0, mininterval=10)
     recent: float | None = None
@@ -207,7 +209,7 @@ def train(args: argparse.Namespace) -> RouterNetwork:
             scale = min(1.0, (step + 1) / 100) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * progress)))
             for group, base in zip(optimiser.param_groups, bases, strict=True):
                 group["lr"] = base * scale
-            with torch.autocast(device.type, torch.bfloat16):
+            with torch.autocast(device.type, dtype, enabled=dtype is not torch.float32):
                 loss = step_module(_to(batch, device))
             loss.backward()
             nn.utils.clip_grad_norm_(network.parameters(), 1.0)
@@ -267,11 +269,11 @@ def main(argv: list[str] | None = None) -> None:
     rank = int(os.environ.get("RANK", 0))
     train(args)
     if rank == 0 and not args.no_finish:
-        from models import calibrate, language, refit
+        from models import calibrate, language, refit, win
 
         language.fit(args.data, args.out)
         refit.refit(args.data, args.out)
-        refit.refit_win(args.data, args.out)
+        win.fit(args.data, args.out)
         calibrate.calibrate(args.data, args.out)
 
 

@@ -16,11 +16,14 @@ import pytest
 
 from models.augment import augmented, synthetic, typos
 from models.batches import Sampler, token_targets
-from models.data import Example, head_labels, question_text, read_examples, read_rows
+from models.data import GUARD_LABELS, Example, head_labels, question_text, read_examples, read_rows
 from models.synthetic.code import completion
 from models.synthetic.grammar import expand
 from models.synthetic.intent import GENERAL
 from models.synthetic.support import LABELS as SUPPORT_LABELS
+from models.synthetic.topics import TOPICS
+from models.synthetic.written import HEADS, written
+from models.synthetic.written import main as write_kept_back
 
 
 def write(folder: Path, name: str, rows: list[dict[str, Any]]) -> None:
@@ -71,7 +74,7 @@ def test_sampler_draws_only_what_it_was_given(folder: Path) -> None:
     sampler = Sampler(read_examples(folder, "train"), labels)
     rng = random.Random(0)
     drawn = [sampler.draw(rng) for _ in range(200)]
-    assert {e.source for e in drawn} <= {"a", "b", "c", "task_b", "synth"}
+    assert {e.source for e in drawn} <= {"a", "b", "c", "task_b", "synth", "written"}
 
 
 def test_options_become_lines() -> None:
@@ -103,7 +106,7 @@ def test_synthetic_rows_are_labelled_and_filled(task: str) -> None:
     rng = random.Random(3)
     for _ in range(300):
         example = synthetic(task, rng)
-        assert example.source == "synth"
+        assert example.source in ("synth", "written")
         assert task in example.labels
         assert example.text.strip()
         assert "{topic" not in example.text
@@ -126,3 +129,31 @@ def test_completions_have_no_instruction() -> None:
 def test_typos_keep_about_the_length() -> None:
     text = "the quick brown fox jumps over the lazy dog" * 5
     assert abs(len(typos(text, random.Random(0), 0.05)) - len(text)) < 20
+
+
+def test_written_prompts_are_distinct_and_labelled() -> None:
+    rows = [*written(), *written(training=False)]
+    texts = [row["text"] for row in rows]
+    assert len(set(texts)) == len(texts) > 5000
+    assert all(text.strip() for text in texts)
+    assert {row["domain"] for row in rows if "domain" in row} == set(TOPICS)
+    assert {row["intent"] for row in rows if "intent" in row} == set(GENERAL) | set(SUPPORT_LABELS)
+    assert {row["guard"] for row in rows if "guard" in row} == set(GUARD_LABELS)
+    assert all(set(row) <= {"text", *HEADS} for row in rows)
+
+
+def test_written_prompts_that_are_kept_back_are_never_drawn() -> None:
+    kept = {row["text"] for row in written(training=False)}
+    assert 0.05 < len(kept) / len(written()) < 0.15
+    rng = random.Random(5)
+    drawn = [synthetic(task, rng) for task in HEADS for _ in range(1000)]
+    assert not kept & {example.text for example in drawn}
+    assert any(example.source == "written" for example in drawn)
+
+
+def test_kept_back_prompts_become_a_folder_to_evaluate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["written", "--out", str(tmp_path)])
+    write_kept_back()
+    rows = [row for name in ("domain", "intent", "jailbreak") for row in read_rows(tmp_path, f"{name}.jsonl.gz")]
+    assert {row["text"] for row in rows} == {row["text"] for row in written(training=False)}
+    assert {row["split"] for row in rows} == {"test"}

@@ -95,8 +95,9 @@ def test_evaluation_reads_some_files_and_writes_predictions(folder: Path, traine
 
 @pytest.mark.filterwarnings("ignore")
 def test_training_that_was_killed_goes_on_from_its_checkpoint(folder: Path, tmp_path: Path) -> None:
-    arguments = ["--data", str(folder), "--out", str(tmp_path / "m"), "--token-budget", "16384", "--threads", "1"]
-    checkpoint = tmp_path / "m.checkpoint.pt"
+    out = tmp_path / "not there yet" / "m"
+    arguments = ["--data", str(folder), "--out", str(out), "--token-budget", "16384", "--threads", "1"]
+    checkpoint = out.with_name("m.checkpoint.pt")
     command = [sys.executable, "-m", "models.train", *arguments, "--steps", "100000", "--checkpoint-every", "1"]
     training = subprocess.Popen(command, cwd=Path(train.__file__).parents[1], stderr=subprocess.DEVNULL)
     while not checkpoint.exists():
@@ -107,14 +108,14 @@ def test_training_that_was_killed_goes_on_from_its_checkpoint(folder: Path, tmp_
     reached = torch.load(checkpoint, weights_only=True)["step"]
     assert reached >= 1
     train.train(train.parse([*arguments, "--steps", str(reached + 1), "--resume"]))
-    assert (tmp_path / "m" / "heads.json").exists()
+    assert (out / "heads.json").exists()
 
 
 @pytest.mark.filterwarnings("ignore")
 def test_the_command_does_it_all(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("models.refit.SYNTHETIC", {"domain": 8, "intent": 8, "guard": 8})
     monkeypatch.setattr("models.refit.EPOCHS", 1)
-    out = tmp_path / "m"
+    out = tmp_path / "new" / "m"
     train.main(["--data", str(folder), "--out", str(out), "--steps", "1", "--token-budget", "512", "--threads", "1"])
     described = json.loads((out / "heads.json").read_text())
     assert set(described["heads"]) == {"intent", "guard"}
