@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import hashlib
+import json
 import math
 import os
 import time
@@ -272,7 +273,9 @@ def main(argv: list[str] | None = None) -> None:
         from models import calibrate, language, refit, win
 
         language.fit(args.data, args.out)
-        refit.refit(args.data, args.out)
+        unseen = refit.refit(args.data, args.out)
+        report = args.out.with_name(f"{args.out.name}.unseen.json")
+        report.write_text(json.dumps(unseen, indent=1) + "\n", encoding="utf-8")
         win.fit(args.data, args.out)
         calibrate.calibrate(args.data, args.out)
 
