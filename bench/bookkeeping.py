@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import logging
+import os
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -61,9 +62,9 @@ async def measure(requests: int) -> None:
                 on_loop += time.thread_time() - before
                 # No faster than the threads: a queue that only fills measures nothing.
                 await asyncio.to_thread(books.log.flush)
+                await asyncio.to_thread(metrics.settle)
                 if start % (requests // 4) < BATCH:
-                    metrics.observe()
-                    memory.append(metrics.memory.values[()] / 1e6)
+                    memory.append(resident() / 1e6)
             everything = time.process_time() - began
             dropped = books.ledger.dropped + books.log.dropped
         disk = size(Path(directory)) / 1e6
@@ -71,6 +72,11 @@ async def measure(requests: int) -> None:
     print(f"with all threads    {everything / requests * 1e6:6.1f} us a request, CPU time")
     print(f"memory              {', '.join(f'{value:.1f}' for value in memory)} MB over the run")
     print(f"disk                {disk:6.1f} MB; dropped {dropped}")
+
+
+def resident() -> int:
+    """Bytes."""
+    return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def size(directory: Path) -> int:

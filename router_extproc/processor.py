@@ -143,7 +143,7 @@ class Processor:
 
     async def _decide(self, exchange: Exchange) -> Routed:
         request = exchange.reader.finish()
-        exchange.trace = self._recorder.sampler.context(exchange.headers.get("traceparent"), exchange.id)
+        exchange.trace = self._recorder.sampler.context(exchange.headers, exchange.id)
         deadline = exchange.body_done + exchange.runtime.config.limits.deadline_ms / 1000
         routed = await exchange.runtime.router.route(request, exchange.headers, deadline, exchange.speculated(request))
         routed = self._admit(exchange.id, routed, exchange.headers, exchange.tenant, exchange.runtime.config)
