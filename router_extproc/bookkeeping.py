@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -174,6 +175,8 @@ def _do(batch: list[Work]) -> None:
             work()
         except Exception:
             log.exception("a fact could not be measured")
+        # Lets the event loop have the interpreter now: it would otherwise wait for the switch interval.
+        time.sleep(0)
 
 
 class _Catalogue:

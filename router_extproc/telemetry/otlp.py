@@ -46,7 +46,10 @@ class Collector:
         self.metrics.force_flush()
 
     def close(self) -> None:
-        """Sends the spans that wait. Blocks for at most `SHUTDOWN_SECONDS`; what is left then is lost."""
+        """Sends the spans that wait. Blocks for at most `SHUTDOWN_SECONDS`; what is left then is lost.
+
+        After `Metrics.close`, which does the same for the metrics.
+        """
         # The SDK would wait for half a minute.
         closing = threading.Thread(target=self.spans.shutdown, daemon=True)
         closing.start()
