@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from router_extproc import __version__
 from router_extproc.budgets import Budgets
-from router_extproc.config.providers import endpoint_of, upstream_name
-from router_extproc.config.schema import Provider, RouterConfig
+from router_extproc.config.providers import GEN_AI_PROVIDERS, endpoint_of, upstream_name
+from router_extproc.config.schema import RouterConfig
 from router_extproc.decision_log import DecisionLog
 from router_extproc.domain import Outcome
 from router_extproc.inference.stats import EngineStats
@@ -33,15 +33,6 @@ if TYPE_CHECKING:
     from router_extproc.telemetry.otlp import Collector
 
 log = logging.getLogger(__name__)
-
-PROVIDERS = {
-    Provider.OPENAI: "openai",
-    Provider.ANTHROPIC: "anthropic",
-    Provider.AZURE_OPENAI: "azure.ai.openai",
-    Provider.VLLM: "vllm",
-}
-"""OpenTelemetry's names. It has none for vLLM."""
-
 
 OBSERVE_SECONDS = 5.0
 MEASURE_SECONDS = 0.25
@@ -204,7 +195,7 @@ def served_by(config: RouterConfig) -> dict[str, Served]:
             host, port = endpoint.host, endpoint.port
         except ValueError:
             host, port = "", 0
-        found[name] = Served(PROVIDERS[model.provider], upstream_name(name, model), host, port)
+        found[name] = Served(GEN_AI_PROVIDERS[model.provider], upstream_name(name, model), host, port)
     return found
 
 

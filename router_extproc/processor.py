@@ -27,7 +27,7 @@ from router_extproc.errors import BudgetSpent, ClientError, MalformedBody, Satur
 from router_extproc.exchange import Exchange
 from router_extproc.router import Routed
 from router_extproc.runtime import Runtimes
-from router_extproc.telemetry.recorder import Decided, Recorder
+from router_extproc.telemetry.recorder import OPERATIONS, Decided, Recorder
 from router_extproc.wire import BodyMode, Message, Reply, RequestBody, RequestHeaders, RequestTrailers
 
 log = logging.getLogger(__name__)
@@ -236,6 +236,7 @@ def _route(exchange: Exchange, routed: Routed, length: int) -> tuple[dict[str, s
     metadata: dict[str, object] = {
         "decision_id": exchange.id,
         "api": request.api,
+        "operation": OPERATIONS.get(request.api, request.api),
         "route": decision.route,
         "band": str(decision.band),
         "confidence": f"{decision.confidence:.2f}",
