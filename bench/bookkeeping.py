@@ -74,7 +74,7 @@ async def measure(requests: int, *, traced: bool) -> None:
                 if start % (requests // 4) < BATCH:
                     memory.append(resident() / 1e6)
             everything = time.process_time() - began
-            scrapes = []
+            scrapes, page = [], b""
             for _ in range(5):
                 before = time.process_time()
                 page = await asyncio.to_thread(metrics.exposition, openmetrics=True)

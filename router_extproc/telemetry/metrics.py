@@ -25,7 +25,7 @@ from router_extproc.telemetry.resource import resource
 Label = str | int
 Values = Mapping[tuple[Label, ...], float]
 """What an observed instrument shows: a number by label values, in the order of its labels."""
-SHUTDOWN_SECONDS = 5.0
+SHUTDOWN_SECONDS = 2.5
 
 
 class Metrics:
