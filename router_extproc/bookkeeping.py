@@ -129,15 +129,16 @@ async def keeping(
         recorder.on_decision.append(recent.decided)
         stack.callback(recorder.drain)
         metrics.observers.append(observe)
-        observing = asyncio.create_task(_observe_often(metrics))
-        stack.callback(observing.cancel)
+        if collector is not None:
+            observing = asyncio.create_task(_observe_often(metrics))
+            stack.callback(observing.cancel)
         lag = asyncio.create_task(watch_lag(recorder.lagged))
         stack.callback(lag.cancel)
         yield Books(ledger, lines, recent, budgets, lambda: stats().queued)
 
 
 async def _observe_often(metrics: Metrics) -> None:
-    """For whatever reads on a thread of its own."""
+    """For the collector's reader, which has a thread of its own; a scrape asks on the loop before it reads."""
     while True:
         metrics.observe()
         await asyncio.sleep(OBSERVE_SECONDS)
