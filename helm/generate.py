@@ -1,4 +1,4 @@
-"""Writes what is generated in the chart: the schema of `router` in values.schema.json, and README.md.
+"""Writes what is generated in the chart: the schema of `router` in values.schema.json, access-log.json and README.md.
 
     python helm/generate.py           writes both
     python helm/generate.py --check   says what is not in step; exit 1
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from router_extproc.config.access_log import GATEWAY_LINE
 from router_extproc.reference import config_schema
 
 CHART = Path(__file__).resolve().parent / "router-extproc"
@@ -67,6 +68,11 @@ def _for_helm(node: Any) -> Any:
     return kept
 
 
+def access_log() -> str:
+    """The access log's line for gateways, as the templates put it in."""
+    return json.dumps(GATEWAY_LINE, indent=2) + "\n"
+
+
 def readme() -> str:
     """README.md from Chart.yaml and the comments of values.yaml."""
     chart = yaml.safe_load((CHART / "Chart.yaml").read_text(encoding="utf-8"))
@@ -101,7 +107,8 @@ def _at(values: Any, name: str) -> Any:
 def main(arguments: list[str]) -> int:
     """0 when everything is written, or in step."""
     stale = []
-    for path, text in ((CHART / "values.schema.json", schema()), (CHART / "README.md", readme())):
+    written = {"values.schema.json": schema(), "files/access-log.json": access_log(), "README.md": readme()}
+    for path, text in ((CHART / name, text) for name, text in written.items()):
         if "--check" not in arguments:
             path.write_text(text, encoding="utf-8")
         elif not path.exists() or path.read_text(encoding="utf-8") != text:

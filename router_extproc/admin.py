@@ -7,6 +7,7 @@ web site could otherwise have its own name point here and read along.
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import ipaddress
 import json
@@ -22,7 +23,7 @@ from router_extproc.bookkeeping import Books
 from router_extproc.domain import LlmRequest, Turn
 from router_extproc.errors import ClientError
 from router_extproc.explanation import rules, tried
-from router_extproc.recent import END
+from router_extproc.recent import END, LATENCY_BOUNDS
 from router_extproc.runtime import Runtimes
 from router_extproc.telemetry.metrics import Metrics
 
@@ -136,7 +137,9 @@ class Admin:
         """Prometheus asks for OpenMetrics where it stores exemplars."""
         openmetrics = "application/openmetrics-text" in request.headers.get("accept", "")
         kind = OPENMETRICS if openmetrics else PROMETHEUS
-        return web.Response(body=self._metrics.exposition(openmetrics=openmetrics), headers={"content-type": kind})
+        self._metrics.observe()
+        page = await asyncio.to_thread(self._metrics.exposition, openmetrics=openmetrics)
+        return web.Response(body=page, headers={"content-type": kind})
 
     async def _file(self, request: web.Request) -> web.Response:
         name, kind = FILES[request.path]
@@ -236,25 +239,19 @@ class Admin:
 
     def _now(self) -> dict[str, Any]:
         """What the page's counters and plots show."""
-        self._metrics.observe()
-        runtimes, metrics, savings = self._runtimes(), self._metrics, self._books.ledger.savings()
-        bands: dict[str, float] = {}
-        for (_, band, _), count in metrics.decisions.values.items():
-            bands[band] = bands.get(band, 0) + count
-        counts = [0] * (len(metrics.decision_seconds.bounds) + 1)
-        for series in metrics.decision_seconds.values.values():
-            counts = [a + b for a, b in zip(counts, series.counts, strict=True)]
+        runtimes, books = self._runtimes(), self._books
+        savings = books.ledger.savings()
         savings.pop("hours")
         return {
             **(self._serving(runtimes) if runtimes is not None else {}),
             **self._facts(),
             "savings": savings,
-            "bands": bands,
-            "latency": {"bounds": list(metrics.decision_seconds.bounds), "counts": counts},
-            "models": self._books.recent.models(),
+            "bands": books.recent.bands,
+            "latency": {"bounds": list(LATENCY_BOUNDS), "counts": books.recent.latency},
+            "models": books.recent.models(),
             "catalogue": list(runtimes.current.config.models) if runtimes is not None else [],
             "virtual": list(runtimes.current.config.virtual_models) if runtimes is not None else [],
-            "queued": metrics.queued.values.get((), 0),
+            "queued": books.queued(),
         }
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from router_extproc.admin import Admin
 from router_extproc.admission import Admission
@@ -31,8 +31,12 @@ from router_extproc.selection.observed import Observed
 from router_extproc.server import Server
 from router_extproc.signals.base import SHIPPED
 from router_extproc.signals.own_heads import OwnHeads, load_guest
-from router_extproc.telemetry.metrics import Metrics
+from router_extproc.telemetry import instruments
+from router_extproc.telemetry.metrics import Metrics, Values
 from router_extproc.telemetry.recorder import Decided, Recorder
+
+if TYPE_CHECKING:
+    from router_extproc.telemetry.otlp import Collector
 
 log = logging.getLogger(__name__)
 
@@ -77,7 +81,8 @@ async def serve(options: ServeOptions, stop: asyncio.Event | None = None) -> Non
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
     began = time.monotonic()
-    metrics = Metrics()
+    collector = _collector(options.books.otlp_endpoint)
+    metrics = Metrics([collector.metrics] if collector is not None else [])
     recorder = Recorder(metrics)
     if options.live is not None:
         live = options.live
@@ -90,7 +95,9 @@ async def serve(options: ServeOptions, stop: asyncio.Event | None = None) -> Non
         return {"classifier": engine.version if engine else None, "ready": ready}
 
     async with contextlib.AsyncExitStack() as stack:
-        stack.callback(metrics.close)
+        if collector is not None:
+            stack.push_async_callback(asyncio.to_thread, collector.close)
+        stack.push_async_callback(asyncio.to_thread, metrics.close)
         admin = Admin(
             *(options.admin_host, options.admin_port, metrics, lambda: runtimes, lambda: ready, facts),
             token=options.admin_token,
@@ -109,10 +116,10 @@ async def serve(options: ServeOptions, stop: asyncio.Event | None = None) -> Non
         recorder.listeners.append(lambda outcome, _: observed.record(outcome) if outcome is not None else None)
         recorder.reloaded(runtimes.current.generation, accepted=True)
         serving = runtimes
-        metrics.observers.append(lambda: observe_scale(metrics, serving.current.preferences, datetime.now(UTC)))
+        metrics.watch(instruments.MODEL_SCALE, lambda: scales(serving.current.preferences, datetime.now(UTC)))
 
         admin.books = books = await stack.enter_async_context(
-            keeping(options.books, recorder, metrics, runtimes, engine.stats, facts)
+            keeping(options.books, recorder, metrics, runtimes, engine.stats, facts, collector)
         )
 
         processor = Processor(runtimes, recorder, admit=Admission(books.budgets).admit)
@@ -135,11 +142,18 @@ async def serve(options: ServeOptions, stop: asyncio.Event | None = None) -> Non
         await server.drain(options.drain_notice, options.drain_grace)
 
 
-def observe_scale(metrics: Metrics, preferences: Preferences, now: datetime) -> None:
-    """Sets the gauge of every model that a schedule scales."""
-    metrics.model_scale.values.clear()
-    for model, factor in preferences.scale(now).items():
-        metrics.model_scale.set(factor, model)
+def scales(preferences: Preferences, now: datetime) -> Values:
+    """The factor of every model that a schedule scales."""
+    return {(model,): factor for model, factor in preferences.scale(now).items()}
+
+
+def _collector(endpoint: str | None) -> Collector | None:
+    if endpoint is None:
+        return None
+    # Imported here: an HTTP client that nobody else needs.
+    from router_extproc.telemetry.otlp import Collector
+
+    return Collector(endpoint)
 
 
 def heads(classifiers: Mapping[str, Engine]) -> dict[str, Mapping[str, tuple[str, ...]]]:

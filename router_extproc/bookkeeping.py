@@ -4,37 +4,40 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
+import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from router_extproc import __version__
 from router_extproc.budgets import Budgets
-from router_extproc.config.providers import endpoint_of, upstream_name
-from router_extproc.config.schema import Provider, RouterConfig
+from router_extproc.config.providers import GEN_AI_PROVIDERS, endpoint_of, upstream_name
+from router_extproc.config.schema import RouterConfig
 from router_extproc.decision_log import DecisionLog
 from router_extproc.domain import Outcome
-from router_extproc.export import Exporter
 from router_extproc.inference.stats import EngineStats
 from router_extproc.ledger import Ledger
 from router_extproc.recent import Recent
 from router_extproc.runtime import Runtime, Runtimes
+from router_extproc.stores.background import Background
+from router_extproc.telemetry import instruments
 from router_extproc.telemetry.context import Sampler
 from router_extproc.telemetry.loop import watch_lag
-from router_extproc.telemetry.metrics import Metrics
-from router_extproc.telemetry.recorder import Decided, Listener, Recorder, Served
+from router_extproc.telemetry.metrics import Metrics, Values
+from router_extproc.telemetry.recorder import Decided, Recorder, Served, Work
+from router_extproc.telemetry.tracing import Tracing
 
-PROVIDERS = {
-    Provider.OPENAI: "openai",
-    Provider.ANTHROPIC: "anthropic",
-    Provider.AZURE_OPENAI: "azure.ai.openai",
-    Provider.VLLM: "vllm",
-}
-"""OpenTelemetry's names. It has none for vLLM."""
+if TYPE_CHECKING:
+    from router_extproc.telemetry.otlp import Collector
 
+log = logging.getLogger(__name__)
 
 OBSERVE_SECONDS = 5.0
+MEASURE_SECONDS = 0.25
+MAX_FACTS = 8192
+"""Facts that wait to be measured, two of a request. Beyond it they are dropped and counted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +62,8 @@ class Books:
     log: DecisionLog
     recent: Recent
     budgets: Budgets
+    queued: Callable[[], int]
+    """Windows of text that wait for the classifier."""
 
 
 @contextlib.asynccontextmanager
@@ -69,14 +74,18 @@ async def keeping(
     runtimes: Runtimes,
     stats: Callable[[], EngineStats],
     versions: Callable[[], dict[str, Any]],
+    collector: Collector | None = None,
 ) -> AsyncIterator[Books]:
-    """Listens to the recorder until left; what waits then is written first. Raises JournalTaken or OSError."""
+    """Listens to the recorder until left; what waits then is written first. Raises JournalTaken or OSError.
+
+    `collector` gets the traces.
+    """
 
     def config() -> RouterConfig:
         return runtimes.current.config
 
     ledger = Ledger(config, options.state_dir, on_entry=recorder.priced)
-    log = DecisionLog(
+    lines = DecisionLog(
         config,
         options.state_dir,
         prompts=options.prompts,
@@ -90,57 +99,76 @@ async def keeping(
     def on_outcome(outcome: Outcome | None, decided: Decided | None) -> None:
         if outcome is not None:
             ledger.outcome(outcome)
-        log.record(outcome, decided)
+        lines.record(outcome, decided)
         recent.outcome(outcome, decided)
         budgets.settle(outcome, decided, config())
         budgets.save()
 
+    used: dict[tuple[str | int, ...], float] = {}
+
     def observe() -> None:
-        _observe_engine(metrics, stats())
-        metrics.ledger_dropped.set(ledger.dropped)
-        metrics.ledger_errors.set(ledger.write_errors)
-        metrics.log_dropped.set(log.dropped)
-        for row in budgets.shown(config()):
-            metrics.budget_used.set(row["percent"] / 100, row["budget"], row["key"])
+        nonlocal used
+        used = {(row["budget"], row["key"]): row["percent"] / 100 for row in budgets.shown(config())}
+
+    metrics.watch(instruments.LEDGER_DROPPED, lambda: {(): ledger.dropped})
+    metrics.watch(instruments.LEDGER_ERRORS, lambda: {(): ledger.write_errors})
+    metrics.watch(instruments.LOG_DROPPED, lambda: {(): lines.dropped})
+    metrics.watch(instruments.BUDGET_USED, lambda: used)
+    watch_engine(metrics, stats)
 
     async with contextlib.AsyncExitStack() as stack:
+        await stack.enter_async_context(_measuring(recorder, metrics, collector, options.trace_ratio))
         await asyncio.to_thread(ledger.start)
         stack.push_async_callback(asyncio.to_thread, ledger.close)
-        await asyncio.to_thread(log.start)
-        stack.push_async_callback(asyncio.to_thread, log.close)
+        await asyncio.to_thread(lines.start)
+        stack.push_async_callback(asyncio.to_thread, lines.close)
         await asyncio.to_thread(budgets.start)
         stack.push_async_callback(asyncio.to_thread, budgets.close)
         recorder.served = _Catalogue(runtimes).served
-        if options.otlp_endpoint is not None:
-            exporter = Exporter(options.otlp_endpoint, metrics)
-            exporter.start()
-            stack.push_async_callback(asyncio.to_thread, exporter.close)
-            recorder.sampler = Sampler(options.trace_ratio)
-            observing = asyncio.create_task(_observe_often(metrics))
-            stack.callback(observing.cancel)
-            recorder.listeners.append(_traced(exporter, recorder))
         recorder.listeners.append(on_outcome)
         recorder.on_decision.append(recent.decided)
         stack.callback(recorder.drain)
         metrics.observers.append(observe)
+        if collector is not None:
+            observing = asyncio.create_task(_observe_often(metrics))
+            stack.callback(observing.cancel)
         lag = asyncio.create_task(watch_lag(recorder.lagged))
         stack.callback(lag.cancel)
-        yield Books(ledger, log, recent, budgets)
+        yield Books(ledger, lines, recent, budgets, lambda: stats().queued)
 
 
 async def _observe_often(metrics: Metrics) -> None:
-    """For the exporter, which reads on a thread of its own."""
+    """For the collector's reader, which has a thread of its own; a scrape asks on the loop before it reads."""
     while True:
         metrics.observe()
         await asyncio.sleep(OBSERVE_SECONDS)
 
 
-def _traced(exporter: Exporter, recorder: Recorder) -> Listener:
-    def ended(outcome: Outcome | None, decided: Decided | None) -> None:
-        model = outcome.model if outcome is not None else None
-        exporter.ended(outcome, decided, recorder.served().get(model or ""))
+@contextlib.asynccontextmanager
+async def _measuring(
+    recorder: Recorder, metrics: Metrics, collector: Collector | None, trace_ratio: float
+) -> AsyncIterator[None]:
+    """Measures and makes spans on a thread of its own until left."""
+    work: Background[Work] = Background("telemetry", _do, seconds=MEASURE_SECONDS, max_waiting=MAX_FACTS)
+    metrics.watch(instruments.TELEMETRY_DROPPED, lambda: {(): work.dropped})
+    work.start()
+    recorder.later, metrics.settle = work.put, work.flush
+    if collector is not None:
+        recorder.trace, recorder.sampler = Tracing(collector.spans).exchange, Sampler(trace_ratio)
+    try:
+        yield
+    finally:
+        await asyncio.to_thread(work.close)
 
-    return ended
+
+def _do(batch: list[Work]) -> None:
+    for work in batch:
+        try:
+            work()
+        except Exception:
+            log.exception("a fact could not be measured")
+        # Lets the event loop have the interpreter now: it would otherwise wait for the switch interval.
+        time.sleep(0)
 
 
 class _Catalogue:
@@ -168,21 +196,35 @@ def served_by(config: RouterConfig) -> dict[str, Served]:
             host, port = endpoint.host, endpoint.port
         except ValueError:
             host, port = "", 0
-        found[name] = Served(PROVIDERS[model.provider], upstream_name(name, model), host, port)
+        found[name] = Served(GEN_AI_PROVIDERS[model.provider], upstream_name(name, model), host, port)
     return found
 
 
-def _observe_engine(metrics: Metrics, stats: EngineStats) -> None:
-    metrics.queued.set(stats.queued)
-    for result in ("refused", "late", "partial", "cancelled"):
-        metrics.texts.set(getattr(stats, result), result)
-    metrics.texts.set(stats.texts, "accepted")
-    for size, count in stats.batch_sizes.items():
-        metrics.batches.set(count, str(size))
-    metrics.windows.set(stats.windows, "run")
-    metrics.windows.set(stats.failed, "failed")
-    metrics.windows.set(stats.remembered, "remembered")
-    metrics.classifier_tokens.set(stats.tokens, "real")
-    metrics.classifier_tokens.set(stats.padded_tokens - stats.tokens, "padding")
-    metrics.classifier_seconds.set(stats.queue_ms / 1e3, "queue")
-    metrics.classifier_seconds.set(stats.run_ms / 1e3, "run")
+def watch_engine(metrics: Metrics, stats: Callable[[], EngineStats]) -> None:
+    """Shows what the engine counts. Its numbers may be read on any thread."""
+
+    def texts() -> Values:
+        now = stats()
+        return {
+            ("accepted",): now.texts,
+            **{(result,): getattr(now, result) for result in ("refused", "late", "partial", "cancelled")},
+        }
+
+    def windows() -> Values:
+        now = stats()
+        return {("run",): now.windows, ("failed",): now.failed, ("remembered",): now.remembered}
+
+    def tokens() -> Values:
+        now = stats()
+        return {("real",): now.tokens, ("padding",): now.padded_tokens - now.tokens}
+
+    def seconds() -> Values:
+        now = stats()
+        return {("queue",): now.queue_ms / 1e3, ("run",): now.run_ms / 1e3}
+
+    metrics.watch(instruments.QUEUED, lambda: {(): stats().queued})
+    metrics.watch(instruments.TEXTS, texts)
+    metrics.watch(instruments.BATCHES, lambda: {(str(size),): n for size, n in stats().batch_sizes.items()})
+    metrics.watch(instruments.WINDOWS, windows)
+    metrics.watch(instruments.CLASSIFIER_TOKENS, tokens)
+    metrics.watch(instruments.CLASSIFIER_SECONDS, seconds)

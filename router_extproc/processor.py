@@ -27,7 +27,7 @@ from router_extproc.errors import BudgetSpent, ClientError, MalformedBody, Satur
 from router_extproc.exchange import Exchange
 from router_extproc.router import Routed
 from router_extproc.runtime import Runtimes
-from router_extproc.telemetry.recorder import Decided, Recorder
+from router_extproc.telemetry.recorder import OPERATIONS, Decided, Recorder
 from router_extproc.wire import BodyMode, Message, Reply, RequestBody, RequestHeaders, RequestTrailers
 
 log = logging.getLogger(__name__)
@@ -143,7 +143,7 @@ class Processor:
 
     async def _decide(self, exchange: Exchange) -> Routed:
         request = exchange.reader.finish()
-        exchange.trace = self._recorder.sampler.context(exchange.headers.get("traceparent"), exchange.id)
+        exchange.trace = self._recorder.sampler.context(exchange.headers, exchange.id)
         deadline = exchange.body_done + exchange.runtime.config.limits.deadline_ms / 1000
         routed = await exchange.runtime.router.route(request, exchange.headers, deadline, exchange.speculated(request))
         routed = self._admit(exchange.id, routed, exchange.headers, exchange.tenant, exchange.runtime.config)
@@ -236,6 +236,7 @@ def _route(exchange: Exchange, routed: Routed, length: int) -> tuple[dict[str, s
     metadata: dict[str, object] = {
         "decision_id": exchange.id,
         "api": request.api,
+        "operation": OPERATIONS.get(request.api, request.api),
         "route": decision.route,
         "band": str(decision.band),
         "confidence": f"{decision.confidence:.2f}",

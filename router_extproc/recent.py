@@ -1,9 +1,10 @@
-"""The last exchanges, for people who watch. Records are made only when somebody looks."""
+"""The last exchanges and a few totals, for people who watch. Records are made only when somebody looks."""
 
 from __future__ import annotations
 
 import asyncio
 import time
+from bisect import bisect_left
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,11 +16,13 @@ from router_extproc.config.schema import RouterConfig
 from router_extproc.domain import Outcome
 from router_extproc.ledger import price
 from router_extproc.records import Record, record
+from router_extproc.telemetry.instruments import DECISION_SECONDS
 from router_extproc.telemetry.recorder import Decided
 
 KEPT = 2048
 SHOWN = 100
 WATCHERS = 16
+LATENCY_BOUNDS = DECISION_SECONDS.bounds
 BACKLOG = 64
 END: Record = {}
 """What `Recent.next` returns when the process ends."""
@@ -42,9 +45,16 @@ class Recent:
         self._seen: OrderedDict[str, Seen] = OrderedDict()
         self.watchers: set[asyncio.Queue[Record]] = set()
         """The backlogs of those who watch."""
+        self.bands: dict[str, int] = {}
+        """Decisions by band, since the start."""
+        self.latency = [0] * (len(LATENCY_BOUNDS) + 1)
+        """Decisions by how long they took: up to each of `LATENCY_BOUNDS`, and longer."""
 
     def decided(self, decided: Decided) -> None:
         """A decision was made."""
+        band = decided.decision.band.value
+        self.bands[band] = self.bands.get(band, 0) + 1
+        self.latency[bisect_left(LATENCY_BOUNDS, decided.seconds)] += 1
         self._keep(decided.decision_id, Seen(decided, None, decided.at))
 
     def outcome(self, outcome: Outcome | None, decided: Decided | None) -> None:

@@ -13,8 +13,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+from router_extproc.config.access_log import LINE
 from router_extproc.config.envoy_clusters import (
     CLIENT_CREDENTIALS,
+    NAMESPACE,
     client_state,
     extension,
     model_clusters,
@@ -23,7 +25,7 @@ from router_extproc.config.envoy_clusters import (
     sidecar_cluster,
     socket_address,
 )
-from router_extproc.config.envoy_routes import AI_MANAGER, EXT_PROC, NAMESPACE, error_mappers, virtual_host
+from router_extproc.config.envoy_routes import AI_MANAGER, EXT_PROC, error_mappers, virtual_host
 from router_extproc.config.providers import cluster_of, endpoint_of
 from router_extproc.config.schema import RouterConfig
 from router_extproc.config.yaml_text import dump
@@ -340,26 +342,12 @@ def _access_logs(options: EnvoyOptions) -> list[Any]:
         ),
     ]
     if options.access_log is not None:
-        line = {
-            "time": "%START_TIME%",
-            "method": "%REQ(:METHOD)%",
-            "path": f"%DYNAMIC_METADATA({NAMESPACE}.request:path)%",
-            "status": "%RESPONSE_CODE%",
-            "flags": "%RESPONSE_FLAGS%",
-            "details": "%RESPONSE_CODE_DETAILS%",
-            "route": f"%DYNAMIC_METADATA({NAMESPACE}:route)%",
-            "cluster": "%UPSTREAM_CLUSTER%",
-            "attempts": "%UPSTREAM_REQUEST_ATTEMPT_COUNT%",
-            "duration_ms": "%DURATION%",
-            "request_id": "%REQ(X-REQUEST-ID)%",
-            "ext_proc": f"%FILTER_STATE({EXT_PROC}:PLAIN)%",
-        }
         logs.append(
             extension(
                 "envoy.access_loggers.file",
                 "envoy.extensions.access_loggers.file.v3.FileAccessLog",
                 path=options.access_log,
-                log_format={"json_format": line},
+                log_format={"json_format": dict(LINE)},
             )
         )
     return logs

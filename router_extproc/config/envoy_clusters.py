@@ -9,6 +9,7 @@ from typing import Any
 
 from router_extproc.config.providers import (
     API_PATHS,
+    GEN_AI_PROVIDERS,
     Endpoint,
     cluster_of,
     endpoint_of,
@@ -20,6 +21,8 @@ from router_extproc.config.schema import Model, Provider, RouterConfig
 from router_extproc.config.yaml_text import Alias, Anchored
 
 TYPE = "type.googleapis.com/"
+NAMESPACE = "mom"
+"""Namespace of our metadata: what the sidecar decided, and what the clusters say of their models."""
 _HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 _ANTHROPIC_VERSION = "2023-06-01"
 
@@ -87,6 +90,16 @@ def model_clusters(config: RouterConfig, ca_file: str) -> list[Any]:
             {
                 f"# {name}: {model.provider.value}, {', '.join(api.value for api in model.speaks)}": None,
                 **_reachable(cluster_of(name, model), endpoint_of(model), ca_file),
+                "# For the access log: who answered.": None,
+                "metadata": {
+                    "filter_metadata": {
+                        NAMESPACE: {
+                            "model": name,
+                            "upstream_model": upstream_name(name, model),
+                            "provider": GEN_AI_PROVIDERS[model.provider],
+                        }
+                    }
+                },
                 "outlier_detection": {
                     "# For models with several addresses. The panic threshold stays at its default: with all "
                     "addresses ejected they are tried all the same, and a failed attempt moves on by the plan.": None,

@@ -5,14 +5,12 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from router_extproc.config.envoy_clusters import extension, typed
+from router_extproc.config.envoy_clusters import NAMESPACE, extension, typed
 from router_extproc.config.providers import API_PATHS, cluster_of, endpoint_of
 from router_extproc.config.schema import Api, RouterConfig
 
 EXT_PROC = "envoy.filters.http.ext_proc.mom"
 AI_MANAGER = "envoy.filters.http.ai_protocol_manager"
-NAMESPACE = "mom"
-"""Dynamic metadata namespace that the sidecar writes."""
 
 _PRIORITY_GROUP = "envoy.extensions.router.cluster_specifiers.priority_group.v3.PriorityGroupClusterSpecifier"
 # Who speaks which protocol, for reading token usage. Completions and embeddings report it as chat completions do.

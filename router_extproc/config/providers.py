@@ -25,6 +25,14 @@ _KEY_HEADERS: dict[Provider, str] = {
     Provider.VLLM: "authorization",
 }
 
+GEN_AI_PROVIDERS: dict[Provider, str] = {
+    Provider.OPENAI: "openai",
+    Provider.ANTHROPIC: "anthropic",
+    Provider.AZURE_OPENAI: "azure.ai.openai",
+    Provider.VLLM: "vllm",
+}
+"""OpenTelemetry's `gen_ai.provider.name`. It has none for vLLM."""
+
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:

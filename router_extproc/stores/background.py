@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections import deque
 from collections.abc import Callable
 from typing import Generic, TypeVar
@@ -23,10 +22,9 @@ class Background(Generic[T]):
 
     def __init__(self, name: str, handle: Callable[[list[T]], None], *, seconds: float, max_waiting: int) -> None:
         self._name, self._handle, self._seconds, self._max_waiting = name, handle, seconds, max_waiting
-        self._waiting: deque[T] = deque()
+        self._waiting: deque[T | threading.Event] = deque()
         self._wake = threading.Event()
         self._closing = False
-        self._idle = True
         self._thread: threading.Thread | None = None
         self.dropped = 0
 
@@ -43,10 +41,14 @@ class Background(Generic[T]):
         self._waiting.append(item)
 
     def flush(self) -> None:
-        """Blocks until everything that was put has been handled."""
-        while self._thread is not None and (self._waiting or not self._idle):
+        """Blocks until everything that was put before has been handled, however much comes meanwhile."""
+        if self._thread is None:
+            return
+        handled = threading.Event()
+        self._waiting.append(handled)
+        self._wake.set()
+        while not handled.wait(FLUSH_SECONDS) and self._thread is not None:
             self._wake.set()
-            time.sleep(0.001)
 
     def close(self) -> None:
         """Handles everything that waits and ends the thread. Blocks for that."""
@@ -61,18 +63,21 @@ class Background(Generic[T]):
             self._wake.wait(self._seconds)
             self._wake.clear()
             closing = self._closing
-            self._idle = False
+            batch = self._taken()
             try:
-                self._handle(self._taken())
+                self._handle([item for item in batch if not isinstance(item, threading.Event)])
             except Exception:
                 log.exception("%s could not handle what was given to it", self._name)
-            self._idle = True
+            for item in batch:
+                if isinstance(item, threading.Event):
+                    item.set()
             if closing and not self._waiting:
                 return
 
-    def _taken(self) -> list[T]:
+    def _taken(self) -> list[T | threading.Event]:
         # Bounded, so that one batch cannot keep the interpreter busy for long.
         return [self._waiting.popleft() for _ in range(min(len(self._waiting), MAX_BATCH))]
 
 
 MAX_BATCH = 10_000
+FLUSH_SECONDS = 0.1

@@ -2,27 +2,44 @@
 
 from __future__ import annotations
 
-import re
-import secrets
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-_TRACEPARENT = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
-SAMPLED = 1
+from opentelemetry import trace
+from opentelemetry.context import Context
+from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
+from opentelemetry.sdk.trace.sampling import Decision, ParentBased, TraceIdRatioBased
+from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+SAMPLED = TraceFlags(TraceFlags.SAMPLED)
+_IDS = RandomIdGenerator()
+_PROPAGATOR = TraceContextTextMapPropagator()
 
 
 @dataclass(frozen=True, slots=True)
 class TraceContext:
-    """Where an exchange belongs: its trace, the span above ours ("" at the top), and our own spans' ids."""
+    """Where a sampled exchange belongs: its trace, the span above ours (None at the top), and our own spans' ids."""
 
-    trace_id: str
-    parent_id: str
-    route_id: str
-    chat_id: str
+    trace_id: int
+    parent: SpanContext | None
+    route_id: int
+    chat_id: int
 
     @property
     def traceparent(self) -> str:
         """What the model's server is told: the span that waits for it."""
-        return f"00-{self.trace_id}-{self.chat_id}-01"
+        return f"00-{trace.format_trace_id(self.trace_id)}-{trace.format_span_id(self.chat_id)}-01"
+
+    @property
+    def above(self) -> Context:
+        """The caller's span as OpenTelemetry's context."""
+        return Context() if self.parent is None else _context(self.parent)
+
+    @property
+    def within(self) -> Context:
+        """Our outermost span as OpenTelemetry's context, for measurements."""
+        return _context(SpanContext(self.trace_id, self.route_id, is_remote=False, trace_flags=SAMPLED))
 
 
 class Sampler:
@@ -30,27 +47,26 @@ class Sampler:
 
     def __init__(self, ratio: float, *, on: bool = True) -> None:
         """`on` is false where nobody takes spans: nothing is sampled then, whatever the caller does."""
-        self._bound, self._on = int(ratio * 2**32), on
+        self._sampler, self._on = ParentBased(TraceIdRatioBased(ratio)), on
 
-    def context(self, traceparent: str | None, identity: str) -> TraceContext | None:
+    def context(self, headers: Mapping[str, str], identity: str) -> TraceContext | None:
         """The context to record under, None for an exchange that is not sampled.
 
-        `identity` is 32 hex digits and names the trace where nobody named it before.
+        `identity` is a UUID as 32 hex digits and names the trace where nobody named it before.
         """
         if not self._on:
             return None
-        if traceparent:
-            found = _TRACEPARENT.fullmatch(traceparent.strip())
-            if found is not None and _valid(found):
-                if not int(found[4], 16) & SAMPLED:
-                    return None
-                return TraceContext(found[2], found[3], secrets.token_hex(8), secrets.token_hex(8))
-        if int(identity[:8], 16) >= self._bound:
+        above = _PROPAGATOR.extract(headers)
+        # By the first half of the id: the second half of a UUID does not begin at random.
+        found = self._sampler.should_sample(above, int(identity[:16], 16), "mom.route")
+        if found.decision is not Decision.RECORD_AND_SAMPLE:
             return None
-        return TraceContext(identity, "", secrets.token_hex(8), secrets.token_hex(8))
+        parent = trace.get_current_span(above).get_span_context()
+        route_id, chat_id = _IDS.generate_span_id(), _IDS.generate_span_id()
+        if parent.is_valid:
+            return TraceContext(parent.trace_id, parent, route_id, chat_id)
+        return TraceContext(int(identity, 16), None, route_id, chat_id)
 
 
-def _valid(found: re.Match[str]) -> bool:
-    """The specification: version 255 and ids of zeros are invalid, version 0 has nothing behind the flags."""
-    version, trace_id, span_id, rest = found[1], found[2], found[3], found[5]
-    return version != "ff" and trace_id.strip("0") != "" and span_id.strip("0") != "" and not (version == "00" and rest)
+def _context(span: SpanContext) -> Context:
+    return trace.set_span_in_context(NonRecordingSpan(span), Context())

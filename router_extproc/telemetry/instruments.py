@@ -1,182 +1,335 @@
-"""Counters, gauges and histograms that cost well under a microsecond to record.
+"""Every metric's name, unit, labels and buckets, in one literal table.
 
-The OpenTelemetry SDK takes 10 to 18 microseconds per recording, and a request records about fifteen. These keep plain
-numbers in a dictionary by label values; the exposition does the rest when somebody asks.
-
-Each instrument is written by one thread only. Reading from another is safe: it copies in one step.
+`gen_ai.*` are OpenTelemetry's conventions for generative AI, to the letter; `mom.*` are ours. No metric carries a user,
+a session or anything else that a client can make up: labels are catalogue models, routes, bands, signals and codes, all
+bounded by the configuration, and the SDK bounds the series of each instrument once more.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 MAX_SERIES = 1000
-OTHER = "other"
-Labels = tuple[str, ...]
+"""Combinations of labels of one instrument. All further ones are one series, which says `otel.metric.overflow`."""
+
+DECISION_SECONDS_BOUNDS = (0.0005, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.256, 0.512, 1.024)
+STAGE_SECONDS_BOUNDS = (0.00005, 0.0001, 0.0002, 0.0005, *DECISION_SECONDS_BOUNDS[1:])
+GEN_AI_SECONDS_BOUNDS = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)
+GEN_AI_TOKENS_BOUNDS = tuple(4**power for power in range(14))
+FIRST_TOKEN_BOUNDS = (0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
+PER_TOKEN_BOUNDS = (0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5)
+
+GEN_AI = (
+    "gen_ai.operation.name",
+    "gen_ai.provider.name",
+    "gen_ai.request.model",
+    "gen_ai.response.model",
+    "server.address",
+    "server.port",
+)
+
+Kind = Literal["counter", "updown", "gauge", "histogram"]
 
 
-@dataclass(slots=True)
-class Distribution:
-    """One series of a histogram: `counts` per bucket (the last one has no upper bound), `sum` of the values.
+@dataclass(frozen=True, slots=True)
+class Instrument:
+    """One metric. `labels` are its attributes, `bounds` a histogram's buckets, each with its upper bound.
 
-    `exemplars` has the newest traced value of a bucket: trace id, value, seconds since 1970.
+    An `observed` one is read from what is counted elsewhere when somebody asks; the others are recorded.
     """
 
-    counts: list[int]
-    sum: float = 0.0
-    exemplars: dict[int, tuple[str, float, float]] = field(default_factory=dict)
-
-    @property
-    def count(self) -> int:
-        """How many values."""
-        return sum(self.counts)
-
-
-@dataclass(slots=True)
-class Instrument:
-    """What all kinds share. `labels` are attribute names; beyond `MAX_SERIES` combinations all of them are `other`."""
-
+    kind: Kind
     name: str
     unit: str
     description: str
     labels: tuple[str, ...] = ()
-    kind: Literal["counter", "gauge", "updown", "histogram"] = field(init=False, default="gauge")
-
-    @property
-    def prometheus_name(self) -> str:
-        """As OpenTelemetry's rules for Prometheus have it: unit and `_total` appended, annotations left out."""
-        name = self.name.replace(".", "_")
-        unit = {"s": "seconds", "By": "bytes"}.get(self.unit, "")
-        if unit and not name.endswith(unit):
-            name += f"_{unit}"
-        return f"{name}_total" if self.kind == "counter" else name
+    bounds: tuple[float, ...] = ()
+    observed: bool = False
 
 
-@dataclass(slots=True)
-class Counter(Instrument):
-    """A sum that only grows (`kind` "updown": that may also fall)."""
+TOKEN_USAGE = Instrument(
+    "histogram",
+    "gen_ai.client.token.usage",
+    "{token}",
+    "Number of input and output tokens used, as the provider counted them",
+    (*GEN_AI, "gen_ai.token.type"),
+    GEN_AI_TOKENS_BOUNDS,
+)
+OPERATION_SECONDS = Instrument(
+    "histogram",
+    "gen_ai.client.operation.duration",
+    "s",
+    "GenAI operation duration: from the first byte of the request to the last of the answer, at Envoy",
+    (*GEN_AI, "error.type"),
+    GEN_AI_SECONDS_BOUNDS,
+)
+FIRST_CHUNK_SECONDS = Instrument(
+    "histogram",
+    "gen_ai.client.operation.time_to_first_chunk",
+    "s",
+    "From the first byte of the request to the first of a streamed answer, at Envoy",
+    GEN_AI,
+    GEN_AI_SECONDS_BOUNDS,
+)
+FIRST_TOKEN_SECONDS = Instrument(
+    "histogram",
+    "gen_ai.server.time_to_first_token",
+    "s",
+    "Time to the first token of successful streamed answers; the decision and failed attempts are in it",
+    GEN_AI,
+    FIRST_TOKEN_BOUNDS,
+)
+PER_TOKEN_SECONDS = Instrument(
+    "histogram",
+    "gen_ai.server.time_per_output_token",
+    "s",
+    "Time per output token after the first, for successful streamed answers",
+    GEN_AI,
+    PER_TOKEN_BOUNDS,
+)
+DECISIONS = Instrument(
+    "counter",
+    "mom.decisions",
+    "{decision}",
+    "Requests routed",
+    ("route", "band", "model"),
+)
+DECISION_SECONDS = Instrument(
+    "histogram",
+    "mom.decision.duration",
+    "s",
+    "From the last byte of the body to the decision",
+    ("api",),
+    DECISION_SECONDS_BOUNDS,
+)
+STAGE_SECONDS = Instrument(
+    "histogram",
+    "mom.decision.stage.duration",
+    "s",
+    "Parts of a decision: body (reading it while it arrives), classify (waiting for it), signals, policy",
+    ("stage",),
+    STAGE_SECONDS_BOUNDS,
+)
+REFUSED = Instrument(
+    "counter",
+    "mom.requests.refused",
+    "{request}",
+    "Answered with an error",
+    ("api", "code"),
+)
+FAILED = Instrument(
+    "counter",
+    "mom.requests.failed",
+    "{request}",
+    "Our errors: default model served",
+    ("api", "reason"),
+)
+GONE = Instrument(
+    "counter",
+    "mom.requests.abandoned",
+    "{request}",
+    "Clients that left before a decision",
+    ("api",),
+)
+ABSENT = Instrument(
+    "counter",
+    "mom.signals.absent",
+    "{signal}",
+    "Signals that were not there, by reason",
+    ("signal", "reason"),
+)
+UNUSABLE = Instrument(
+    "counter",
+    "mom.streams.unusable",
+    "{stream}",
+    "Streams whose filter mode does not let the body decide the route",
+    ("mode",),
+)
+OUTCOMES = Instrument(
+    "counter",
+    "mom.outcomes",
+    "{exchange}",
+    "Finished exchanges",
+    ("model", "status"),
+)
+ATTEMPTS = Instrument(
+    "counter",
+    "mom.upstream.attempts",
+    "{attempt}",
+    "Upstream attempts",
+    ("model",),
+)
+EXCHANGE_SECONDS = Instrument(
+    "histogram",
+    "mom.exchange.duration",
+    "s",
+    "Whole exchanges, by route",
+    ("route",),
+    GEN_AI_SECONDS_BOUNDS,
+)
+TOKENS = Instrument(
+    "counter",
+    "mom.tokens",
+    "{token}",
+    "Tokens: input, output, cached (a part of input); estimated where no provider counted",
+    ("model", "type", "estimated"),
+)
+COST = Instrument(
+    "counter",
+    "mom.cost",
+    "{USD}",
+    "US dollars that answers cost, the router's own cost included",
+    ("model", "route"),
+)
+SAVINGS = Instrument(
+    "updown",
+    "mom.savings",
+    "{USD}",
+    "US dollars saved against the baseline model",
+    ("model", "route"),
+)
+LEDGER_DROPPED = Instrument(
+    "counter",
+    "mom.ledger.dropped",
+    "{exchange}",
+    "Outcomes that the ledger had no room for",
+    observed=True,
+)
+LEDGER_ERRORS = Instrument(
+    "counter",
+    "mom.ledger.write.errors",
+    "{error}",
+    "Failed writes; made up for later",
+    observed=True,
+)
+LOG_DROPPED = Instrument(
+    "counter",
+    "mom.decision_log.dropped",
+    "{exchange}",
+    "Lines that the log had no room for",
+    observed=True,
+)
+BUDGET_USED = Instrument(
+    "gauge",
+    "mom.budget.used",
+    "",
+    "Part of a budget that is spent or reserved, fullest first where there are many keys",
+    ("budget", "key"),
+    observed=True,
+)
+BUDGET_ACTIONS = Instrument(
+    "counter",
+    "mom.budget.actions",
+    "{request}",
+    "Requests whose plan a budget changed: trimmed, cheaper, cheapest, refused",
+    ("budget", "action"),
+)
+GUARD_ACTIONS = Instrument(
+    "counter",
+    "mom.guard.actions",
+    "{request}",
+    "Requests that a guard tagged, masked or rerouted; blocked ones are `mom.requests.refused`, by code",
+    ("guard",),
+)
+MODEL_SCALE = Instrument(
+    "gauge",
+    "mom.model.scale",
+    "",
+    "Factor that the schedules give a model now, for whatever scales its replicas",
+    ("model",),
+    observed=True,
+)
+GENERATION = Instrument(
+    "gauge",
+    "mom.config.generation",
+    "{generation}",
+    "Configuration that serves",
+    observed=True,
+)
+RELOAD_OK = Instrument(
+    "gauge",
+    "mom.config.last.reload.successful",
+    "",
+    "0 while the newest file is refused",
+    observed=True,
+)
+RELOADS = Instrument(
+    "counter",
+    "mom.config.reloads",
+    "{reload}",
+    "Reloads, by result",
+    ("result",),
+)
+LOOP_LAG = Instrument(
+    "histogram",
+    "mom.loop.lag",
+    "s",
+    "How late the event loop wakes up, sampled ten times a second",
+    (),
+    STAGE_SECONDS_BOUNDS,
+)
+QUEUED = Instrument(
+    "gauge",
+    "mom.classifier.queued",
+    "{window}",
+    "Windows of text that wait for the classifier",
+    observed=True,
+)
+TEXTS = Instrument(
+    "counter",
+    "mom.classifier.texts",
+    "{text}",
+    "Texts: accepted, and of them late, partial or cancelled; refused ones never entered",
+    ("result",),
+    observed=True,
+)
+BATCHES = Instrument(
+    "counter",
+    "mom.classifier.batches",
+    "{batch}",
+    "Batches, by windows rounded up to a power of two",
+    ("size",),
+    observed=True,
+)
+WINDOWS = Instrument(
+    "counter",
+    "mom.classifier.windows",
+    "{window}",
+    "Windows of text: run, failed, or remembered from an earlier request",
+    ("result",),
+    observed=True,
+)
+CLASSIFIER_TOKENS = Instrument(
+    "counter",
+    "mom.classifier.tokens",
+    "{token}",
+    "Tokens run: real, and padding that was computed for nothing",
+    ("type",),
+    observed=True,
+)
+CLASSIFIER_SECONDS = Instrument(
+    "counter",
+    "mom.classifier.time",
+    "s",
+    "Summed: queue (waiting, per window) and run (forward passes)",
+    ("stage",),
+    observed=True,
+)
+TELEMETRY_DROPPED = Instrument(
+    "counter",
+    "mom.telemetry.dropped",
+    "{fact}",
+    "Facts that were not counted: the thread of metrics and traces had no room for them",
+    observed=True,
+)
+MEMORY = Instrument(
+    "gauge",
+    "process.memory.usage",
+    "By",
+    "Resident memory of the sidecar",
+    observed=True,
+)
 
-    values: dict[Labels, float] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        self.kind = "counter"
-
-    def add(self, amount: float, *labels: str) -> None:
-        """Adds to the series with these label values, given in the order of `labels`."""
-        values = self.values
-        if labels in values:
-            values[labels] += amount
-        else:
-            labels = _bounded(values, labels)
-            values[labels] = values.get(labels, 0) + amount
-
-    def set(self, total: float, *labels: str) -> None:
-        """Takes over a total that is counted elsewhere."""
-        self.values[_bounded(self.values, labels)] = total
-
-
-@dataclass(slots=True)
-class UpDownCounter(Counter):
-    """A sum that may also fall."""
-
-    def __post_init__(self) -> None:
-        self.kind = "updown"
-
-
-@dataclass(slots=True)
-class Gauge(Instrument):
-    """The newest value."""
-
-    values: dict[Labels, float] = field(default_factory=dict)
-
-    def set(self, value: float, *labels: str) -> None:
-        """Replaces the value."""
-        self.values[_bounded(self.values, labels)] = value
-
-
-@dataclass(slots=True)
-class Histogram(Instrument):
-    """A distribution over fixed buckets; a bucket includes its upper bound."""
-
-    bounds: Sequence[float] = ()
-    values: dict[Labels, Distribution] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        self.kind = "histogram"
-
-    def record(self, value: float, *labels: str) -> None:
-        """Counts a value."""
-        series = self.values.get(labels)
-        if series is None:
-            labels = _bounded(self.values, labels)
-            series = self.values.setdefault(labels, Distribution([0] * (len(self.bounds) + 1)))
-        series.counts[bisect_left(self.bounds, value)] += 1
-        series.sum += value
-
-    def exemplify(self, value: float, trace_id: str, at: float, *labels: str) -> None:
-        """Names a trace as an example of a value that was recorded."""
-        series = self.values.get(labels)
-        if series is not None:
-            series.exemplars[bisect_left(self.bounds, value)] = (trace_id, value, at)
-
-
-Any = Counter | Gauge | Histogram
-
-
-def _bounded(values: dict[Labels, float] | dict[Labels, Distribution], labels: Labels) -> Labels:
-    if labels in values or len(values) < MAX_SERIES:
-        return labels
-    return (OTHER,) * len(labels)
-
-
-def exposition(instruments: Iterable[Any], *, openmetrics: bool = False) -> bytes:
-    """The Prometheus text format 0.0.4, or OpenMetrics 1.0, which alone can hold exemplars."""
-    text = "".join(line for instrument in instruments for line in _lines(instrument, openmetrics))
-    return (text + "# EOF\n" if openmetrics else text).encode()
-
-
-def _lines(instrument: Any, openmetrics: bool) -> Iterator[str]:
-    name = instrument.prometheus_name
-    kind = {"updown": "gauge"}.get(instrument.kind, instrument.kind)
-    family = name.removesuffix("_total") if openmetrics else name
-    yield f"# HELP {family} {instrument.description}\n# TYPE {family} {kind}\n"
-    keys = [label.replace(".", "_") for label in instrument.labels]
-    if isinstance(instrument, Histogram):
-        yield from _histogram(instrument, name, keys, openmetrics)
-        return
-    for labels, value in list(instrument.values.items()):
-        pairs = _pairs(keys, labels)
-        yield f"{name}{{{pairs}}} {_number(value)}\n" if pairs else f"{name} {_number(value)}\n"
-
-
-def _histogram(instrument: Histogram, name: str, keys: Sequence[str], openmetrics: bool) -> Iterator[str]:
-    bounds = (*map(_number, instrument.bounds), "+Inf")
-    for labels, series in list(instrument.values.items()):
-        pairs = _pairs(keys, labels)
-        total = 0
-        for index, (bound, count) in enumerate(zip(bounds, series.counts, strict=True)):
-            total += count
-            example = series.exemplars.get(index) if openmetrics else None
-            shown = ""
-            if example is not None:
-                trace_id, value, at = example
-                shown = f' # {{trace_id="{trace_id}"}} {_number(value)} {at:.3f}'
-            yield f'{name}_bucket{{{pairs}{"," if pairs else ""}le="{bound}"}} {_number(total)}{shown}\n'
-        braces = f"{{{pairs}}}" if pairs else ""
-        yield f"{name}_sum{braces} {_number(series.sum)}\n{name}_count{braces} {_number(total)}\n"
-
-
-def _pairs(keys: Sequence[str], labels: Labels) -> str:
-    """An empty value is no label at all."""
-    return ",".join(f'{key}="{_escaped(value)}"' for key, value in zip(keys, labels, strict=True) if value)
-
-
-def _escaped(value: str) -> str:
-    return value.replace("\\", "\\\\").replace("\n", "\\n").replace('"', '\\"')
-
-
-def _number(value: float) -> str:
-    return repr(float(value))
+ALL: tuple[Instrument, ...] = tuple(value for value in list(globals().values()) if isinstance(value, Instrument))
+"""In the order of the documentation."""

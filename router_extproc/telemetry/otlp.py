@@ -1,114 +1,81 @@
-"""OTLP over HTTP in its JSON encoding: what a collector takes under /v1/traces and /v1/metrics."""
+"""To an OpenTelemetry collector over OTLP/HTTP, by the SDK's own exporters, on threads of theirs.
+
+Queues, batches, retries and time-outs are the SDK's and bounded: a collector that is down costs what it would have
+got. OTEL_EXPORTER_OTLP_HEADERS, _TIMEOUT, _COMPRESSION, _CERTIFICATE and their kin, OTEL_BSP_* and
+OTEL_METRIC_EXPORT_INTERVAL work as everywhere.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+import logging
+import threading
+import time
+from collections.abc import Callable
 
-from router_extproc.telemetry import instruments
-from router_extproc.telemetry.instruments import Histogram, Labels
-from router_extproc.telemetry.tracing import Span, Value
+from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
+from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
-SCOPE = "router_extproc"
-CUMULATIVE = 2
-ERROR = 2
-
-
-def traces(resource: Mapping[str, str], spans: Iterable[Span]) -> dict[str, Any]:
-    """An ExportTraceServiceRequest."""
-    scope = {"scope": {"name": SCOPE}, "spans": [_span(span) for span in spans]}
-    return {"resourceSpans": [{"resource": _resource(resource), "scopeSpans": [scope]}]}
-
-
-def metrics(resource: Mapping[str, str], found: Iterable[instruments.Any], start: float, now: float) -> dict[str, Any]:
-    """An ExportMetricsServiceRequest: totals since `start`. Times in seconds since 1970."""
-    scope = {
-        "scope": {"name": SCOPE},
-        "metrics": [_metric(one, _nanos(start), _nanos(now)) for one in found if one.values],
-    }
-    return {"resourceMetrics": [{"resource": _resource(resource), "scopeMetrics": [scope]}]}
+LOG_SECONDS = 60.0
+SHUTDOWN_SECONDS = 2.5
+LOGGERS = (
+    "opentelemetry.exporter.otlp.proto.http.metric_exporter",
+    "opentelemetry.exporter.otlp.proto.http.trace_exporter",
+)
 
 
-def _resource(attributes: Mapping[str, str]) -> dict[str, Any]:
-    return {"attributes": [_attribute(key, value) for key, value in attributes.items()]}
+class Collector:
+    """`endpoint` is a collector's OTLP over HTTP, for instance http://localhost:4318. Sends from now on.
+
+    Each exporter complains once a minute.
+    """
+
+    def __init__(self, endpoint: str) -> None:
+        base = endpoint.rstrip("/")
+        self._seldom = [Seldom(name) for name in LOGGERS]
+        self.metrics = PeriodicExportingMetricReader(OTLPMetricExporter(f"{base}/v1/metrics"))
+        """For `Metrics`, which closes it."""
+        self._exporter = OTLPSpanExporter(f"{base}/v1/traces")
+        self.spans = BatchSpanProcessor(self._exporter)
+        """For `Tracing`."""
+
+    def flush(self) -> None:
+        """Sends what waits. Blocks for that."""
+        self.spans.force_flush()
+        self.metrics.force_flush()
+
+    def close(self) -> None:
+        """Sends the spans that wait. Blocks for at most `SHUTDOWN_SECONDS`; what is left then is lost.
+
+        After `Metrics.close`, which does the same for the metrics.
+        """
+        # The SDK would wait for half a minute.
+        closing = threading.Thread(target=self.spans.shutdown, daemon=True)
+        closing.start()
+        closing.join(SHUTDOWN_SECONDS)
+        if closing.is_alive():
+            self._exporter.shutdown()  # type: ignore[no-untyped-call]
+        for seldom in self._seldom:
+            seldom.remove()
 
 
-def _span(span: Span) -> dict[str, Any]:
-    made: dict[str, Any] = {
-        "traceId": span.trace_id,
-        "spanId": span.span_id,
-        "name": span.name,
-        "kind": span.kind,
-        "startTimeUnixNano": _nanos(span.start),
-        "endTimeUnixNano": _nanos(span.end),
-        "attributes": [_attribute(key, value) for key, value in span.attributes.items()],
-    }
-    if span.parent_id:
-        made["parentSpanId"] = span.parent_id
-    if span.error:
-        made["status"] = {"code": ERROR, "message": span.error}
-        made["attributes"].append(_attribute("error.type", span.error))
-    return made
+class Seldom(logging.Filter):
+    """Lets one record a minute of a logger through. On from the start, until `remove`."""
 
+    def __init__(self, name: str, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__()
+        self._logger, self._clock, self._next = logging.getLogger(name), clock, 0.0
+        self._logger.addFilter(self)
 
-def _metric(metric: instruments.Any, start: str, now: str) -> dict[str, Any]:
-    made: dict[str, Any] = {"name": metric.name, "unit": metric.unit, "description": metric.description}
-    times = {"startTimeUnixNano": start, "timeUnixNano": now}
-    if isinstance(metric, Histogram):
-        points = [
-            {
-                **times,
-                "attributes": _labels(metric, labels),
-                "count": str(series.count),
-                "sum": series.sum,
-                "bucketCounts": [str(count) for count in series.counts],
-                "explicitBounds": list(metric.bounds),
-                "exemplars": [
-                    {"traceId": trace_id, "asDouble": value, "timeUnixNano": _nanos(at)}
-                    for trace_id, value, at in list(series.exemplars.values())
-                ],
-            }
-            for labels, series in list(metric.values.items())
-        ]
-        return made | {"histogram": {"aggregationTemporality": CUMULATIVE, "dataPoints": points}}
-    numbers = [
-        {**times, "attributes": _labels(metric, labels), "asDouble": float(value)}
-        for labels, value in list(metric.values.items())
-    ]
-    if metric.kind == "gauge":
-        return made | {"gauge": {"dataPoints": numbers}}
-    total = {"aggregationTemporality": CUMULATIVE, "isMonotonic": metric.kind == "counter", "dataPoints": numbers}
-    return made | {"sum": total}
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether this one goes through."""
+        now = self._clock()
+        if now < self._next:
+            return False
+        self._next = now + LOG_SECONDS
+        return True
 
-
-def _labels(metric: instruments.Any, labels: Labels) -> list[dict[str, Any]]:
-    pairs = zip(metric.labels, labels, strict=True)
-    # The conventions have a port as a number.
-    return [
-        _attribute(key, int(value) if key == "server.port" and value.isdigit() else value)
-        for key, value in pairs
-        if value
-    ]
-
-
-def _attribute(key: str, value: Value) -> dict[str, Any]:
-    return {"key": key, "value": _value(value)}
-
-
-def _value(value: Value) -> dict[str, Any]:
-    match value:
-        case bool():
-            return {"boolValue": value}
-        case int():
-            return {"intValue": str(value)}
-        case float():
-            return {"doubleValue": value}
-        case list():
-            return {"arrayValue": {"values": [_value(item) for item in value]}}
-        case _:
-            return {"stringValue": value}
-
-
-def _nanos(seconds: float) -> str:
-    """64-bit numbers are text in protobuf's JSON."""
-    return str(int(seconds * 1e9))
+    def remove(self) -> None:
+        """Lets everything through again."""
+        self._logger.removeFilter(self)

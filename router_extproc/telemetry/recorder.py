@@ -6,11 +6,16 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from decimal import Decimal
+from functools import partial
 from typing import Protocol
 
+from opentelemetry.context import Context
+
 from router_extproc.domain import Decision, LlmRequest, Outcome, Plan, SignalSet
+from router_extproc.telemetry import instruments
 from router_extproc.telemetry.context import Sampler, TraceContext
-from router_extproc.telemetry.metrics import Metrics
+from router_extproc.telemetry.instruments import Instrument
+from router_extproc.telemetry.metrics import Metrics, Values
 
 KEPT_PROMPT = 4096
 REMEMBERED = 4096
@@ -82,14 +87,20 @@ class Priced(Protocol):
 
 
 Listener = Callable[[Outcome | None, Decided | None], None]
+Work = Callable[[], None]
 
 
 class Recorder:
-    """Takes facts on the event loop. Cheap: nothing here waits, formats or touches a disk."""
+    """Takes facts on the event loop. Cheap: nothing here waits, formats, measures or touches a disk."""
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
         self._waiting: OrderedDict[str, Decided] = OrderedDict()
+        self._serving: dict[Instrument, float] = {}
+        self.later: Callable[[Work], object] = _at_once
+        """Where measuring is done: OpenTelemetry takes some 10 microseconds for each of the fifteen of a request."""
+        self.trace: Callable[[Outcome | None, Decided, Served | None], None] | None = None
+        """Makes the spans of a sampled exchange, where the measuring is done."""
         self.served: Callable[[], Mapping[str, Served]] = dict
         """The models that serve now, by catalogue name."""
         self.sampler = Sampler(0, on=False)
@@ -98,114 +109,139 @@ class Recorder:
         """Told of each outcome with its decision, where known, and of decisions whose outcome never came (None)."""
         self.on_decision: list[Callable[[Decided], None]] = []
         """Told of each decision when it is made, while Envoy waits for the answer."""
+        for instrument in (instruments.GENERATION, instruments.RELOAD_OK):
+            metrics.watch(instrument, partial(self._shown, instrument))
 
     def decided(self, decided: Decided) -> None:
         """A request was routed."""
-        decision, metrics = decided.decision, self._metrics
-        metrics.decisions.add(1, decision.route, decision.band.value, decided.plan.pick)
-        metrics.decision_seconds.record(decided.seconds, decided.request.api)
-        if decided.trace is not None:
-            example = (decided.seconds, decided.trace.trace_id, decided.at)
-            metrics.decision_seconds.exemplify(*example, decided.request.api)
-        for stage, seconds in decided.stages:
-            metrics.stage_seconds.record(seconds, stage)
-        for name, reason in decided.signals.absent.items():
-            metrics.absent.add(1, name, reason)
-        for name in decision.guards:
-            metrics.guard_actions.add(1, name)
         decided = _without_texts(decided)
+        self.later(partial(self._measure_decision, decided))
         self._waiting[decided.decision_id] = decided
         if len(self._waiting) > REMEMBERED:
             _, oldest = self._waiting.popitem(last=False)
-            self._tell(None, oldest)
+            self._lost(oldest)
         for listener in self.on_decision:
             listener(decided)
 
     def refused(self, api: str, code: str) -> None:
         """A client error was answered."""
-        self._metrics.refused.add(1, api, code)
+        self._count(instruments.REFUSED, api, code)
 
     def failed(self, api: str, reason: str) -> None:
         """An error of ours: the default model serves. `reason` is one of a few words."""
-        self._metrics.failed.add(1, api, reason)
+        self._count(instruments.FAILED, api, reason)
 
     def client_gone(self, api: str) -> None:
         """The client left before its body was complete."""
-        self._metrics.gone.add(1, api)
+        self._count(instruments.GONE, api)
 
     def unusable_mode(self, mode: str) -> None:
         """The filter's body mode does not let the body decide the route."""
-        self._metrics.unusable.add(1, mode)
+        self._count(instruments.UNUSABLE, mode)
 
     def reloaded(self, generation: int, *, accepted: bool) -> None:
         """A new file was tried; `generation` is the one that serves now."""
-        self._metrics.reloads.add(1, "accepted" if accepted else "refused")
-        self._metrics.reload_ok.set(1 if accepted else 0)
-        self._metrics.generation.set(generation)
+        self._serving = {instruments.GENERATION: generation, instruments.RELOAD_OK: 1 if accepted else 0}
+        self._count(instruments.RELOADS, "accepted" if accepted else "refused")
 
     def budget_acted(self, budget: str, action: str) -> None:
         """A budget changed or refused a plan."""
-        self._metrics.budget_actions.add(1, budget, action)
+        self._count(instruments.BUDGET_ACTIONS, budget, action)
 
     def lagged(self, seconds: float) -> None:
         """The event loop woke up this late."""
-        self._metrics.loop_lag.record(seconds)
+        self.later(partial(self._metrics.record, instruments.LOOP_LAG, seconds))
 
     def priced(self, entry: Priced) -> None:
-        """An exchange has been priced. Called on the ledger's thread, the only one that writes these two."""
-        self._metrics.cost.add(float(entry.cost + entry.router), entry.model, entry.route)
-        self._metrics.savings.add(float(entry.saved), entry.model, entry.route)
+        """An exchange has been priced. Called on the ledger's thread, so that it measures right here."""
+        self._metrics.add(instruments.COST, float(entry.cost + entry.router), entry.model, entry.route)
+        self._metrics.add(instruments.SAVINGS, float(entry.saved), entry.model, entry.route)
 
     def outcome(self, outcome: Outcome) -> None:
         """An exchange has ended, according to Envoy."""
         decided = self._waiting.pop(outcome.decision_id, None)
-        metrics, model = self._metrics, outcome.model or "none"
-        metrics.outcomes.add(1, model, str(outcome.status))
-        metrics.exchange_seconds.record(outcome.duration_seconds, outcome.route or "none")
-        if outcome.attempts:
-            metrics.attempts.add(outcome.attempts, model)
-        if decided is not None and decided.trace is not None:
-            example = (outcome.duration_seconds, decided.trace.trace_id, decided.at)
-            metrics.exchange_seconds.exemplify(*example, outcome.route or "none")
-        self._gen_ai(outcome)
+        self.later(partial(self._measure_exchange, outcome, decided, self.served().get(outcome.model or "")))
         self._tell(outcome, decided)
 
     def drain(self) -> None:
         """Reports the decisions that still wait for an outcome: the process ends."""
         while self._waiting:
-            self._tell(None, self._waiting.popitem(last=False)[1])
+            self._lost(self._waiting.popitem(last=False)[1])
 
-    def _gen_ai(self, outcome: Outcome) -> None:
+    def _lost(self, decided: Decided) -> None:
+        """No outcome came."""
+        if decided.trace is not None:
+            self.later(partial(self._make_spans, None, decided, None))
+        self._tell(None, decided)
+
+    def _count(self, instrument: Instrument, *labels: str) -> None:
+        self.later(partial(self._metrics.add, instrument, 1, *labels))
+
+    def _shown(self, instrument: Instrument) -> Values:
+        return {(): self._serving[instrument]} if self._serving else {}
+
+    def _measure_decision(self, decided: Decided) -> None:
+        decision, metrics = decided.decision, self._metrics
+        context = decided.trace.within if decided.trace is not None else None
+        metrics.add(instruments.DECISIONS, 1, decision.route, decision.band.value, decided.plan.pick, context=context)
+        metrics.record(instruments.DECISION_SECONDS, decided.seconds, decided.request.api, context=context)
+        for stage, seconds in decided.stages:
+            metrics.record(instruments.STAGE_SECONDS, seconds, stage, context=context)
+        for name, reason in decided.signals.absent.items():
+            metrics.add(instruments.ABSENT, 1, name, reason, context=context)
+        for name in decision.guards:
+            metrics.add(instruments.GUARD_ACTIONS, 1, name, context=context)
+
+    def _measure_exchange(self, outcome: Outcome, decided: Decided | None, served: Served | None) -> None:
+        metrics, model = self._metrics, outcome.model or "none"
+        context = decided.trace.within if decided is not None and decided.trace is not None else None
+        metrics.add(instruments.OUTCOMES, 1, model, str(outcome.status), context=context)
+        metrics.record(instruments.EXCHANGE_SECONDS, outcome.duration_seconds, outcome.route or "none", context=context)
+        if outcome.attempts:
+            metrics.add(instruments.ATTEMPTS, outcome.attempts, model, context=context)
+        self._gen_ai(outcome, served, context)
+        if decided is not None and decided.trace is not None:
+            self._make_spans(outcome, decided, served)
+
+    def _gen_ai(self, outcome: Outcome, served: Served | None, context: Context | None) -> None:
         """The metrics of OpenTelemetry's conventions, as far as Envoy's access log can tell."""
-        metrics, usage, served = self._metrics, outcome.usage, self.served().get(outcome.model or "")
+        metrics, usage = self._metrics, outcome.usage
         operation = OPERATIONS.get(outcome.api, outcome.api)
         answered_by = usage.model if usage else ""
-        if served is None:
-            labels = (operation, "", "", "", "", "")
-        else:
-            labels = (operation, served.provider, served.name, answered_by, served.address, str(served.port or ""))
+        labels: tuple[str | int, ...] = (operation, "", "", "", "", "")
+        if served is not None:
+            labels = (operation, served.provider, served.name, answered_by, served.address, served.port or "")
         error = error_type(outcome)
-        metrics.operation_seconds.record(outcome.duration_seconds, *labels, error)
+        metrics.record(instruments.OPERATION_SECONDS, outcome.duration_seconds, *labels, error, context=context)
         if usage is None:
             return
         model, estimated = outcome.model or "none", "true" if usage.estimated else "false"
-        metrics.tokens.add(usage.input, model, "input", estimated)
-        metrics.tokens.add(usage.output, model, "output", estimated)
+        metrics.add(instruments.TOKENS, usage.input, model, "input", estimated, context=context)
+        metrics.add(instruments.TOKENS, usage.output, model, "output", estimated, context=context)
         if usage.cached:
-            metrics.tokens.add(usage.cached, model, "cached", estimated)
+            metrics.add(instruments.TOKENS, usage.cached, model, "cached", estimated, context=context)
         if not usage.estimated:
-            metrics.token_usage.record(usage.input, *labels, "input")
-            metrics.token_usage.record(usage.output, *labels, "output")
+            metrics.record(instruments.TOKEN_USAGE, usage.input, *labels, "input", context=context)
+            metrics.record(instruments.TOKEN_USAGE, usage.output, *labels, "output", context=context)
         if outcome.stream and not error and outcome.first_byte_seconds is not None:
-            metrics.first_chunk_seconds.record(outcome.first_byte_seconds, *labels)
-            metrics.first_token_seconds.record(outcome.first_byte_seconds, *labels)
+            first, rest = outcome.first_byte_seconds, outcome.duration_seconds - outcome.first_byte_seconds
+            metrics.record(instruments.FIRST_CHUNK_SECONDS, first, *labels, context=context)
+            metrics.record(instruments.FIRST_TOKEN_SECONDS, first, *labels, context=context)
             if usage.output > 1 and not usage.estimated:
-                rest = outcome.duration_seconds - outcome.first_byte_seconds
-                metrics.per_token_seconds.record(max(0.0, rest) / (usage.output - 1), *labels)
+                each = max(0.0, rest) / (usage.output - 1)
+                metrics.record(instruments.PER_TOKEN_SECONDS, each, *labels, context=context)
+
+    def _make_spans(self, outcome: Outcome | None, decided: Decided, served: Served | None) -> None:
+        if self.trace is not None:
+            self.trace(outcome, decided, served)
 
     def _tell(self, outcome: Outcome | None, decided: Decided | None) -> None:
         for listener in self.listeners:
             listener(outcome, decided)
+
+
+def _at_once(work: Work) -> None:
+    work()
 
 
 def _without_texts(decided: Decided) -> Decided:

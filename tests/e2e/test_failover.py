@@ -11,7 +11,8 @@ import httpx
 import openai
 import pytest
 
-from tests.e2e.stack import Stack
+from router_extproc.config.access_log import LINE
+from tests.e2e.stack import Stack, wait_until
 
 CODE = {"model": "auto", "messages": [{"role": "user", "content": "Write a Python function that sorts a list"}]}
 
@@ -45,6 +46,28 @@ def test_the_next_model_answers(stack: Stack, http: httpx.Client, failure: str, 
     assert first.headers["authorization"] == "Bearer sk-coder-0123"
     assert second.headers["authorization"] == "Bearer sk-general-0123"
     assert first.headers["host"] != second.headers["host"]
+
+
+def test_the_access_log_tells_the_decision_and_who_answered(stack: Stack, http: httpx.Client) -> None:
+    stack.server("coder").fail("status", status=503)
+    answer = http.post(f"{stack.url}/v1/chat/completions", json=CODE)
+    decision = answer.headers["x-mom-decision-id"]
+    (line,) = wait_until(lambda: [one for one in stack.access_log() if one["mom.decision.id"] == decision], "a line")
+    assert set(line) == set(LINE)
+    assert (line["status"], line["method"], line["path"]) == (200, "POST", "/v1/chat/completions")
+    assert (line["mom.pick"], line["mom.model"], line["mom.attempts"]) == ("coder", "general", 2)
+    assert (line["mom.route"], line["mom.band"], line["mom.api"]) == ("code", "recommended", "chat_completions")
+    assert (line["mom.reason"], line["mom.confidence"]) == (
+        answer.headers["x-mom-reason"],
+        answer.headers["x-mom-confidence"],
+    )
+    said = {name: value for name, value in line.items() if name.startswith("gen_ai.")}
+    assert said == {
+        "gen_ai.operation.name": "chat",
+        "gen_ai.provider.name": "openai",
+        "gen_ai.request.model": "general-70b",
+        "gen_ai.request.stream": False,
+    }
 
 
 def test_keys_never_reach_another_provider(stack: Stack, http: httpx.Client) -> None:

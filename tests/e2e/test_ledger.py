@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 import threading
 from collections.abc import Iterator
@@ -13,6 +12,8 @@ from typing import Any
 import httpx
 import openai
 import pytest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from router_extproc.config.loader import load
 from router_extproc.config.schema import RouterConfig
@@ -33,14 +34,15 @@ class Collector:
     """Keeps the spans that it is sent, as an OpenTelemetry collector would."""
 
     def __init__(self) -> None:
-        self.spans: list[dict[str, Any]] = []
+        self.spans: list[Span] = []
         spans = self.spans
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
-                body = json.loads(gzip.decompress(self.rfile.read(int(self.headers["content-length"]))))
-                for resource in body.get("resourceSpans", []):
-                    spans.extend(resource["scopeSpans"][0]["spans"])
+                body = self.rfile.read(int(self.headers["content-length"]))
+                if self.path == "/v1/traces":
+                    for resource in ExportTraceServiceRequest.FromString(body).resource_spans:
+                        spans.extend(resource.scope_spans[0].spans)
                 self.send_response(200)
                 self.end_headers()
 
@@ -167,15 +169,15 @@ def test_one_trace_joins_the_caller_the_sidecar_and_the_model(
     trace, parent = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
     answer = post(books, http, CODE, traceparent=f"00-{trace}-{parent}-01")
     [seen] = books.server(answer.headers["x-mom-model"]).seen
-    spans = wait_until(lambda: [s for s in collector.spans if s["traceId"] == trace], "spans")
-    (route,) = (span for span in spans if span["name"] == "mom.route")
-    (chat,) = (span for span in spans if span["name"].startswith("chat "))
-    assert route["parentSpanId"] == parent
-    assert chat["parentSpanId"] == route["spanId"]
-    assert seen.headers["traceparent"] == f"00-{trace}-{chat['spanId']}-01"
+    spans = wait_until(lambda: [s for s in collector.spans if s.trace_id.hex() == trace], "spans")
+    (route,) = (span for span in spans if span.name == "mom.route")
+    (chat,) = (span for span in spans if span.name.startswith("chat "))
+    assert route.parent_span_id.hex() == parent
+    assert chat.parent_span_id == route.span_id
+    assert seen.headers["traceparent"] == f"00-{trace}-{chat.span_id.hex()}-01"
     post(books, http, CODE, traceparent=f"00-{'1' * 32}-{parent}-00")
     assert post(books, http, CODE).status_code == 200
-    assert {span["traceId"] for span in collector.spans} == {trace}
+    assert {span.trace_id.hex() for span in collector.spans} == {trace}
 
 
 def test_a_spent_budget_is_a_429_with_the_time_to_wait(books: Stack) -> None:

@@ -176,12 +176,21 @@ def through_envoy_gateway(found: list[Object], listen: int, admin: int, addresse
             },
         }
     ]
-    (setting,) = one(found, "EnvoyProxy")["spec"]["telemetry"]["accessLog"]["settings"]
-    (sink,) = setting["sinks"]
+    json_log, setting = one(found, "EnvoyProxy")["spec"]["telemetry"]["accessLog"]["settings"]
+    (file,), (sink,) = json_log["sinks"], setting["sinks"]
+    assert (file["type"], json_log["format"]["type"]) == ("File", "JSON")
     assert (sink["type"], sink["als"]["type"]) == ("ALS", "HTTP")
     common = {"log_name": sink["als"]["logName"], "grpc_service": {"envoy_grpc": {"cluster_name": "ext_proc"}}}
     log = TYPE + "envoy.extensions.access_loggers.grpc.v3.HttpGrpcAccessLogConfig"
-    manager["access_log"] = [{"name": "als", "typed_config": {"@type": log, "common_config": common}}]
+    file_log = {
+        "@type": TYPE + "envoy.extensions.access_loggers.file.v3.FileAccessLog",
+        "path": file["file"]["path"],
+        "log_format": {"json_format": json_log["format"]["json"]},
+    }
+    manager["access_log"] = [
+        {"name": "als", "typed_config": {"@type": log, "common_config": common}},
+        {"name": "file", "typed_config": file_log},
+    ]
     config["static_resources"]["clusters"] = [
         cluster(title, address, http2=title == "ext_proc") for title, address in clusters.items()
     ]

@@ -277,7 +277,9 @@ def attached(
     """A gateway with our objects; gives its URL."""
     listen, admin, nobody = free_ports(3)
     more: dict[str, Any] = (
-        {"istio": {"workloadSelector": {"a": "b"}}} if kind == "istio" else {"envoyGateway": {"gateway": {"name": "g"}}}
+        {"istio": {"workloadSelector": {"a": "b"}, "jsonLog": True}}
+        if kind == "istio"
+        else {"envoyGateway": {"gateway": {"name": "g"}, "jsonLog": True}}
     )
     addresses = installed.addresses
     if not sidecar:
@@ -290,6 +292,7 @@ def attached(
     path.write_text(json.dumps(config))
     url = f"http://127.0.0.1:{admin}/ready"
     command = [ENVOY, "-c", str(path), "--concurrency", "1", "--log-level", "warning"]
+    command += ["--file-flush-interval-msec", "100"]
     with envoy(command, directory, lambda: get(url) == b"LIVE\n"):
         yield f"http://127.0.0.1:{listen}"
 
@@ -302,6 +305,14 @@ def outcomes(installed: Installed) -> Counter[str]:
         if label["status"] == "200":
             found[label["model"]] += int(float(value))
     return found
+
+
+def logged(directory: Path, decision: str) -> dict[str, Any] | None:
+    """The line of the access log about a decision, among what Envoy says on standard output."""
+    for text in (directory / "envoy.log").read_text().splitlines():
+        if text.startswith("{") and (line := json.loads(text))["mom.decision.id"] == decision:
+            return dict(line)
+    return None
 
 
 GATEWAYS = [("istio", through_istio), ("envoy-gateway", through_envoy_gateway)]
@@ -320,6 +331,10 @@ def test_a_gateway_routes_by_the_rendered_objects(
         assert (status, headers["x-mom-model"], document["model"]) == (200, "coder", "gpt")
         assert headers["x-mom-route"] == "code"
         assert headers["x-mom-reason"]
+        line = wait_until(lambda: logged(tmp_path, headers["x-mom-decision-id"]), "a JSON line")
+        assert (line["status"], line["path"], line["mom.attempts"]) == (200, "/v1/chat/completions", 1)
+        assert (line["mom.route"], line["mom.band"], line["mom.pick"]) == ("code", "recommended", "coder")
+        assert (line["gen_ai.operation.name"], line["gen_ai.request.stream"]) == ("chat", False)
         status, headers, document = chat(url, "hello", **forged)
         assert (status, headers["x-mom-model"], document["model"]) == (200, "small", "llama")
         status, headers, document = chat(url, "hello", model="premium")

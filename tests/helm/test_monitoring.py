@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 import yaml
 
+from router_extproc.telemetry import instruments
+from router_extproc.telemetry.exposition import prometheus_name
 from router_extproc.telemetry.metrics import Metrics
 from tests.helm.rendering import CHART, ROOT, objects, one, values
 
@@ -96,8 +98,9 @@ def queries() -> list[tuple[str, str]]:
 @pytest.mark.parametrize(("title", "query"), queries(), ids=[title for title, _ in queries()])
 def test_queries_ask_for_metrics_and_labels_that_are_exported(title: str, query: str) -> None:
     exported = {}
-    for instrument in Metrics().all:
-        name, labels = instrument.prometheus_name, {label.replace(".", "_") for label in instrument.labels}
+    for instrument in instruments.ALL:
+        name = prometheus_name(instrument.name, instrument.unit, instrument.kind)
+        labels = {label.replace(".", "_") for label in instrument.labels}
         for suffix in ("_bucket", "_sum", "_count") if instrument.kind == "histogram" else ("",):
             exported[name + suffix] = labels
     names = re.findall(r"\b(?:mom|gen_ai|process)_[a-z_]+(?=\{)", query)

@@ -24,5 +24,6 @@ async def test_the_trace_goes_on_to_the_model(sidecar: Sidecar, flags: str, on: 
     if decided.trace is None:
         assert "traceparent" not in answers.headers
     else:
-        assert decided.trace.parent_id == PARENT
-        assert answers.headers["traceparent"] == f"00-{TRACE}-{decided.trace.chat_id}-01"
+        assert decided.trace.parent is not None
+        assert decided.trace.parent.span_id == int(PARENT, 16)
+        assert answers.headers["traceparent"] == f"00-{TRACE}-{decided.trace.chat_id:016x}-01"

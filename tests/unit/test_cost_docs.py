@@ -33,7 +33,7 @@ def test_every_snippet_is_valid() -> None:
 
 def test_every_flag_exists(capsys: pytest.CaptureFixture[str]) -> None:
     known = ""
-    for command in ("serve", "report", "simulate", "cost"):
+    for command in ("serve", "envoy", "report", "simulate", "cost"):
         with pytest.raises(SystemExit):
             cli.main([command, "--help"])
         known += capsys.readouterr().out

@@ -1,16 +1,17 @@
 """Who gets which models: users, tenants, virtual models, the client's own header, and the hour of the week."""
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
-from router_extproc.app import observe_scale
+from router_extproc.app import scales
 from router_extproc.config.schema import RouterConfig
 from router_extproc.domain import Band, Decision
 from router_extproc.errors import ConfigMistakes, ModelForbidden
 from router_extproc.preferences import Preferences
+from router_extproc.telemetry.instruments import MODEL_SCALE
 from router_extproc.telemetry.metrics import Metrics
 from router_extproc.validation import validate
 
@@ -144,11 +145,14 @@ def test_schedules_scale_models() -> None:
 
 
 def test_the_scale_is_a_gauge() -> None:
-    metrics = Metrics()
-    observe_scale(metrics, preferences([{"name": "monday", "days": ["mon"], "scale": {"big": 0.5}}]), MONDAY_NOON)
-    assert metrics.model_scale.values == {("big",): 0.5}
-    observe_scale(metrics, preferences(), MONDAY_NOON)
-    assert metrics.model_scale.values == {}
+    metrics, now = Metrics(), [MONDAY_NOON]
+    given = preferences([{"name": "monday", "days": ["mon"], "scale": {"big": 0.5}}])
+    metrics.watch(MODEL_SCALE, lambda: scales(given, now[0]))
+    assert 'mom_model_scale{model="big"} 0.5\n' in metrics.exposition().decode()
+    now[0] += timedelta(days=1)
+    assert 'mom_model_scale{model="big"} 1.0\n' in metrics.exposition().decode()
+    given = preferences()
+    assert "mom_model_scale{" not in metrics.exposition().decode()
 
 
 def test_mistakes_are_named() -> None:

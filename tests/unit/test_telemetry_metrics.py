@@ -6,12 +6,16 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics_families
 from prometheus_client.parser import text_string_to_metric_families
 
+from router_extproc import __version__
 from router_extproc.bookkeeping import served_by
 from router_extproc.config.loader import parse
 from router_extproc.domain import Band, Decision, LlmRequest, Outcome, Plan, SignalSet, Usage
-from router_extproc.telemetry.instruments import MAX_SERIES, OTHER, Counter, Gauge, Histogram, exposition
+from router_extproc.telemetry import instruments
+from router_extproc.telemetry.exposition import prometheus_name
+from router_extproc.telemetry.instruments import MAX_SERIES
 from router_extproc.telemetry.metrics import Metrics
 from router_extproc.telemetry.recorder import REMEMBERED, Decided, Recorder
 from router_extproc.telemetry.reference import metrics_reference
@@ -65,6 +69,10 @@ class Scrape:
         found = [v for (n, have), v in self.samples.items() if n == name and labels.items() <= dict(have).items()]
         assert found, f"{name} {labels}"
         return sum(found)
+
+    def has(self, name: str) -> bool:
+        """Whether there is any series."""
+        return any(n.startswith(name) for n, _ in self.samples)
 
 
 @pytest.fixture
@@ -123,21 +131,22 @@ def test_failures_have_an_error_type_and_no_times(
     recorder.outcome(replace(ANSWERED, **changes))  # type: ignore[arg-type]
     scrape = Scrape(metrics)
     assert scrape.value("gen_ai_client_operation_duration_seconds_count", error_type=error) == 1
-    assert not metrics.first_chunk_seconds.values
-    assert not metrics.token_usage.values
+    assert not scrape.has("gen_ai_client_operation_time_to_first_chunk")
+    assert not scrape.has("gen_ai_client_token_usage")
 
 
 def test_estimated_tokens_stay_out_of_the_conventions(metrics: Metrics, recorder: Recorder) -> None:
     recorder.outcome(replace(ANSWERED, usage=Usage(10, 5, estimated=True)))
-    assert not metrics.token_usage.values
-    assert not metrics.per_token_seconds.values
-    assert Scrape(metrics).value("mom_tokens_total", estimated="true") == 15
+    scrape = Scrape(metrics)
+    assert not scrape.has("gen_ai_client_token_usage")
+    assert not scrape.has("gen_ai_server_time_per_output_token")
+    assert scrape.value("mom_tokens_total", estimated="true") == 15
 
 
-def test_every_name_and_bucket_of_the_conventions_is_exact(metrics: Metrics) -> None:
+def test_every_name_and_bucket_of_the_conventions_is_exact() -> None:
     doubled = [0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92]
     powers = [1, 4, 16, 64, 256, 1024, 4096, 16384, 65536, 262144, 1048576, 4194304, 16777216, 67108864]
-    found = {m.name: (m.unit, list(m.bounds)) for m in metrics.all if isinstance(m, Histogram)}
+    found = {m.name: (m.unit, list(m.bounds)) for m in instruments.ALL if m.kind == "histogram"}
     assert {name: value for name, value in found.items() if name.startswith("gen_ai.")} == {
         "gen_ai.client.token.usage": ("{token}", powers),
         "gen_ai.client.operation.duration": ("s", doubled),
@@ -165,41 +174,100 @@ def test_a_decision_whose_outcome_never_comes_is_told_without_it(recorder: Recor
     assert len(told) == REMEMBERED + 2
 
 
-def test_series_are_bounded() -> None:
-    counter = Counter("a", "", "what", ("label",))
-    histogram = Histogram("h", "", "what", ("label",), (1.0,))
-    gauge = Gauge("g", "", "what", ("label",))
+def test_buckets_are_those_of_the_table(metrics: Metrics) -> None:
+    for one in instruments.ALL:
+        if one.kind == "histogram":
+            metrics.record(one, 0.03, *("x" for _ in one.labels))
+    scrape = Scrape(metrics)
+    for one in instruments.ALL:
+        if one.kind == "histogram":
+            name = prometheus_name(one.name, one.unit, one.kind)
+            found = [float(dict(labels)["le"]) for n, labels in scrape.samples if n == f"{name}_bucket"]
+            assert found == [*one.bounds, float("inf")]
+
+
+def test_series_are_bounded(metrics: Metrics) -> None:
+    metrics.watch(instruments.MODEL_SCALE, lambda: {(str(number),): 1 for number in range(MAX_SERIES + 500)})
     for number in range(MAX_SERIES + 500):
-        counter.add(1, str(number))
-        histogram.record(1, str(number))
-        gauge.set(1, str(number))
-    assert len(counter.values) == len(histogram.values) == len(gauge.values) == MAX_SERIES + 1
-    assert counter.values[(OTHER,)] == 500
-    assert histogram.values[(OTHER,)].count == 500
+        metrics.add(instruments.ATTEMPTS, 1, str(number))
+        metrics.record(instruments.STAGE_SECONDS, 1, str(number))
+    scrape = Scrape(metrics)
+    for name in ("mom_upstream_attempts_total", "mom_decision_stage_duration_seconds_count", "mom_model_scale"):
+        assert sum(n == name for n, _ in scrape.samples) == MAX_SERIES + 1
+    overflow = {"otel_metric_overflow": "true"}
+    assert scrape.value("mom_upstream_attempts_total", **overflow) == 500
+    assert scrape.value("mom_decision_stage_duration_seconds_count", **overflow) == 500
 
 
-@given(st.lists(st.floats(-10, 1e9), max_size=50), st.text(min_size=1, max_size=20))
+def test_only_attributes_of_the_table_are_kept(metrics: Metrics) -> None:
+    with pytest.raises(ValueError, match="zip"):
+        metrics.add(instruments.ATTEMPTS, 1, "small", "user-4711")
+    metrics.add(instruments.ATTEMPTS, 1, "small")
+    metrics.add(instruments.ATTEMPTS, 1, "")
+    found = {labels for name, labels in Scrape(metrics).samples if name == "mom_upstream_attempts_total"}
+    assert found == {frozenset({("model", "small")}), frozenset()}
+
+
+@given(st.lists(st.floats(0, 1e9), max_size=50), st.text(min_size=1, max_size=20))
 def test_the_exposition_parses_back_to_what_was_recorded(values: list[float], label: str) -> None:
-    histogram = Histogram("h.x", "s", "what", ("some.label",), (0.1, 1.0, 10.0))
+    metrics = Metrics()
     for value in values:
-        histogram.record(value, label)
-    samples = [s for f in text_string_to_metric_families(exposition([histogram]).decode()) for s in f.samples]
-    assert len(samples) == (6 if values else 0)
+        metrics.record(instruments.EXCHANGE_SECONDS, value, label)
+    text, openmetrics = metrics.exposition().decode(), metrics.exposition(openmetrics=True).decode()
+    name, bounds = "mom_exchange_duration_seconds", instruments.EXCHANGE_SECONDS.bounds
+    families = [
+        *text_string_to_metric_families(text),
+        *openmetrics_families(openmetrics),  # type: ignore[no-untyped-call]
+    ]
+    samples = [s for f in families if f.name == name for s in f.samples]
+    assert len(samples) == (2 * (len(bounds) + 3) if values else 0)
     for sample in samples:
-        assert sample.labels["some_label"] == label
-        if sample.name == "h_x_seconds_bucket":
+        assert sample.labels["route"] == label
+        if sample.name == f"{name}_bucket":
             assert sample.value == sum(value <= float(sample.labels["le"]) for value in values)
-        elif sample.name == "h_x_seconds_count":
+        elif sample.name == f"{name}_count":
             assert sample.value == len(values)
         else:
             assert sample.value == pytest.approx(sum(values))
 
 
-def test_all_instruments_have_distinct_names_and_descriptions(metrics: Metrics) -> None:
-    names = [metric.prometheus_name for metric in metrics.all]
-    assert len(set(names)) == len(names) == len(metrics.all)
-    assert all(metric.description for metric in metrics.all)
-    assert all(metric.name.startswith(("mom.", "gen_ai.", "process.")) for metric in metrics.all)
+def test_totals_go_on_from_page_to_page(metrics: Metrics) -> None:
+    for number in range(1, 4):
+        metrics.add(instruments.ATTEMPTS, 1, "small")
+        metrics.record(instruments.EXCHANGE_SECONDS, 0.5, "chat")
+        scrape = Scrape(metrics)
+        assert scrape.value("mom_upstream_attempts_total") == number
+        assert scrape.value("mom_exchange_duration_seconds_count") == number
+
+
+def test_what_is_observed_is_read_anew_and_goes_when_it_is_gone(metrics: Metrics) -> None:
+    used: dict[tuple[str | int, ...], float] = {("daily", "acme"): 0.25}
+    metrics.watch(instruments.BUDGET_USED, lambda: used)
+    assert Scrape(metrics).value("mom_budget_used", budget="daily", key="acme") == 0.25
+    used = {("daily", "other"): 0.5}
+    assert Scrape(metrics).value("mom_budget_used") == 0.5
+
+
+def test_the_configuration_that_serves_is_a_gauge(metrics: Metrics, recorder: Recorder) -> None:
+    assert not Scrape(metrics).has("mom_config_generation")
+    recorder.reloaded(3, accepted=True)
+    recorder.reloaded(3, accepted=False)
+    scrape = Scrape(metrics)
+    assert scrape.value("mom_config_generation") == 3
+    assert scrape.value("mom_config_last_reload_successful") == 0
+    assert scrape.value("mom_config_reloads_total", result="accepted") == 1
+    assert scrape.value("mom_config_reloads_total", result="refused") == 1
+
+
+def test_the_page_says_who_exports_it(metrics: Metrics) -> None:
+    assert Scrape(metrics).value("target_info", service_name="router-extproc", service_version=__version__) == 1
+
+
+def test_all_instruments_have_distinct_names_and_descriptions() -> None:
+    names = [prometheus_name(one.name, one.unit, one.kind) for one in instruments.ALL]
+    assert len(set(names)) == len(names) == len(instruments.ALL)
+    assert all(one.description for one in instruments.ALL)
+    assert all(one.name.startswith(("mom.", "gen_ai.", "process.")) for one in instruments.ALL)
 
 
 def test_the_reference_on_disk_is_what_the_code_says() -> None:
