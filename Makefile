@@ -63,6 +63,7 @@ generated: $(VENV)/.dev ## Write what is generated: protobuf modules, configurat
 	$(BIN)/router-extproc schema > docs/router.schema.json
 	$(BIN)/python helm/generate.py
 	$(BIN)/router-extproc metrics > docs/metrics.md
+	$(BIN)/router-extproc envoy examples/quickstart/router.yaml --access-log /dev/stdout > envoy/quickstart.yaml
 
 .PHONY: generated-check
 generated-check: $(VENV)/.dev
@@ -72,6 +73,7 @@ generated-check: $(VENV)/.dev
 	@$(BIN)/router-extproc reference | diff -q - docs/configuration.md || { echo "run make generated"; exit 1; }
 	@$(BIN)/router-extproc schema | diff -q - docs/router.schema.json || { echo "run make generated"; exit 1; }
 	@$(BIN)/router-extproc metrics | diff -q - docs/metrics.md || { echo "run make generated"; exit 1; }
+	@$(BIN)/router-extproc envoy examples/quickstart/router.yaml --access-log /dev/stdout | diff -q - envoy/quickstart.yaml || { echo "run make generated"; exit 1; }
 	@$(BIN)/python helm/generate.py --check
 
 .PHONY: format

@@ -20,6 +20,7 @@ from router_extproc.config.access_log import GATEWAY_LINE
 from router_extproc.reference import config_schema
 
 CHART = Path(__file__).resolve().parent / "router-extproc"
+ENVOY = CHART.parents[1] / "envoy"
 
 _INTRODUCTION = """\
 # router-extproc
@@ -108,7 +109,8 @@ def main(arguments: list[str]) -> int:
     """0 when everything is written, or in step."""
     stale = []
     written = {"values.schema.json": schema(), "files/access-log.json": access_log(), "README.md": readme()}
-    for path, text in ((CHART / name, text) for name, text in written.items()):
+    paths = {CHART / name: text for name, text in written.items()} | {ENVOY / "access-log.json": access_log()}
+    for path, text in paths.items():
         if "--check" not in arguments:
             path.write_text(text, encoding="utf-8")
         elif not path.exists() or path.read_text(encoding="utf-8") != text:

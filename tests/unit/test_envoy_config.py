@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from collections.abc import Sequence
 from dataclasses import replace
@@ -60,6 +61,7 @@ def validate(text: str, directory: Path) -> str:
     path = directory / "envoy.yaml"
     path.write_text(text)
     environment = {"VLLM_KEY": "sk-vllm", "OPENAI_KEY": "sk-openai", "AZURE_KEY": "sk-azure"}
+    environment |= {f"{name}_API_KEY": "sk" for name in ("SMALL", "CODER", "GENERAL", "PREMIUM")}
     done = subprocess.run(
         [ENVOY, "--mode", "validate", "-c", str(path), "--log-level", "error"],
         env=environment,
@@ -191,3 +193,15 @@ def filters_of(document: dict[str, Any], cluster: str) -> list[dict[str, Any]]:
     [options] = found["typed_extension_protocol_options"].values()
     filters: list[dict[str, Any]] = options["http_filters"]
     return filters
+
+
+def test_the_configuration_that_ships_to_be_read_is_accepted(tmp_path: Path) -> None:
+    shipped = Path(__file__).parents[2] / "envoy"
+    text = (shipped / "quickstart.yaml").read_text(encoding="utf-8")
+    assert "OK" in validate(text, tmp_path)
+    # The access log beside it stands for Envoys that others configure.
+    config = yaml.safe_load(text)
+    manager = config["static_resources"]["listeners"][0]["filter_chains"][0]["filters"][0]["typed_config"]
+    log = next(each for each in manager["access_log"] if "json_format" in str(each))
+    log["typed_config"]["log_format"]["json_format"] = json.loads((shipped / "access-log.json").read_text())
+    assert "OK" in validate(yaml.safe_dump(config), tmp_path)
