@@ -23,6 +23,7 @@ from router_extproc.cost import calculate
 from router_extproc.decision_log import read_log
 from router_extproc.domain import LlmRequest, Outcome, Turn
 from router_extproc.errors import ConfigError, RouterError
+from router_extproc.explanation import figures, tried
 from router_extproc.inference import artifact
 from router_extproc.reference import config_schema, configuration_reference
 from router_extproc.report import make_report
@@ -274,6 +275,8 @@ def _explain(arguments: argparse.Namespace) -> int:
         print(f"signal  {name:18} absent: {reason}")
     for rule in explained["routes"]:
         print(f"route   {rule['route']:18} {rule['verdict']:12} {rule['why']}")
+    for row in explained["considered"]:
+        print(f"model   {row['model']:18} {figures(row)}".rstrip())
     print(f"band    {explained['band']}: {explained['reason']}")
     print(f"plan    {' -> '.join(explained['plan'])}")
     return 0
@@ -295,25 +298,9 @@ async def _explained(arguments: argparse.Namespace) -> dict[str, Any]:
         runtime = compile_runtime(loaded, {SHIPPED: engine.labels}, {SHIPPED: engine})
         request = _request(arguments)
         headers = dict(header.lower().split("=", 1) for header in arguments.header if "=" in header)
-        routed = await runtime.router.route(request, headers, time.monotonic() + EXPLAIN_SECONDS)
+        return await tried(runtime, request, headers, time.monotonic() + EXPLAIN_SECONDS)
     finally:
         await engine.aclose()
-    virtual = arguments.model in runtime.config.virtual_models
-    rules = runtime.policy.explain(request, routed.signals, arguments.model) if virtual else []
-    verdicts = {True: "matched", False: "no match", None: "not judged"}
-    return {
-        "signals": {
-            name: {"label": value.label, "confidence": value.confidence, "value": value.value}
-            for name, value in routed.signals.values.items()
-        },
-        "absent": dict(routed.signals.absent),
-        "routes": [{"route": rule.route, "verdict": verdicts[rule.matched], "why": rule.why} for rule in rules],
-        "route": routed.decision.route,
-        "band": str(routed.decision.band),
-        "confidence": routed.decision.confidence,
-        "reason": routed.decision.reason,
-        "plan": list(routed.plan.models),
-    }
 
 
 EXPLAIN_SECONDS = 30.0

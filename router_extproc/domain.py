@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Literal
+from typing import Literal, NamedTuple
 
 Role = Literal["system", "user", "assistant", "tool"]
 
 NOTHING: Mapping[str, float] = {}
+
+MAX_CONSIDERED = 32
+"""Models of which a decision says why they stand where they stand. A route by labels may have hundreds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,13 +85,33 @@ class Band(StrEnum):
     NAMED = "named"
 
 
+class Considered(NamedTuple):
+    """What became of one model that a decision could have taken.
+
+    `by` names what gave a candidate its place ("cost", "quality", "latency", "trial", "weighted"; "" for the order of
+    the file) and `score` is that figure. The figures that the selection looked at: `quality` in [0, 1], `cost` in USD
+    for this request, `latency` in seconds, `load` in recent picks. `out` says why a model was left out, "" if it was
+    not.
+    """
+
+    model: str
+    by: str = ""
+    score: float | None = None
+    quality: float | None = None
+    cost: float | None = None
+    latency: float | None = None
+    load: float | None = None
+    out: str = ""
+
+
 @dataclass(frozen=True, slots=True)
 class Decision:
     """Which route matched, in which band, and the candidate models in order of preference (never empty).
 
     `fallbacks` come after the candidates in the plan, before the default models. `selection` names the way in which
     one of several candidates is chosen. Where `allowed` is a set, the plan holds no other models. Candidates that are
-    `favourites` go before the others. `guards` are those that acted. `masked` are the texts that must not leave.
+    `favourites` go before the others. `guards` are those that acted. `considered` are the candidates, best first, then
+    the models that were left out, `MAX_CONSIDERED` at most. `masked` are the texts that must not leave.
     """
 
     route: str
@@ -101,6 +124,7 @@ class Decision:
     allowed: frozenset[str] | None = None
     favourites: frozenset[str] = frozenset()
     guards: tuple[str, ...] = ()
+    considered: tuple[Considered, ...] = ()
     masked: tuple[str, ...] = field(default=(), repr=False)
 
 

@@ -23,11 +23,12 @@ _BY_NAME = {str(prefer): prefer for prefer in Prefer}
 
 @dataclass(frozen=True, slots=True)
 class _Wish:
-    """A `Preference` with labels expanded. `allowed` is None when everything is."""
+    """A `Preference` with labels expanded. `allowed` is None when everything is; `limit` says what limits it."""
 
     prefer: Prefer | None = None
     favourites: frozenset[str] = frozenset()
     allowed: frozenset[str] | None = None
+    limit: str = "forbidden"
 
 
 class Preferences:
@@ -66,7 +67,7 @@ class Preferences:
             if wish.allowed is not None:
                 if decision.band is Band.NAMED and asked not in wish.allowed:
                     raise ModelForbidden(f"the model `{asked}` is not for you")
-                decision = narrowed(decision, wish.allowed, self._config.default, "preferences")
+                decision = narrowed(decision, wish.allowed, self._config.default, f"preferences: {wish.limit}")
         if decision.band is Band.NAMED:
             return decision
         prefer = self._prefer(asked, headers, wishes)
@@ -118,7 +119,7 @@ class Preferences:
             if not allowed:
                 self._mistakes.append(Mistake(at, "leaves no model at all"))
         favourites = frozenset(self._models(preference.favourite, (*at, "favourite")))
-        return _Wish(preference.prefer, favourites, allowed)
+        return _Wish(preference.prefer, favourites, allowed, "forbidden" if preference.only is None else "only others")
 
     def _models(self, candidates: Iterable[Candidate] | None, at: Path) -> tuple[str, ...]:
         self._mistakes += check_candidates(candidates or (), self._config.models, at)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from router_extproc.domain import LlmRequest, Outcome, SignalSet, SignalValue
+from router_extproc.domain import MAX_CONSIDERED, Considered, Decision, LlmRequest, Outcome, SignalSet, SignalValue
 from router_extproc.ledger import Entry
 from router_extproc.prices import plain
 from router_extproc.telemetry.recorder import Decided
@@ -68,13 +68,29 @@ def _decision(decided: Decided, prompts: bool) -> Record:
         "reason": decision.reason,
         "guards": list(decision.guards),
         "selection": decision.selection,
-        "candidates": list(decision.candidates),
+        "candidates": list(decision.candidates[:MAX_CONSIDERED]),
+        "considered": considered(decision),
         "plan": list(decided.plan.models),
         "ms": {
             "decision": round(decided.seconds * 1e3, 3),
             **{stage: round(seconds * 1e3, 3) for stage, seconds in decided.stages},
         },
     }
+
+
+def considered(decision: Decision) -> list[Record]:
+    """Candidates with their figures, best first, and the models that were left out, each with the reason."""
+    return [_considered(row, row.model in decision.favourites) for row in decision.considered]
+
+
+def _considered(row: Considered, favourite: bool) -> Record:
+    made: Record = {name: value for name, value in row._asdict().items() if value not in ("", None)}
+    for name in ("score", "quality", "latency", "load"):
+        if name in made:
+            made[name] = round(made[name], 6)
+    if "cost" in made:
+        made["cost"] = f"{made['cost']:.9f}".rstrip("0").rstrip(".")
+    return made | {"favourite": True} if favourite else made
 
 
 def _outcome(outcome: Outcome, *, known: bool) -> Record:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from router_extproc.config.schema import Model, RouterConfig
-from router_extproc.domain import Band, Decision, LlmRequest, Plan, SignalSet, SignalValue
+from router_extproc.domain import MAX_CONSIDERED, Band, Considered, Decision, LlmRequest, Plan, SignalSet, SignalValue
 from router_extproc.errors import ClientError, ContextTooLong, UnknownModel, UnsupportedModel
 from router_extproc.guards import Guards
 from router_extproc.inference.base import Classified, Classifier, InferenceError, Prompt
@@ -43,16 +43,24 @@ def classifier_prompt(request: LlmRequest) -> Prompt:
     return Prompt(request.prompt, "\n".join(turns))
 
 
-def misfit(model: Model, request: LlmRequest) -> type[ClientError] | None:
-    """Why `model` cannot take `request`, as the error that says so; None when it can."""
-    needed = request.tokens + (request.max_output_tokens or 0)
+NOT_ALLOWED = "not allowed"
+"""Why a default model is left out that a guard, a preference or the route's `require` keeps from the request."""
+
+TOO_LONG = "context window"
+"""The one misfit that a shorter request would not have."""
+
+
+def misfit(model: Model, request: LlmRequest) -> str | None:
+    """Why `model` cannot take `request`, in a word or two; None when it can."""
     if request.api not in model.speaks:
-        return UnsupportedModel
+        return "api"
     if not request.modalities <= model.modalities:
-        return UnsupportedModel
-    if (request.has_tools and not model.tools) or (request.json_mode and not model.json_mode):
-        return UnsupportedModel
-    return ContextTooLong if needed > model.context_window else None
+        return "modality"
+    if request.has_tools and not model.tools:
+        return "tools"
+    if request.json_mode and not model.json_mode:
+        return "json mode"
+    return TOO_LONG if request.tokens + (request.max_output_tokens or 0) > model.context_window else None
 
 
 class Router:
@@ -123,7 +131,7 @@ class Router:
         """The decision on signals that are known, and the plan. Raises what `route` raises."""
         decision = self._guards.apply(self._decide(request, signals), request, signals)
         decision = self._preferences.apply(decision, request.model or "", headers, datetime.now(UTC))
-        return decision, self._plan(request, decision, signals)
+        return self._planned(request, decision, signals)
 
     async def _classified_by(
         self, request: LlmRequest, deadline: float, early: asyncio.Task[dict[str, Classified | str]] | None
@@ -176,17 +184,26 @@ class Router:
             fallbacks=tuple(model.fallback or self._config.default),
         )
 
-    def _plan(self, request: LlmRequest, decision: Decision, signals: SignalSet) -> Plan:
-        candidates = self._able(decision.candidates, request, decision.allowed)
+    def _planned(self, request: LlmRequest, decision: Decision, signals: SignalSet) -> tuple[Decision, Plan]:
+        """The decision with what became of each model that it could have taken, and the plan."""
+        out: dict[str, str] = {row.model: row.out for row in decision.considered}
+        candidates = self._able(decision.candidates, request, decision.allowed, out)
         if decision.band is Band.NAMED and not candidates:
             candidates = self._roomiest(decision.candidates, request, decision.allowed)
             if not candidates:
                 raise self._nobody(decision.candidates, request)
-        if len(candidates) > 1:
-            candidates = list(self._selections[decision.selection].order(candidates, request, signals))
-            candidates.sort(key=lambda name: name not in decision.favourites)
-        others = self._able((*decision.fallbacks, *self._config.default), request, decision.allowed)
-        ordered = [*candidates, *others]
+        ranked = self._selections[decision.selection].rank(candidates, request, signals) if candidates else []
+        if decision.favourites:
+            ranked.sort(key=lambda row: row.model not in decision.favourites)
+        others = self._able((*decision.fallbacks, *self._config.default), request, decision.allowed, out)
+        plan = self._plan([*(row.model for row in ranked), *others], request, decision)
+        rows = [
+            *ranked[:MAX_CONSIDERED],
+            *(Considered(name, out=why) for name, why in out.items() if name not in plan.models),
+        ]
+        return replace(decision, considered=tuple(rows[:MAX_CONSIDERED])), plan
+
+    def _plan(self, ordered: list[str], request: LlmRequest, decision: Decision) -> Plan:
         if not ordered:
             everyone = (*decision.candidates, *decision.fallbacks, *self._config.default)
             ordered = self._roomiest(everyone, request, decision.allowed)
@@ -194,12 +211,22 @@ class Router:
                 raise self._nobody(everyone, request)
         return Plan(tuple(dict.fromkeys(ordered))[: self._config.limits.max_attempts])
 
-    def _able(self, names: Iterable[str], request: LlmRequest, allowed: Container[str] | None) -> list[str]:
-        return [
-            name
-            for name in names
-            if (allowed is None or name in allowed) and misfit(self._config.models[name], request) is None
-        ]
+    def _able(
+        self, names: Iterable[str], request: LlmRequest, allowed: Container[str] | None, out: dict[str, str]
+    ) -> list[str]:
+        """Those of `names` that may and can take `request`; why the others do not goes into `out`."""
+        able = []
+        for name in names:
+            why = (
+                NOT_ALLOWED
+                if allowed is not None and name not in allowed
+                else misfit(self._config.models[name], request)
+            )
+            if why is None:
+                able.append(name)
+            else:
+                out.setdefault(name, why)
+        return able
 
     def _roomiest(self, names: Iterable[str], request: LlmRequest, allowed: Container[str] | None) -> list[str]:
         """The models that may still have room, largest context window first: the estimate is an upper one.
@@ -208,11 +235,11 @@ class Router:
         """
         surely = replace(request, tokens=int(request.tokens * SURE_TOKENS))
         models = self._config.models
-        return sorted(self._able(names, surely, allowed), key=lambda name: -models[name].context_window)
+        return sorted(self._able(names, surely, allowed, {}), key=lambda name: -models[name].context_window)
 
     def _nobody(self, names: Iterable[str], request: LlmRequest) -> ClientError:
         """The error to raise when none of `names` can take `request`: too long only if a shorter one would fit."""
-        if any(misfit(self._config.models[name], request) is ContextTooLong for name in names):
+        if any(misfit(self._config.models[name], request) == TOO_LONG for name in names):
             asked = f" and {request.max_output_tokens} output tokens" if request.max_output_tokens else ""
             return ContextTooLong(f"about {request.tokens} input tokens{asked} fit no model's context window")
         return UnsupportedModel(

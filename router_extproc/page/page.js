@@ -144,6 +144,14 @@ function list(pairs) {
   return made;
 }
 
+function figures(row) {
+  const shown = ["quality", "cost", "latency", "load"].filter((name) => name in row).map((name) => `${name} ${row[name]}`);
+  if (row.by && row.score !== undefined && !(row.by in row)) shown.unshift(`${row.by} ${row.score}`);
+  if (row.favourite) shown.push("favourite");
+  if (row.out) shown.push("left out: " + row.out);
+  return shown.join(", ") || "in the order of the file";
+}
+
 function explanation(found) {
   const pairs = [];
   if (found.request && found.request.prompt) pairs.push(["prompt", found.request.prompt]);
@@ -155,6 +163,7 @@ function explanation(found) {
   for (const rule of found.routes || []) pairs.push([`route ${rule.route}`, `${rule.verdict}: ${rule.why}`, rule.verdict === "matched" ? "matched" : ""]);
   if (found.routes === null) pairs.push(["routes", "judged by an earlier configuration"]);
   pairs.push(["band", found.band ? `${found.band}: ${found.reason || ""}` : ""]);
+  for (const row of found.considered || []) pairs.push([`model ${row.model}`, figures(row), row.out ? "warn" : ""]);
   pairs.push(["guards", (found.guards || []).join(", "), "warn"]);
   pairs.push(["plan", (found.plan || []).join(" \u2192 ")]);
   pairs.push(["time", Object.entries(found.ms || {}).map(([stage, ms]) => `${stage} ${Number(ms).toFixed(2)} ms`).join(", ")]);
