@@ -65,6 +65,8 @@ def _parser() -> argparse.ArgumentParser:
     _flag(command, "listen", "127.0.0.1:50051", "HOST:PORT or unix:/PATH of ext_proc, access log service and health")
     _flag(command, "admin", "127.0.0.1:9090", "HOST:PORT of the page, /livez, /readyz, /metrics, /config, /savings")
     _flag(command, "admin-token-file", "", "file with the bearer token that opens the admin port beyond loopback")
+    text = "file with the secret that conversations are hashed with, the same for all replicas; empty: one of its own"
+    _flag(command, "session-secret-file", "", text)
     _flag(command, "state-dir", "", "directory of the savings ledger and the decision log; empty: in memory only")
     _flag(command, "decision-log-mib", 256, "MiB that the decision log may take")
     text = "show prompts in the decision log and on the page"
@@ -173,6 +175,7 @@ def _serve(arguments: argparse.Namespace) -> int:
         drain_notice=arguments.drain_notice,
         drain_grace=arguments.drain_grace,
         live=_live if arguments.live else None,
+        session_secret=Path(arguments.session_secret_file) if arguments.session_secret_file else None,
         admin_token=_token(arguments.admin_token_file),
         books=BookOptions(
             state_dir=Path(arguments.state_dir) if arguments.state_dir else None,

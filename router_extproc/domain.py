@@ -31,7 +31,8 @@ class LlmRequest:
     first. `tokens` is a cheap upper-side estimate of the whole input (about 4 characters each), `max_output_tokens`
     the client's own limit or None. `model_span` is the byte range of the model's JSON value (quotes included) in the
     body, or None when the body names no model. `model` is None then. `turns` counts the turns of a human, at least 1.
-    `previous_response_id` says that the conversation so far is held by the provider that gave that id.
+    `previous_response_id` says that the conversation so far is held by the provider that gave that id. `opening` is the
+    beginning of the first human turn.
     """
 
     api: str
@@ -49,6 +50,7 @@ class LlmRequest:
     turns: int = 1
     user: str | None = None
     previous_response_id: str | None = None
+    opening: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +113,9 @@ class Decision:
     `fallbacks` come after the candidates in the plan, before the default models. `selection` names the way in which
     one of several candidates is chosen. Where `allowed` is a set, the plan holds no other models. Candidates that are
     `favourites` go before the others. `guards` are those that acted. `considered` are the candidates, best first, then
-    the models that were left out, `MAX_CONSIDERED` at most. `masked` are the texts that must not leave.
+    the models that were left out, `MAX_CONSIDERED` at most. `sticky` routes keep a conversation on its model;
+    `affinity` says what came of that: "new", "kept", "moved" or "away" (for this turn alone). `masked` are the texts
+    that must not leave.
     """
 
     route: str
@@ -125,6 +129,8 @@ class Decision:
     favourites: frozenset[str] = frozenset()
     guards: tuple[str, ...] = ()
     considered: tuple[Considered, ...] = ()
+    sticky: bool = False
+    affinity: str = ""
     masked: tuple[str, ...] = field(default=(), repr=False)
 
 

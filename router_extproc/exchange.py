@@ -12,7 +12,7 @@ from router_extproc.apis.base import BodyReader, ClientApi
 from router_extproc.domain import LlmRequest
 from router_extproc.errors import BodyTooLarge, UnsupportedEncoding
 from router_extproc.inference.base import Classified, Prompt
-from router_extproc.router import classifier_prompt
+from router_extproc.router import Judged, classifier_prompt
 from router_extproc.runtime import Runtime
 from router_extproc.telemetry.context import TraceContext
 
@@ -55,6 +55,7 @@ class Exchange:
     body_done: float = 0.0
     speculation: Speculation | None = None
     trace: TraceContext | None = None
+    judged: Judged | None = None
     _pause: asyncio.TimerHandle | None = None
     _guesses: int = 0
     _grown: int = 0

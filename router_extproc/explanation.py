@@ -52,6 +52,8 @@ async def tried(runtime: Runtime, request: LlmRequest, headers: Mapping[str, str
         "reason": routed.decision.reason,
         "guards": list(routed.decision.guards),
         "selection": routed.decision.selection,
+        "affinity": routed.decision.affinity,
+        "session": routed.session,
         "considered": considered(routed.decision),
         "plan": list(routed.plan.models),
         "ms": {stage: seconds * 1e3 for stage, seconds in routed.stages},

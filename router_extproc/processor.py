@@ -145,8 +145,11 @@ class Processor:
         request = exchange.reader.finish()
         exchange.trace = self._recorder.sampler.context(exchange.headers.get("traceparent"), exchange.id)
         deadline = exchange.body_done + exchange.runtime.config.limits.deadline_ms / 1000
-        routed = await exchange.runtime.router.route(request, exchange.headers, deadline, exchange.speculated(request))
+        router = exchange.runtime.router
+        judged = exchange.judged = await router.judge(request, exchange.headers, deadline, exchange.speculated(request))
+        routed = router.choose(judged, exchange.headers)
         routed = self._admit(exchange.id, routed, exchange.headers, exchange.tenant, exchange.runtime.config)
+        router.keep(routed)
         self._recorder.decided(
             Decided(
                 decision_id=exchange.id,
@@ -160,6 +163,7 @@ class Processor:
                 tenant=exchange.tenant,
                 at=time.time(),
                 trace=exchange.trace,
+                session=routed.session,
             )
         )
         return routed

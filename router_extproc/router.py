@@ -15,8 +15,11 @@ from router_extproc.guards import Guards
 from router_extproc.inference.base import Classified, Classifier, InferenceError, Prompt
 from router_extproc.policy import Policy
 from router_extproc.preferences import Preferences
+from router_extproc.routes import MAX_REASON
 from router_extproc.selection.base import Selection
+from router_extproc.sessions import SessionKeys
 from router_extproc.signals.base import Signal, SignalInputs
+from router_extproc.stores.affinity import Affinity, Kept, MemoryAffinity
 
 CONTEXT_TURNS = 3
 CONTEXT_TURN_CHARS = 600
@@ -24,6 +27,22 @@ CONTEXT_TURN_CHARS = 600
 
 SURE_TOKENS = 0.5
 """Part of the token estimate that is there for certain: text and code rarely need more than 8 bytes a token."""
+
+
+WORSE: Mapping[str, int] = {Band.NAMED: 0, Band.RECOMMENDED: 0, Band.FALLBACK: 1, Band.DEFAULT: 2}
+"""Bands by how unsure they are."""
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """What is known of a request before anything is decided. `session` is its conversation's key, "" if unknown, and
+    `kept` where that conversation is. `stages` says how many seconds each part took."""
+
+    request: LlmRequest
+    signals: SignalSet
+    session: str = ""
+    kept: Kept | None = None
+    stages: tuple[tuple[str, float], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +54,8 @@ class Routed:
     decision: Decision
     plan: Plan
     stages: tuple[tuple[str, float], ...] = ()
+    session: str = ""
+    kept: Kept | None = None
 
 
 def classifier_prompt(request: LlmRequest) -> Prompt:
@@ -63,6 +84,20 @@ def misfit(model: Model, request: LlmRequest) -> str | None:
     return TOO_LONG if request.tokens + (request.max_output_tokens or 0) > model.context_window else None
 
 
+def _stuck(decision: Decision, ranked: list[Considered], kept: Kept | None) -> Decision:
+    """Puts the model that the conversation is on before the other candidates, where it may stay there."""
+    if kept is None:
+        return replace(decision, affinity="new")
+    if WORSE[decision.band] > WORSE.get(kept.band, 0):
+        return replace(decision, affinity="away")
+    if kept.model not in [row.model for row in ranked]:
+        return replace(decision, affinity="moved")
+    if ranked[0].model == kept.model:
+        return replace(decision, affinity="kept")
+    ranked.sort(key=lambda row: row.model != kept.model)
+    return replace(decision, affinity="kept", reason=f"{decision.reason}; the conversation stays"[:MAX_REASON])
+
+
 class Router:
     """One configuration generation, compiled. Immutable; used on the event loop only."""
 
@@ -76,9 +111,14 @@ class Router:
         selections: Mapping[str, Selection],
         classifiers: Mapping[str, Classifier],
         picked: Callable[[str], None] = lambda _: None,
+        keys: SessionKeys | None = None,
+        affinity: Affinity | None = None,
     ) -> None:
-        """`picked` is told of each model that a plan begins with."""
+        """`picked` is told of each model that a plan begins with. `keys` and `affinity` outlive generations."""
         self._config = config
+        self._keys = keys or SessionKeys()
+        self._affinity = affinity if affinity is not None else MemoryAffinity()
+        self._sticky = any(route.sticky for route in config.routes)
         self._picked = picked
         self._policy = policy
         self._guards = guards
@@ -113,25 +153,55 @@ class Router:
         `early` is a classification of the same text that is already under way. Raises UnknownModel, UnsupportedModel or
         ContextTooLong when no model of the catalogue may or can take the request.
         """
+        return self.choose(await self.judge(request, headers, deadline, early), headers)
+
+    async def judge(
+        self,
+        request: LlmRequest,
+        headers: Mapping[str, str],
+        deadline: float,
+        early: asyncio.Task[dict[str, Classified | str]] | None = None,
+    ) -> Judged:
+        """The first half of `route`: everything that has to be waited for. Raises nothing."""
         began = time.monotonic()
+        session = self.session(request, headers)
+        kept = await self._affinity.recall(session) if self._sticky and session else None
         results = await self._classified_by(request, deadline, early)
         classified = time.monotonic()
         signals = self.signals(request, headers, results)
-        evaluated = time.monotonic()
-        decision, plan = self.plan_for(request, signals, headers)
-        self._picked(plan.pick)
-        stages = (
-            ("classify", classified - began),
-            ("signals", evaluated - classified),
-            ("policy", time.monotonic() - evaluated),
-        )
-        return Routed(request, signals, decision, plan, stages)
+        stages = (("classify", classified - began), ("signals", time.monotonic() - classified))
+        return Judged(request, signals, session, kept, stages)
 
-    def plan_for(self, request: LlmRequest, signals: SignalSet, headers: Mapping[str, str]) -> tuple[Decision, Plan]:
+    def choose(self, judged: Judged, headers: Mapping[str, str]) -> Routed:
+        """The second half of `route`, and raises what that raises."""
+        began = time.monotonic()
+        decision, plan = self.plan_for(judged.request, judged.signals, headers, judged.kept)
+        self._picked(plan.pick)
+        stages = (*judged.stages, ("policy", time.monotonic() - began))
+        return Routed(judged.request, judged.signals, decision, plan, stages, judged.session, judged.kept)
+
+    def keep(self, routed: Routed) -> None:
+        """Remembers where a conversation of a sticky route is now; after a turn away from there, where it was."""
+        decision, kept = routed.decision, routed.kept
+        if not decision.sticky or not routed.session:
+            return
+        stays = decision.affinity == "kept" and kept is not None and kept.model == routed.plan.pick
+        if kept is None or not (stays or decision.affinity == "away"):
+            kept = Kept(routed.plan.pick, decision.band.value)
+        self._affinity.keep(routed.session, kept, self._config.sessions.sticky_seconds)
+
+    def session(self, request: LlmRequest, headers: Mapping[str, str]) -> str:
+        """The key of the request's conversation, "" when nothing tells which one it is."""
+        tenant = headers.get(self._config.ledger.tenant_header or "", "")
+        return self._keys.key(self._config.sessions, request, headers, tenant)
+
+    def plan_for(
+        self, request: LlmRequest, signals: SignalSet, headers: Mapping[str, str], kept: Kept | None = None
+    ) -> tuple[Decision, Plan]:
         """The decision on signals that are known, and the plan. Raises what `route` raises."""
         decision = self._guards.apply(self._decide(request, signals), request, signals)
         decision = self._preferences.apply(decision, request.model or "", headers, datetime.now(UTC))
-        return self._planned(request, decision, signals)
+        return self._planned(request, decision, signals, kept)
 
     async def _classified_by(
         self, request: LlmRequest, deadline: float, early: asyncio.Task[dict[str, Classified | str]] | None
@@ -184,7 +254,9 @@ class Router:
             fallbacks=tuple(model.fallback or self._config.default),
         )
 
-    def _planned(self, request: LlmRequest, decision: Decision, signals: SignalSet) -> tuple[Decision, Plan]:
+    def _planned(
+        self, request: LlmRequest, decision: Decision, signals: SignalSet, kept: Kept | None
+    ) -> tuple[Decision, Plan]:
         """The decision with what became of each model that it could have taken, and the plan."""
         out: dict[str, str] = {row.model: row.out for row in decision.considered}
         candidates = self._able(decision.candidates, request, decision.allowed, out)
@@ -195,6 +267,8 @@ class Router:
         ranked = self._selections[decision.selection].rank(candidates, request, signals) if candidates else []
         if decision.favourites:
             ranked.sort(key=lambda row: row.model not in decision.favourites)
+        if decision.sticky:
+            decision = _stuck(decision, ranked, kept)
         others = self._able((*decision.fallbacks, *self._config.default), request, decision.allowed, out)
         plan = self._plan([*(row.model for row in ranked), *others], request, decision)
         rows = [

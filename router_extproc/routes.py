@@ -220,6 +220,7 @@ class RouteCompiler:
                 selection=route.selection.key,
                 allowed=allowed,
                 considered=out,
+                sticky=route.sticky,
             ),
             fallback=Decision(
                 route=route.name,
@@ -231,8 +232,11 @@ class RouteCompiler:
                 selection=route.selection.key if fallback else "first",
                 allowed=allowed,
                 considered=out,
+                sticky=route.sticky,
             ),
-            default=Decision(route.name, Band.DEFAULT, 0.0, default, "", allowed=allowed, considered=out),
+            default=Decision(
+                route.name, Band.DEFAULT, 0.0, default, "", allowed=allowed, considered=out, sticky=route.sticky
+            ),
         )
 
     def _uncertain(self, rule: Rule) -> Iterator[str]:

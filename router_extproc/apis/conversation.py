@@ -24,6 +24,10 @@ CONTEXT_CHARACTERS: Final = 8 * 1024
 """Characters kept of each of them, and of the system prompt."""
 
 
+OPENING_CHARACTERS: Final = 1_000
+"""Characters kept of the first human turn."""
+
+
 def clip(text: str, limit: int, tail: int | None = None) -> str:
     """The text, or its head and its last `tail` characters (default: a quarter) when it is longer than `limit`."""
     if len(text) <= limit:
@@ -42,6 +46,7 @@ class Conversation:
         self.media = 0
         self.media_characters = 0
         self.context: tuple[Turn, ...] = ()
+        self.opening = ""
         self._prompt = ""
         self._raw = ""
         self._system = ""
@@ -72,6 +77,7 @@ class Conversation:
             self._raw = clip(content.text, PROMPT_CHARACTERS, PROMPT_TAIL) if content.texts else self._raw
             return
         self.human_turns += 1
+        self.opening = self.opening or text[:OPENING_CHARACTERS]
         self.context = tuple(self._turns)
         self._prompt = clip(text, PROMPT_CHARACTERS, PROMPT_TAIL)
         self._turns.append(Turn("user", clip(text, CONTEXT_CHARACTERS)))

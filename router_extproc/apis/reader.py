@@ -178,6 +178,7 @@ class Reader(ABC):
             turns=max(1, conversation.human_turns),
             user=self._user,
             previous_response_id=self._previous_response_id,
+            opening=conversation.opening,
         )
 
     def _tokens(self) -> int:

@@ -277,6 +277,11 @@ class Route(Section):
     selection: Annotated[SelectionSpec, BeforeValidator(_named_selection)] = Field(
         SelectionSpec(type="first"), description="How one of several candidates is chosen."
     )
+    sticky: bool = Field(
+        False,
+        description="A conversation (`sessions`) stays on the model that it is on while that is a candidate and the "
+        "band is no worse than when it came there: prompt caches stay warm. Guards, preferences and filters go first.",
+    )
 
 
 class Prefer(StrEnum):
@@ -442,6 +447,23 @@ class Ledger(Section):
     )
 
 
+class Sessions(Section):
+    """What makes requests one conversation. The decision log has a hash of it, under a secret of the sidecar's, and
+    sticky routes go by it."""
+
+    headers: list[Annotated[str, Field(pattern=r"^[a-z0-9-]+$")]] = Field(
+        ["x-session-id"], max_length=8, description="Request headers with an id of the conversation; the first counts."
+    )
+    conversation: bool = Field(
+        True,
+        description="Where no such header is sent: the user that the body names, the beginning of the system text and "
+        "of the first human turn make up the conversation.",
+    )
+    sticky_seconds: float = Field(
+        3600, gt=0, le=7 * 86_400, description="How long a conversation that does not go on keeps its model."
+    )
+
+
 class BudgetScope(StrEnum):
     """What has a budget of its own."""
 
@@ -517,6 +539,7 @@ class RouterConfig(Section):
     limits: Limits = Field(default_factory=Limits)
     retry: Retry = Field(default_factory=Retry)
     ledger: Ledger = Field(default_factory=Ledger)
+    sessions: Sessions = Field(default_factory=Sessions)
     budgets: list[Budget] = Field(default_factory=list, description="Limits on what requests may cost.")
 
     @model_validator(mode="after")

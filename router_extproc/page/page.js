@@ -178,6 +178,7 @@ function explanation(found) {
     }
     pairs.push(["cost", `${money(found.cost)}; the baseline would have cost ${money(found.baseline)}`]);
   }
+  pairs.push(["conversation", [found.session, found.affinity].filter(Boolean).join(", ")]);
   pairs.push(["tenant", found.tenant], ["decision", found.id]);
   return list(pairs);
 }

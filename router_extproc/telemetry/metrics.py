@@ -135,6 +135,13 @@ class Metrics:
             "Requests that a guard tagged, masked or rerouted; blocked ones are `mom.requests.refused`, by code",
             ("guard",),
         )
+        self.sticky = Counter(
+            "mom.sticky.decisions",
+            "{decision}",
+            "Decisions of sticky routes: new conversations, those kept on their model, moved to another, or away from "
+            "it for one unsure turn",
+            ("route", "result"),
+        )
         self.model_scale = Gauge(
             "mom.model.scale",
             "",

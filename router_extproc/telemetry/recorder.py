@@ -31,7 +31,8 @@ CLIENT_LEFT = ("DC", "DR")
 class Decided:
     """A decision with what led to it. `seconds` is from the last byte of the body to the decision.
 
-    `stages` are its parts by name, in seconds. `at` is when, in seconds since 1970 (UTC).
+    `stages` are its parts by name, in seconds. `at` is when, in seconds since 1970 (UTC). `session` is the key of the
+    conversation, "" if unknown.
     """
 
     decision_id: str
@@ -45,6 +46,7 @@ class Decided:
     tenant: str = ""
     at: float = 0.0
     trace: TraceContext | None = None
+    session: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +115,8 @@ class Recorder:
             metrics.absent.add(1, name, reason)
         for name in decision.guards:
             metrics.guard_actions.add(1, name)
+        if decision.affinity:
+            metrics.sticky.add(1, decision.route, decision.affinity)
         decided = _without_texts(decided)
         self._waiting[decided.decision_id] = decided
         if len(self._waiting) > REMEMBERED:
