@@ -32,7 +32,8 @@ class LlmRequest:
     the client's own limit or None. `model_span` is the byte range of the model's JSON value (quotes included) in the
     body, or None when the body names no model. `model` is None then. `turns` counts the turns of a human, at least 1.
     `previous_response_id` says that the conversation so far is held by the provider that gave that id. `opening` is the
-    beginning of the first human turn.
+    beginning of the first human turn. `written` are texts that people, tools and documents brought beside the prompt,
+    newest first, a bounded part of a long conversation; the first `fresh` of them came since the model last spoke.
     """
 
     api: str
@@ -51,6 +52,8 @@ class LlmRequest:
     user: str | None = None
     previous_response_id: str | None = None
     opening: str = ""
+    written: tuple[str, ...] = ()
+    fresh: int = 0
 
 
 @dataclass(frozen=True, slots=True)

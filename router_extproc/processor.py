@@ -146,7 +146,9 @@ class Processor:
         exchange.trace = self._recorder.sampler.context(exchange.headers.get("traceparent"), exchange.id)
         deadline = exchange.body_done + exchange.runtime.config.limits.deadline_ms / 1000
         router = exchange.runtime.router
-        judged = exchange.judged = await router.judge(request, exchange.headers, deadline, exchange.speculated(request))
+        judged = exchange.judged = await router.judge(
+            request, exchange.headers, deadline, exchange.speculated(request), exchange.ahead
+        )
         routed = router.choose(judged, exchange.headers)
         routed = self._admit(exchange.id, routed, exchange.headers, exchange.tenant, exchange.runtime.config)
         router.keep(routed)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Container, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
@@ -13,17 +13,23 @@ from router_extproc.domain import MAX_CONSIDERED, Band, Considered, Decision, Ll
 from router_extproc.errors import ClientError, ContextTooLong, UnknownModel, UnsupportedModel
 from router_extproc.guards import Guards
 from router_extproc.inference.base import Classified, Classifier, InferenceError, Prompt
+from router_extproc.inference.windows import count_windows
 from router_extproc.policy import Policy
 from router_extproc.preferences import Preferences
 from router_extproc.routes import MAX_REASON
 from router_extproc.selection.base import Selection
 from router_extproc.sessions import SessionKeys
-from router_extproc.signals.base import Signal, SignalInputs
+from router_extproc.signals.base import Reads, Signal, SignalInputs, widest
 from router_extproc.stores.affinity import Affinity, Kept, MemoryAffinity
 
 CONTEXT_TURNS = 3
 CONTEXT_TURN_CHARS = 600
 """How much of the turns before the newest one the classifier reads: enough for "and in Rust?", not to drown it."""
+
+Early = asyncio.Task[dict[str, Classified | str]]
+"""A classification that began while the body was still arriving: every classifier's pass, or why there is none."""
+
+NO_EARLIER: Mapping[str, Early] = {}
 
 SURE_TOKENS = 0.5
 """Part of the token estimate that is there for certain: text and code rarely need more than 8 bytes a token."""
@@ -127,6 +133,8 @@ class Router:
         self._selections = selections
         needed = {signal.classifier for signal in signals.values()} - {None}
         self._classifiers = {name: classifier for name, classifier in classifiers.items() if name in needed}
+        self.reads = widest(signals.values())
+        """What signals read of a request."""
 
     async def classify(self, prompt: Prompt, deadline: float) -> dict[str, Classified | str]:
         """Every classifier's result on `prompt`, or the reason why there is none ("late", "overloaded", "failed")."""
@@ -146,7 +154,7 @@ class Router:
         request: LlmRequest,
         headers: Mapping[str, str],
         deadline: float,
-        early: asyncio.Task[dict[str, Classified | str]] | None = None,
+        early: Early | None = None,
     ) -> Routed:
         """Decides before `deadline` (`time.monotonic()` seconds); a signal that is late is absent, never waited for.
 
@@ -160,15 +168,25 @@ class Router:
         request: LlmRequest,
         headers: Mapping[str, str],
         deadline: float,
-        early: asyncio.Task[dict[str, Classified | str]] | None = None,
+        early: Early | None = None,
+        ahead: Mapping[str, Early] = NO_EARLIER,
     ) -> Judged:
-        """The first half of `route`: everything that has to be waited for. Raises nothing."""
+        """The first half of `route`: everything that has to be waited for. Raises nothing.
+
+        `ahead` are classifications of texts beside the prompt that are under way.
+        """
         began = time.monotonic()
         session = self.session(request, headers)
         kept = await self._affinity.recall(session) if self._sticky and session else None
-        results = await self._classified_by(request, deadline, early)
+        beside = self.beside(request.written, request.fresh)
+        reading = self._classified_by(classifier_prompt(request), deadline, early)
+        if beside:
+            others = (self._classified_by(Prompt(text), deadline, ahead.get(text)) for text in beside)
+            results, *passes = await asyncio.gather(reading, *others)
+        else:
+            results, passes = await reading, []
         classified = time.monotonic()
-        signals = self.signals(request, headers, results)
+        signals = self.signals(request, headers, results, tuple(zip(beside, passes, strict=True)))
         stages = (("classify", classified - began), ("signals", time.monotonic() - classified))
         return Judged(request, signals, session, kept, stages)
 
@@ -203,9 +221,21 @@ class Router:
         decision = self._preferences.apply(decision, request.model or "", headers, datetime.now(UTC))
         return self._planned(request, decision, signals, kept)
 
-    async def _classified_by(
-        self, request: LlmRequest, deadline: float, early: asyncio.Task[dict[str, Classified | str]] | None
-    ) -> dict[str, Classified | str]:
+    def beside(self, written: Sequence[str], fresh: int) -> list[str]:
+        """Which of these texts (`LlmRequest.written`) are read beside the prompt: as many as `limits.read_windows`
+        allows, and the newest in any case."""
+        if self.reads is Reads.PROMPT or not self._classifiers:
+            return []
+        chosen: dict[str, None] = {}
+        room = self._config.limits.read_windows
+        for text in written[:fresh] if self.reads is Reads.UNTRUSTED else written:
+            room -= 0 if text in chosen else count_windows(text)
+            if room < 0 and chosen:
+                break
+            chosen[text] = None
+        return list(chosen)
+
+    async def _classified_by(self, prompt: Prompt, deadline: float, early: Early | None) -> dict[str, Classified | str]:
         if early is not None:
             try:
                 async with asyncio.timeout(deadline - time.monotonic()):
@@ -215,10 +245,14 @@ class Router:
             if all(isinstance(result, Classified) for result in results.values()):
                 return results
             # Refused while the body was still arriving: there may be room now.
-        return await self.classify(classifier_prompt(request), deadline)
+        return await self.classify(prompt, deadline)
 
     def signals(
-        self, request: LlmRequest, headers: Mapping[str, str], results: Mapping[str, Classified | str]
+        self,
+        request: LlmRequest,
+        headers: Mapping[str, str],
+        results: Mapping[str, Classified | str],
+        beside: Sequence[tuple[str, Mapping[str, Classified | str]]] = (),
     ) -> SignalSet:
         """Evaluates every configured signal on what is known."""
         inputs = SignalInputs(
@@ -227,13 +261,14 @@ class Router:
             now=datetime.now(UTC),
             classified={name: result for name, result in results.items() if isinstance(result, Classified)},
             missing={name: result for name, result in results.items() if isinstance(result, str)},
+            beside=beside,
         )
         values: dict[str, SignalValue] = {}
         absent: dict[str, str] = {}
         for name, signal in self._signals.items():
             value = signal.evaluate(inputs)
             if value is None:
-                absent[name] = inputs.missing.get(signal.classifier or "", "absent")
+                absent[name] = inputs.why_absent(signal.classifier)
             else:
                 values[name] = value
         return SignalSet(values, absent)

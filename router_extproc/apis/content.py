@@ -28,6 +28,20 @@ MEDIA_PARTS: Final[Mapping[str, str]] = {
 }
 """Type of a part -> modality it needs. A `document` of plain text needs none."""
 
+BROUGHT_KEYS: Final = (
+    "title",
+    "text",
+    "content",
+    "contents",
+    "output",
+    "stdout",
+    "stderr",
+    "results",
+    "logs",
+    "outputs",
+)
+"""Where results of tools and documents keep their texts."""
+
 MEDIA_TOKENS: Final = 1_000
 """Flat estimate for an image, a sound, a file: what it really takes depends on pixels, seconds and pages."""
 
@@ -36,9 +50,13 @@ _SURROGATE: Final = re.compile("[\ud800-\udfff]")
 
 @dataclass(slots=True)
 class Content:
-    """What the content of a message holds. `media_characters` counts the base64 and URLs that are not text."""
+    """What the content of a message holds. `media_characters` counts the base64 and URLs that are not text.
+
+    `brought` are texts that stand in it and are not its author's: results of tools, documents.
+    """
 
     texts: list[str] = field(default_factory=list)
+    brought: list[str] = field(default_factory=list)
     modalities: set[str] = field(default_factory=set)
     media: int = 0
     media_characters: int = 0
@@ -82,15 +100,33 @@ def _read_part(part: Any, param: str, content: Content) -> None:
     elif kind in MEDIA_PARTS:
         source = part.get("source")
         if isinstance(source, dict) and source.get("type") in ("text", "content"):
-            return  # a document that is text: the model needs no eyes for it
+            # A document that is text: the model needs no eyes for it.
+            content.brought += texts_in([part.get("title"), part.get("context"), source.get("data"), source])
+            return
         content.modalities.add(MEDIA_PARTS[kind])
         content.media += 1
         content.media_characters += _characters(part, 3)
     elif isinstance(part.get("content"), list):  # a tool result: its text is not the human's, its images count
+        content.brought += texts_in(part["content"])
         nested = read_content([item for item in part["content"] if isinstance(item, dict)], f"{param}.content")
         content.modalities |= nested.modalities
         content.media += nested.media
         content.media_characters += nested.media_characters
+    elif isinstance(part.get("content"), str):
+        content.brought += texts_in(part["content"])
+
+
+def texts_in(value: Any, levels: int = 6) -> list[str]:
+    """The texts of what a tool returned or a document holds, whatever its shape. Never raises."""
+    if isinstance(value, str):
+        return [printable(value)] if value.strip() else []
+    if not levels:
+        return []
+    if isinstance(value, list):
+        return [text for item in value for text in texts_in(item, levels - 1)]
+    if isinstance(value, dict):
+        return [text for key in BROUGHT_KEYS if key in value for text in texts_in(value[key], levels - 1)]
+    return []
 
 
 def _characters(value: Any, levels: int) -> int:

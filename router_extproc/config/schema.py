@@ -410,6 +410,13 @@ class Limits(Section):
     deadline_ms: int = Field(
         250, ge=1, le=60_000, description="Milliseconds for all signals after the last byte of the body."
     )
+    read_windows: int = Field(
+        32,
+        ge=1,
+        le=512,
+        description="Windows, of about 1,000 characters each, of texts beside the prompt that signals with `reads` "
+        "read, newest first. What was read for an earlier request costs nothing.",
+    )
     max_attempts: int = Field(3, ge=1, le=8, description="Models tried for one request, the pick included.")
 
 

@@ -215,9 +215,11 @@ class Recorder:
 def _without_texts(decided: Decided) -> Decided:
     """Thousands of these are kept, and a conversation may be megabytes long: only the prompt's beginning stays."""
     request = decided.request
-    if not request.context and not request.system and len(request.prompt) <= KEPT_PROMPT:
+    texts = request.context or request.system or request.written or request.opening
+    if not texts and len(request.prompt) <= KEPT_PROMPT:
         return decided
-    return replace(decided, request=replace(request, prompt=request.prompt[:KEPT_PROMPT], context=(), system=""))
+    kept = replace(request, prompt=request.prompt[:KEPT_PROMPT], context=(), system="", written=(), fresh=0, opening="")
+    return replace(decided, request=kept)
 
 
 def error_type(outcome: Outcome) -> str:
