@@ -16,6 +16,7 @@ from router_extproc.config.schema import Provider, RouterConfig
 from router_extproc.decision_log import DecisionLog
 from router_extproc.domain import Outcome
 from router_extproc.export import Exporter
+from router_extproc.feedback import FeedbackBox
 from router_extproc.inference.stats import EngineStats
 from router_extproc.ledger import Ledger
 from router_extproc.recent import Recent
@@ -59,6 +60,7 @@ class Books:
     log: DecisionLog
     recent: Recent
     budgets: Budgets
+    feedback: FeedbackBox
 
 
 @contextlib.asynccontextmanager
@@ -121,11 +123,12 @@ async def keeping(
             recorder.listeners.append(_traced(exporter, recorder))
         recorder.listeners.append(on_outcome)
         recorder.on_decision.append(recent.decided)
+        recorder.on_refusal += [recent.refused, log.refused]
         stack.callback(recorder.drain)
         metrics.observers.append(observe)
         lag = asyncio.create_task(watch_lag(recorder.lagged))
         stack.callback(lag.cancel)
-        yield Books(ledger, log, recent, budgets)
+        yield Books(ledger, log, recent, budgets, FeedbackBox(config, recent, log, recorder))
 
 
 async def _observe_often(metrics: Metrics) -> None:

@@ -23,11 +23,11 @@ from router_extproc.apis.rewrite import replace_span
 from router_extproc.apis.table import for_path
 from router_extproc.config.schema import RouterConfig
 from router_extproc.domain import Band
-from router_extproc.errors import BudgetSpent, ClientError, MalformedBody, Saturated
+from router_extproc.errors import BudgetSpent, ClientError, GuardBlocked, MalformedBody, Saturated
 from router_extproc.exchange import Exchange
 from router_extproc.router import Routed
 from router_extproc.runtime import Runtimes
-from router_extproc.telemetry.recorder import Decided, Recorder
+from router_extproc.telemetry.recorder import Decided, Recorder, Refused
 from router_extproc.wire import BodyMode, Message, Reply, RequestBody, RequestHeaders, RequestTrailers
 
 log = logging.getLogger(__name__)
@@ -171,7 +171,23 @@ class Processor:
         return routed
 
     def _refuse(self, exchange: Exchange, error: ClientError) -> Reply:
-        self._recorder.refused(exchange.api.name, error.code)
+        judged = exchange.judged
+        refused = None
+        if judged is not None:
+            refused = Refused(
+                decision_id=exchange.id,
+                request_id=exchange.request_id,
+                request=judged.request,
+                signals=judged.signals,
+                status=error.status,
+                code=error.code,
+                guards=error.guards if isinstance(error, GuardBlocked) else (),
+                generation=exchange.runtime.generation,
+                tenant=exchange.tenant,
+                session=judged.session,
+                at=time.time(),
+            )
+        self._recorder.refused(exchange.api.name, error.code, refused)
         body = exchange.api.error(error.status, error.code, error.message, error.param, exchange.request_id)
         # OpenAI's SDK shows x-request-id in its errors, Anthropic's shows request-id.
         ids = dict.fromkeys(("x-request-id", "request-id"), exchange.request_id)

@@ -9,7 +9,7 @@ from typing import Any
 from router_extproc.domain import MAX_CONSIDERED, Considered, Decision, LlmRequest, Outcome, SignalSet, SignalValue
 from router_extproc.ledger import Entry
 from router_extproc.prices import plain
-from router_extproc.telemetry.recorder import Decided
+from router_extproc.telemetry.recorder import Decided, Refused
 
 VERSION = 1
 MAX_PROMPT = 4096
@@ -17,18 +17,25 @@ Record = dict[str, Any]
 
 
 def record(
-    outcome: Outcome | None, decided: Decided | None, entry: Entry | None = None, *, prompts: bool = False
+    outcome: Outcome | None,
+    decided: Decided | None,
+    entry: Entry | None = None,
+    *,
+    refused: Refused | None = None,
+    prompts: bool = False,
 ) -> Record:
     """Everything that is known. The prompt's text, at most 4096 characters of it, only where `prompts` says so.
 
     `outcome` is None while the answer is under way or when Envoy never told; `decided` is None for an exchange that
-    this process did not decide. Money is text, in USD.
+    this process did not decide, or refused. Money is text, in USD.
     """
     made: Record = {"v": VERSION}
     if decided is not None:
         made |= _decision(decided, prompts)
+    elif refused is not None:
+        made |= _refusal(refused, prompts)
     if outcome is not None:
-        made |= _outcome(outcome, known=decided is not None)
+        made |= _outcome(outcome, known="id" in made)
     if entry is not None:
         made |= {
             "time": _time(entry.at),
@@ -40,29 +47,15 @@ def record(
 
 
 def _decision(decided: Decided, prompts: bool) -> Record:
-    request, decision = decided.request, decided.decision
-    asked: Record = {
-        "api": request.api,
-        "model": request.model,
-        "tokens": request.tokens,
-        "max_output_tokens": request.max_output_tokens,
-        "turns": request.turns,
-        "stream": request.stream,
-        "tools": request.has_tools,
-        "json_mode": request.json_mode,
-        "modalities": sorted(request.modalities),
-    }
-    if prompts:
-        asked["prompt"] = request.prompt[:MAX_PROMPT]
+    decision = decided.decision
     return {
         "id": decided.decision_id,
         "time": _time(decided.at),
         "generation": decided.generation,
         "tenant": decided.tenant,
         "session": decided.session,
-        "request": asked,
-        "signals": {name: _signal(value) for name, value in decided.signals.values.items()},
-        "absent": dict(decided.signals.absent),
+        "request": _asked(decided.request, prompts),
+        **_signals(decided.signals),
         "route": decision.route,
         "band": decision.band.value,
         "confidence": round(decision.confidence, 4),
@@ -78,6 +71,44 @@ def _decision(decided: Decided, prompts: bool) -> Record:
             **{stage: round(seconds * 1e3, 3) for stage, seconds in decided.stages},
         },
     }
+
+
+def _refusal(refused: Refused, prompts: bool) -> Record:
+    return {
+        "id": refused.decision_id,
+        "time": _time(refused.at),
+        "generation": refused.generation,
+        "tenant": refused.tenant,
+        "session": refused.session,
+        "request": _asked(refused.request, prompts),
+        **_signals(refused.signals),
+        "guards": list(refused.guards),
+        "refused": {"status": refused.status, "code": refused.code, "request_id": refused.request_id},
+    }
+
+
+def _signals(signals: SignalSet) -> Record:
+    return {
+        "signals": {name: _signal(value) for name, value in signals.values.items()},
+        "absent": dict(signals.absent),
+    }
+
+
+def _asked(request: LlmRequest, prompts: bool) -> Record:
+    asked: Record = {
+        "api": request.api,
+        "model": request.model,
+        "tokens": request.tokens,
+        "max_output_tokens": request.max_output_tokens,
+        "turns": request.turns,
+        "stream": request.stream,
+        "tools": request.has_tools,
+        "json_mode": request.json_mode,
+        "modalities": sorted(request.modalities),
+    }
+    if prompts:
+        asked["prompt"] = request.prompt[:MAX_PROMPT]
+    return asked
 
 
 def considered(decision: Decision) -> list[Record]:
@@ -162,6 +193,11 @@ def signals_of(made: Mapping[str, Any]) -> SignalSet:
         for name, value in made["signals"].items()
     }
     return SignalSet(values, dict(made["absent"]))
+
+
+def note(facts: Mapping[str, Any], at: float) -> Record:
+    """A line that is about an exchange and none itself."""
+    return {"v": VERSION, "time": _time(at), **facts}
 
 
 def _time(at: float) -> str:

@@ -162,6 +162,7 @@ function explanation(found) {
   for (const [name, why] of Object.entries(found.absent || {})) pairs.push([`signal ${name}`, "absent: " + why, "warn"]);
   for (const rule of found.routes || []) pairs.push([`route ${rule.route}`, `${rule.verdict}: ${rule.why}`, rule.verdict === "matched" ? "matched" : ""]);
   if (found.routes === null) pairs.push(["routes", "judged by an earlier configuration"]);
+  if (found.refused) pairs.push(["refused", `${found.refused.status}, ${found.refused.code}`, "bad"]);
   pairs.push(["band", found.band ? `${found.band}: ${found.reason || ""}` : ""]);
   for (const row of found.considered || []) pairs.push([`model ${row.model}`, figures(row), row.out ? "warn" : ""]);
   pairs.push(["guards", (found.guards || []).join(", "), "warn"]);
@@ -183,6 +184,31 @@ function explanation(found) {
   return list(pairs);
 }
 
+const VERDICTS = [["good", "Good"], ["bad", "Bad route"], ["false_alarm", "False alarm"], ["missed", "Missed"]];
+
+function verdicts(id) {
+  const made = element("p", null, "verdicts");
+  const said = element("span", "", "note");
+  said.setAttribute("role", "status");
+  for (const [verdict, label] of VERDICTS) {
+    const button = element("button", label);
+    button.type = "button";
+    button.addEventListener("click", async () => {
+      const body = JSON.stringify({ decision_id: id, verdict });
+      try {
+        const answer = await ask("feedback", { method: "POST", headers: { "content-type": "application/json" }, body });
+        const found = await answer.json();
+        said.textContent = answer.ok ? (found.new ? `noted: ${label}` : "was noted before") : found.error;
+      } catch (error) {
+        said.textContent = error.message;
+      }
+    });
+    made.append(button, " ");
+  }
+  made.append(said);
+  return made;
+}
+
 async function toggle(row, button, id) {
   const next = row.nextElementSibling;
   if (next && next.classList.contains("why")) {
@@ -200,6 +226,7 @@ async function toggle(row, button, id) {
     const answer = await ask("decisions/" + encodeURIComponent(id));
     const found = await answer.json();
     cell.append(answer.ok ? explanation(found) : element("p", found.error, "note"));
+    if (answer.ok) cell.append(verdicts(found.id));
   } catch (error) {
     cell.append(element("p", error.message, "bad"));
   }

@@ -135,6 +135,12 @@ class Metrics:
             "Requests that a guard tagged, masked or rerouted; blocked ones are `mom.requests.refused`, by code",
             ("guard",),
         )
+        self.feedback = Counter(
+            "mom.feedback",
+            "{verdict}",
+            "What people said of decisions: good, bad, false_alarm, missed; by route, and by each guard that had held",
+            ("verdict", "route", "guard"),
+        )
         self.sticky = Counter(
             "mom.sticky.decisions",
             "{decision}",

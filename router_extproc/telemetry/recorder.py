@@ -50,6 +50,26 @@ class Decided:
 
 
 @dataclass(frozen=True, slots=True)
+class Refused:
+    """A request that was read and answered with an error. `guards` are those that held; otherwise as in `Decided`.
+
+    `request_id` is Envoy's, by which its access log tells of the answer.
+    """
+
+    decision_id: str
+    request_id: str
+    request: LlmRequest
+    signals: SignalSet
+    status: int
+    code: str
+    guards: tuple[str, ...]
+    generation: int
+    tenant: str = ""
+    session: str = ""
+    at: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class Served:
     """What metrics say of a catalogue model: `provider` in OpenTelemetry's words, `name` as its provider calls it."""
 
@@ -100,6 +120,8 @@ class Recorder:
         """Told of each outcome with its decision, where known, and of decisions whose outcome never came (None)."""
         self.on_decision: list[Callable[[Decided], None]] = []
         """Told of each decision when it is made, while Envoy waits for the answer."""
+        self.on_refusal: list[Callable[[Refused], None]] = []
+        """The same for requests that are refused after they have been read."""
 
     def decided(self, decided: Decided) -> None:
         """A request was routed."""
@@ -117,7 +139,8 @@ class Recorder:
             metrics.guard_actions.add(1, name)
         if decision.affinity:
             metrics.sticky.add(1, decision.route, decision.affinity)
-        decided = _without_texts(decided)
+        kept = _without_texts(decided.request)
+        decided = decided if kept is decided.request else replace(decided, request=kept)
         self._waiting[decided.decision_id] = decided
         if len(self._waiting) > REMEMBERED:
             _, oldest = self._waiting.popitem(last=False)
@@ -125,9 +148,18 @@ class Recorder:
         for listener in self.on_decision:
             listener(decided)
 
-    def refused(self, api: str, code: str) -> None:
-        """A client error was answered."""
+    def refused(self, api: str, code: str, refused: Refused | None = None) -> None:
+        """A client error was answered; `refused` where the request had been read."""
         self._metrics.refused.add(1, api, code)
+        if refused is not None:
+            refused = replace(refused, request=_without_texts(refused.request))
+            for listener in self.on_refusal:
+                listener(refused)
+
+    def judged(self, verdict: str, route: str, guards: tuple[str, ...]) -> None:
+        """Somebody said what a decision was worth; `guards` are those that had held."""
+        for guard in guards or ("",):
+            self._metrics.feedback.add(1, verdict, route, guard)
 
     def failed(self, api: str, reason: str) -> None:
         """An error of ours: the default model serves. `reason` is one of a few words."""
@@ -212,14 +244,12 @@ class Recorder:
             listener(outcome, decided)
 
 
-def _without_texts(decided: Decided) -> Decided:
+def _without_texts(request: LlmRequest) -> LlmRequest:
     """Thousands of these are kept, and a conversation may be megabytes long: only the prompt's beginning stays."""
-    request = decided.request
     texts = request.context or request.system or request.written or request.opening
     if not texts and len(request.prompt) <= KEPT_PROMPT:
-        return decided
-    kept = replace(request, prompt=request.prompt[:KEPT_PROMPT], context=(), system="", written=(), fresh=0, opening="")
-    return replace(decided, request=kept)
+        return request
+    return replace(request, prompt=request.prompt[:KEPT_PROMPT], context=(), system="", written=(), fresh=0, opening="")
 
 
 def error_type(outcome: Outcome) -> str:

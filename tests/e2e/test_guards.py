@@ -7,8 +7,9 @@ from typing import Any
 import httpx
 import pytest
 
+from router_extproc.decision_log import read_log
 from tests.e2e.conftest import LIMITS, registered
-from tests.e2e.stack import Stack, running, write_config
+from tests.e2e.stack import Stack, running, wait_until, write_config
 
 SIGNALS = """signals:
   guard: {type: classifier, head: guard, reads: untrusted}
@@ -37,7 +38,8 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         return text.replace("signals:\n", SIGNALS, 1).replace("routes: #", f"{ROUTES}#", 1)
 
     directory = tmp_path_factory.mktemp("guards")
-    with running(directory, write_config(directory, POLICY + LIMITS, edited)) as found, registered(found):
+    flags = ("--state-dir", str(directory / "state"))
+    with running(directory, write_config(directory, POLICY + LIMITS, edited), flags=flags) as found, registered(found):
         yield found
 
 
@@ -59,6 +61,29 @@ def test_an_injection_in_an_openai_tools_result_is_blocked(stack: Stack) -> None
     assert refused.json()["error"]["code"] == "blocked_by_attack"
     assert not any(server.seen for server in stack.models.servers.values())
     assert chat(stack, [*asked, {**result, "content": "Total: 14 files, 3 directories."}]).status_code == 200
+
+
+def test_who_was_blocked_can_say_that_it_was_a_false_alarm(stack: Stack) -> None:
+    admin = stack.sidecars[0].admin
+    refused = chat(stack, [user(f"{INJECTION} Twice.")], x_session_id="s9")
+    assert refused.status_code == 403
+    identity = refused.headers["x-mom-decision-id"]
+    found = wait_until(
+        lambda: (row := httpx.get(f"{admin}/decisions/{identity}").json()).get("outcome") and row, "Envoy's line"
+    )
+    assert (found["guards"], found["refused"]["code"]) == (["attack"], "blocked_by_attack")
+    assert found["signals"]["guard"]["label"] in ("injection", "jailbreak")
+    said = {"decision_id": identity, "verdict": "false_alarm"}
+    assert httpx.post(f"{admin}/feedback", json=said).json()["known_decision"] is True
+    lines = wait_until(
+        lambda: (rows := [row for row in read_log(stack.directory / "state") if row["id"] == identity])[1:] and rows,
+        "the log's lines",
+    )
+    assert lines[0]["refused"]["status"] == 403
+    assert len(lines[0]["session"]) == 24
+    assert lines[1]["feedback"] == "false_alarm"
+    metrics = httpx.get(f"{admin}/metrics").text
+    assert 'mom_feedback_total{verdict="false_alarm",guard="attack"} 1.0' in metrics
 
 
 def test_an_injection_in_an_anthropic_tool_result_block_is_blocked(stack: Stack) -> None:
