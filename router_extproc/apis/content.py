@@ -28,17 +28,8 @@ MEDIA_PARTS: Final[Mapping[str, str]] = {
 }
 """Type of a part -> modality it needs. A `document` of plain text needs none."""
 
-BROUGHT_KEYS: Final = (
-    "title",
-    "text",
-    "content",
-    "contents",
-    "output",
-    "stdout",
-    "stderr",
-    "results",
-    "logs",
-    "outputs",
+BROUGHT_KEYS: Final = frozenset(
+    {"title", "text", "content", "contents", "output", "outputs", "stdout", "stderr", "results", "logs"}
 )
 """Where results of tools and documents keep their texts."""
 
@@ -116,17 +107,26 @@ def _read_part(part: Any, param: str, content: Content) -> None:
         content.brought += texts_in(part["content"])
 
 
-def texts_in(value: Any, levels: int = 6) -> list[str]:
+def texts_in(value: Any) -> list[str]:
     """The texts of what a tool returned or a document holds, whatever its shape. Never raises."""
+    found: list[str] = []
+    _gather(value, 6, found)
+    return found
+
+
+def _gather(value: Any, levels: int, found: list[str]) -> None:
     if isinstance(value, str):
-        return [printable(value)] if value.strip() else []
-    if not levels:
-        return []
-    if isinstance(value, list):
-        return [text for item in value for text in texts_in(item, levels - 1)]
-    if isinstance(value, dict):
-        return [text for key in BROUGHT_KEYS if key in value for text in texts_in(value[key], levels - 1)]
-    return []
+        if value and not value.isspace():
+            found.append(printable(value))
+    elif not levels:
+        return
+    elif isinstance(value, list):
+        for item in value:
+            _gather(item, levels - 1, found)
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            if key in BROUGHT_KEYS:
+                _gather(item, levels - 1, found)
 
 
 def _characters(value: Any, levels: int) -> int:

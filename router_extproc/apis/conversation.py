@@ -134,7 +134,7 @@ class Conversation:
 
     def _bring(self, texts: list[str]) -> None:
         for text in texts:
-            if not text.strip():
+            if not text or text.isspace():
                 continue
             kept = clip(text, PROMPT_CHARACTERS, PROMPT_TAIL)
             if len(self._written) == WRITTEN_TEXTS:
