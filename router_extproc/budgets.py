@@ -169,6 +169,12 @@ class Budgets:
                 spent = entry.cost if budget.usd is not None else Decimal(entry.input + entry.output)
             self._settle(key, began, reserved, spent)
 
+    def lose(self, identity: str) -> None:
+        """Nobody will tell what became of a request: what was reserved counts as spent."""
+        reservation = self._reserved.pop(identity, None)
+        for key, began, reserved in reservation.amounts if reservation is not None else ():
+            self._settle(key, began, reserved, reserved)
+
     def shown(self, config: RouterConfig) -> list[dict[str, Any]]:
         """Every account of the budgets that are configured, fullest first."""
         by_name = {budget.name: budget for budget in config.budgets}

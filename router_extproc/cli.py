@@ -249,8 +249,8 @@ def _cost(arguments: argparse.Namespace) -> int:
 
 def _simulate(arguments: argparse.Namespace) -> int:
     loaded = load(Path(arguments.config))
-    runtime = compile_runtime(loaded, {SHIPPED: artifact.read(Path(arguments.model_dir)).labels}, {})
-    found = simulate(read_log(arguments.log), runtime)
+    heads = {SHIPPED: artifact.read(Path(arguments.model_dir)).labels}
+    found = simulate(read_log(arguments.log), loaded, heads)
     return _print(json.dumps(found.json(), indent=2) if arguments.json else found.text())
 
 

@@ -50,8 +50,9 @@ class DecisionLog:
         prompts: bool = False,
         max_bytes: int = 256 * 1024 * 1024,
         versions: Callable[[], dict[str, Any]] = dict,
+        clock: Callable[[], float] = time.time,
     ) -> None:
-        self._config, self._prompts, self._versions = config, prompts, versions
+        self._config, self._prompts, self._versions, self._clock = config, prompts, versions, clock
         self._work: Background[_Item] = Background(
             "decision log", self._write, seconds=WRITE_SECONDS, max_waiting=MAX_WAITING
         )
@@ -73,7 +74,7 @@ class DecisionLog:
 
     def record(self, outcome: Outcome | None, decided: Decided | None) -> None:
         """An exchange has ended, or nobody told what became of it (None)."""
-        self._work.put(_Item(time.time(), outcome, decided))
+        self._work.put(_Item(self._clock(), outcome, decided))
 
     def refused(self, refused: Refused) -> None:
         """A request was answered with an error after it had been read. Its exchange has a line of its own, by Envoy's

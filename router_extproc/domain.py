@@ -138,6 +138,22 @@ class Decision:
 
 
 @dataclass(frozen=True, slots=True)
+class Wishes:
+    """What a sender asked for beside the body, and who it is to the policy: nothing but words of the configuration, a
+    time and a hash, so that it may be recorded.
+
+    `prefer` is the client's `x-mom-prefer`, `member` the entry of `preferences.users` ("*" for somebody without one,
+    None where no header tells), `user` a keyed hash of the user that the body names, `deadline` the client's
+    `x-mom-deadline`. Empty where there is none.
+    """
+
+    prefer: str = ""
+    member: str | None = None
+    user: str = ""
+    deadline: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """The models that Envoy shall try, in order: the pick first, then its fallbacks. Never empty, no duplicates."""
 

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from zoneinfo import ZoneInfo
 
 from router_extproc.config.schema import Prefer, Preference, RouterConfig
-from router_extproc.domain import Band, Decision
+from router_extproc.domain import Band, Decision, Wishes
 from router_extproc.errors import ConfigMistakes, Mistake, ModelForbidden
 from router_extproc.routes import MAX_REASON, Candidate, check_candidates, expand, narrowed
 from router_extproc.validation import Path
 
 PREFER_HEADER = "x-mom-prefer"
+DEADLINE_HEADER = "x-mom-deadline"
 
 SELECTIONS = {Prefer.CHEAP: "cheapest", Prefer.BEST: "best", Prefer.FAST: "lowest_latency"}
 """The selection that stands for a preference."""
 
+STRANGER = "*"
+"""Stands in `Wishes` for somebody who has no entry: what a header says of others is not recorded."""
+
+_TIME = re.compile(r"[0-9smhdTZ:.+ -]{1,40}")
 _BY_NAME = {str(prefer): prefer for prefer in Prefer}
 
 
@@ -77,6 +83,18 @@ class Preferences:
         if favourites:
             decision = replace(decision, favourites=favourites)
         return self._preferring(decision, prefer)
+
+    def wishes(self, headers: Mapping[str, str], user: str) -> Wishes:
+        """What the headers ask for, as far as it may be recorded. `user` is the hash of the body's user."""
+        header = self._config.preferences.header
+        member = headers.get(header, "") if header is not None else None
+        prefer, deadline = headers.get(PREFER_HEADER, ""), headers.get(DEADLINE_HEADER, "")
+        return Wishes(
+            prefer=prefer if prefer in _BY_NAME else "",
+            member=STRANGER if member and member not in self._users else member,
+            user=user,
+            deadline=deadline if _TIME.fullmatch(deadline) else "",
+        )
 
     def scale(self, now: datetime) -> dict[str, float]:
         """The factor of every model that a schedule names: the product of those whose window it is, 1 without any."""

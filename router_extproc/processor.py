@@ -166,6 +166,7 @@ class Processor:
                 at=time.time(),
                 trace=exchange.trace,
                 session=routed.session,
+                wishes=routed.wishes,
             )
         )
         return routed
@@ -185,6 +186,7 @@ class Processor:
                 generation=exchange.runtime.generation,
                 tenant=exchange.tenant,
                 session=judged.session,
+                wishes=judged.wishes,
                 at=time.time(),
             )
         self._recorder.refused(exchange.api.name, error.code, refused)

@@ -6,7 +6,17 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from router_extproc.domain import MAX_CONSIDERED, Considered, Decision, LlmRequest, Outcome, SignalSet, SignalValue
+from router_extproc.domain import (
+    MAX_CONSIDERED,
+    Considered,
+    Decision,
+    LlmRequest,
+    Outcome,
+    SignalSet,
+    SignalValue,
+    Usage,
+    Wishes,
+)
 from router_extproc.ledger import Entry
 from router_extproc.prices import plain
 from router_extproc.telemetry.recorder import Decided, Refused
@@ -54,6 +64,7 @@ def _decision(decided: Decided, prompts: bool) -> Record:
         "generation": decided.generation,
         "tenant": decided.tenant,
         "session": decided.session,
+        "wishes": _wishes(decided.wishes),
         "request": _asked(decided.request, prompts),
         **_signals(decided.signals),
         "route": decision.route,
@@ -80,6 +91,7 @@ def _refusal(refused: Refused, prompts: bool) -> Record:
         "generation": refused.generation,
         "tenant": refused.tenant,
         "session": refused.session,
+        "wishes": _wishes(refused.wishes),
         "request": _asked(refused.request, prompts),
         **_signals(refused.signals),
         "guards": list(refused.guards),
@@ -92,6 +104,12 @@ def _signals(signals: SignalSet) -> Record:
         "signals": {name: _signal(value) for name, value in signals.values.items()},
         "absent": dict(signals.absent),
     }
+
+
+def _wishes(wishes: Wishes) -> Record:
+    found = {"prefer": wishes.prefer, "user": wishes.user, "deadline": wishes.deadline}
+    made: Record = {name: value for name, value in found.items() if value}
+    return made if wishes.member is None else made | {"member": wishes.member}
 
 
 def _asked(request: LlmRequest, prompts: bool) -> Record:
@@ -181,6 +199,41 @@ def request_of(made: Mapping[str, Any]) -> LlmRequest:
         has_tools=bool(asked["tools"]),
         json_mode=bool(asked["json_mode"]),
         turns=int(asked["turns"]),
+    )
+
+
+def wishes_of(made: Mapping[str, Any]) -> Wishes | None:
+    """What the sender of a record's request asked for; None where an older sidecar did not record it."""
+    found = made.get("wishes")
+    if not isinstance(found, dict):
+        return None
+    member = found.get("member")
+    return Wishes(
+        prefer=str(found.get("prefer", "")),
+        member=None if member is None else str(member),
+        user=str(found.get("user", "")),
+        deadline=str(found.get("deadline", "")),
+    )
+
+
+def outcome_of(made: Mapping[str, Any]) -> Outcome | None:
+    """What became of a record's request; None when that is not known. Raises what `request_of` raises."""
+    ended = made.get("outcome")
+    if ended is None:
+        return None
+    tokens, first = ended.get("tokens"), ended.get("first_byte_ms")
+    usage = None
+    if tokens is not None:
+        usage = Usage(int(tokens["input"]), int(tokens["output"]), int(tokens["cached"]))
+    return Outcome(
+        decision_id=str(made["id"]),
+        api=str(made["request"]["api"]),
+        status=int(ended["status"]),
+        model=ended["model"],
+        attempts=int(ended["attempts"]),
+        duration_seconds=float(ended["ms"]) / 1e3,
+        first_byte_seconds=None if first is None else float(first) / 1e3,
+        usage=usage,
     )
 
 

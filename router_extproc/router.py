@@ -9,7 +9,17 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from router_extproc.config.schema import Model, RouterConfig
-from router_extproc.domain import MAX_CONSIDERED, Band, Considered, Decision, LlmRequest, Plan, SignalSet, SignalValue
+from router_extproc.domain import (
+    MAX_CONSIDERED,
+    Band,
+    Considered,
+    Decision,
+    LlmRequest,
+    Plan,
+    SignalSet,
+    SignalValue,
+    Wishes,
+)
 from router_extproc.errors import ClientError, ContextTooLong, UnknownModel, UnsupportedModel
 from router_extproc.guards import Guards
 from router_extproc.inference.base import Classified, Classifier, InferenceError, Prompt
@@ -35,6 +45,8 @@ SURE_TOKENS = 0.5
 """Part of the token estimate that is there for certain: text and code rarely need more than 8 bytes a token."""
 
 
+NO_WISHES = Wishes()
+
 WORSE: Mapping[str, int] = {Band.NAMED: 0, Band.RECOMMENDED: 0, Band.FALLBACK: 1, Band.DEFAULT: 2}
 """Bands by how unsure they are."""
 
@@ -48,6 +60,7 @@ class Judged:
     signals: SignalSet
     session: str = ""
     kept: Kept | None = None
+    wishes: Wishes = NO_WISHES
     stages: tuple[tuple[str, float], ...] = ()
 
 
@@ -62,6 +75,7 @@ class Routed:
     stages: tuple[tuple[str, float], ...] = ()
     session: str = ""
     kept: Kept | None = None
+    wishes: Wishes = NO_WISHES
 
 
 def classifier_prompt(request: LlmRequest) -> Prompt:
@@ -188,7 +202,8 @@ class Router:
         classified = time.monotonic()
         signals = self.signals(request, headers, results, tuple(zip(beside, passes, strict=True)))
         stages = (("classify", classified - began), ("signals", time.monotonic() - classified))
-        return Judged(request, signals, session, kept, stages)
+        wishes = self._preferences.wishes(headers, self._keys.user(request.user))
+        return Judged(request, signals, session, kept, wishes, stages)
 
     def choose(self, judged: Judged, headers: Mapping[str, str]) -> Routed:
         """The second half of `route`, and raises what that raises."""
@@ -196,7 +211,8 @@ class Router:
         decision, plan = self.plan_for(judged.request, judged.signals, headers, judged.kept)
         self._picked(plan.pick)
         stages = (*judged.stages, ("policy", time.monotonic() - began))
-        return Routed(judged.request, judged.signals, decision, plan, stages, judged.session, judged.kept)
+        known = (judged.session, judged.kept, judged.wishes)
+        return Routed(judged.request, judged.signals, decision, plan, stages, *known)
 
     def keep(self, routed: Routed) -> None:
         """Remembers where a conversation of a sticky route is now; after a turn away from there, where it was."""
@@ -214,11 +230,16 @@ class Router:
         return self._keys.key(self._config.sessions, request, headers, tenant)
 
     def plan_for(
-        self, request: LlmRequest, signals: SignalSet, headers: Mapping[str, str], kept: Kept | None = None
+        self,
+        request: LlmRequest,
+        signals: SignalSet,
+        headers: Mapping[str, str],
+        kept: Kept | None = None,
+        now: datetime | None = None,
     ) -> tuple[Decision, Plan]:
-        """The decision on signals that are known, and the plan. Raises what `route` raises."""
+        """The decision on signals that are known, and the plan, at `now` (aware). Raises what `route` raises."""
         decision = self._guards.apply(self._decide(request, signals), request, signals)
-        decision = self._preferences.apply(decision, request.model or "", headers, datetime.now(UTC))
+        decision = self._preferences.apply(decision, request.model or "", headers, now or datetime.now(UTC))
         return self._planned(request, decision, signals, kept)
 
     def beside(self, written: Sequence[str], fresh: int) -> list[str]:
@@ -253,12 +274,13 @@ class Router:
         headers: Mapping[str, str],
         results: Mapping[str, Classified | str],
         beside: Sequence[tuple[str, Mapping[str, Classified | str]]] = (),
+        now: datetime | None = None,
     ) -> SignalSet:
         """Evaluates every configured signal on what is known."""
         inputs = SignalInputs(
             request=request,
             headers=headers,
-            now=datetime.now(UTC),
+            now=now or datetime.now(UTC),
             classified={name: result for name, result in results.items() if isinstance(result, Classified)},
             missing={name: result for name, result in results.items() if isinstance(result, str)},
             beside=beside,

@@ -49,6 +49,10 @@ class SessionKeys:
             system = _CHANGING.sub("", system)
         return self._hash("talk", tenant, request.user or "", system.strip()[:TEXT_CHARS], request.opening[:TEXT_CHARS])
 
+    def user(self, user: str | None) -> str:
+        """The key of a user whom a body names; "" for none."""
+        return self._hash("user", user) if user else ""
+
     def _hash(self, *parts: str) -> str:
         # Lengths tell the parts apart: ("ab", "c") is not ("a", "bc").
         text = "".join(f"{len(part)}:{part}" for part in parts)

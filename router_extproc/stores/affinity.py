@@ -44,6 +44,10 @@ class MemoryAffinity:
 
     async def recall(self, session: str) -> Kept | None:
         """See Affinity."""
+        return self.find(session)
+
+    def find(self, session: str) -> Kept | None:
+        """The same, without waiting."""
         found = self._kept.get(session)
         if found is None:
             return None

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Protocol
 
-from router_extproc.domain import Decision, LlmRequest, Outcome, Plan, SignalSet
+from router_extproc.domain import Decision, LlmRequest, Outcome, Plan, SignalSet, Wishes
 from router_extproc.telemetry.context import Sampler, TraceContext
 from router_extproc.telemetry.metrics import Metrics
 
@@ -23,6 +23,7 @@ OPERATIONS = {
     "completions": "text_completion",
     "embeddings": "embeddings",
 }
+NO_WISHES = Wishes()
 CLIENT_LEFT = ("DC", "DR")
 """Envoy's response flags of an answer that the client did not wait for."""
 
@@ -47,6 +48,7 @@ class Decided:
     at: float = 0.0
     trace: TraceContext | None = None
     session: str = ""
+    wishes: Wishes = NO_WISHES
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +68,7 @@ class Refused:
     generation: int
     tenant: str = ""
     session: str = ""
+    wishes: Wishes = NO_WISHES
     at: float = 0.0
 
 

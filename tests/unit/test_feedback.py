@@ -32,7 +32,7 @@ def refuse(sidecar: Watched, identity: str = "r1", request_id: str = "e1") -> No
     asked = LlmRequest("messages", "auto", None, "SECRET", (Turn("user", "SECRET"),), "SECRET", 40, written=("SECRET",))
     signals = SignalSet({"guard": SignalValue("injection", 0.99)})
     code = "blocked_by_attack"
-    refused = Refused(identity, request_id, asked, signals, 403, code, ("odd", "attack"), 1, "acme", "5e55", 1.7e9)
+    refused = Refused(identity, request_id, asked, signals, 403, code, ("odd", "attack"), 1, "acme", "5e55", at=1.7e9)
     sidecar.recorder.refused("messages", code, refused)
     sidecar.recorder.outcome(Outcome("", "messages", 403, None, 0, 0.01, 0.01, None, request_id=request_id))
 
