@@ -136,11 +136,6 @@ class _Replay:
         win = next((name for name, head in heads_of.items() if head == WIN), WIN)
         self.quality = Quality(win, SelectionInputs(self.config.models, (win,), self.observed))
         self.sticky = any(route.sticky for route in self.config.routes)
-        self.by_latency = [
-            route.selection.type == "lowest_latency" or bool(route.selection.params.get("latency"))
-            for route in self.config.routes
-        ]
-        self._routes = {route.name: fast for route, fast in zip(self.config.routes, self.by_latency, strict=True)}
 
     def _seconds(self) -> float:
         return self.now.timestamp()
@@ -202,9 +197,8 @@ class _Replay:
 
     def blind(self, routed: Routed) -> bool:
         """Whether latency decided though nothing is known of some candidate's."""
-        if not self._routes.get(routed.decision.route):
-            return False
-        return any(self.observed.latency(name) is None for name in routed.decision.candidates)
+        decided = "latency" in routed.decision.selection
+        return decided and any(self.observed.latency(name) is None for name in routed.decision.candidates)
 
 
 def simulate(records: Iterable[Mapping[str, Any]], loaded: LoadedConfig, heads: Heads) -> Simulation:

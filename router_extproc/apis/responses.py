@@ -73,8 +73,9 @@ class ResponsesReader(MessagesReader):
         else:
             # What the provider's own tools found stands in their calls. Calls may alternate with what the client's
             # tools returned, all for one answer of the model, so only its reasoning tells that it spoke again.
-            self._conversation.add_tool(Content(brought=texts_in(message)))
-            if kind == "reasoning":
+            reasoning = kind == "reasoning"
+            self._conversation.add_tool(Content(brought=[] if reasoning else texts_in(message)))
+            if reasoning:
                 self._conversation.has_spoken()
 
     def _human_content(self, key: str, value: Any) -> Content | None:

@@ -100,7 +100,7 @@ CASES: dict[str, tuple[str, dict[str, Any], tuple[str, ...], int]] = {
                 {"type": "reasoning", "summary": []},
                 {"type": "function_call", "call_id": "0", "name": "f", "arguments": "{}"},
                 {"type": "function_call_output", "call_id": "0", "output": "earlier"},
-                {"type": "reasoning", "summary": []},
+                {"type": "reasoning", "summary": [], "content": [{"type": "reasoning_text", "text": "I think"}]},
                 {"type": "function_call", "call_id": "1", "name": "f", "arguments": "{}"},
                 {"type": "function_call_output", "call_id": "1", "output": "one"},
                 {"type": "function_call", "call_id": "2", "name": "f", "arguments": "{}"},
