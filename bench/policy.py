@@ -1,4 +1,4 @@
-"""What the policy adds to a decision: routes, guards, preferences, selection. Prints microseconds, writes --out."""
+"""What the policy adds to a decision: routes, guards, preferences, filters, selection. In microseconds."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import statistics
 import time
 import tracemalloc
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
 from router_extproc.config.schema import RouterConfig
@@ -16,6 +15,7 @@ from router_extproc.domain import LlmRequest, SignalSet, SignalValue
 from router_extproc.guards import Guards
 from router_extproc.policy import Policy
 from router_extproc.preferences import Preferences
+from router_extproc.router import Router
 from router_extproc.selection.observed import Observed
 from router_extproc.selection.table import build_selections
 from router_extproc.signals.base import Signal, SignalInputs
@@ -83,13 +83,11 @@ def measured(routes: int, models: int, signals: int = 12) -> dict[str, float]:
     scores = {f"label{index}": 1 / 18 for index in range(18)}
     values = SignalSet({f"s{index}": SignalValue("label0", 0.95, 0.0, scores) for index in range(signals)})
     request = LlmRequest("chat_completions", "auto", None, "hello", tokens=500)
-    now = datetime.now(UTC)
     headers = {"x-tenant": "u1"}
+    router = Router(config, policy, guards, preferences, known, selections, {})
 
     def decide() -> None:
-        decision = guards.apply(policy.decide(request, values, "auto"), request, values)
-        decision = preferences.apply(decision, "auto", headers, now)
-        selections[decision.selection].order(decision.candidates, request, values)
+        router.plan_for(request, values, headers)
 
     times = []
     for _ in range(ROUNDS):

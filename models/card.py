@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -139,7 +139,7 @@ def routing(tasks: Figures) -> str:
     return "\n\n".join(parts)
 
 
-def _with(figures: Figures, key: str, shown: Any) -> str:
+def _with(figures: Figures, key: str, shown: Callable[[float], str]) -> str:
     bounds = figures.get(f"{key}_95")
     return shown(figures[key]) + (f" ({shown(bounds[0])}-{shown(bounds[1])})" if bounds else "")
 

@@ -21,11 +21,13 @@ from aiohttp import web
 
 from router_extproc.bookkeeping import Books
 from router_extproc.domain import LlmRequest, Turn
-from router_extproc.errors import ClientError
+from router_extproc.errors import ClientError, ConfigMistakes
 from router_extproc.explanation import rules, tried
+from router_extproc.feedback import Feedback
 from router_extproc.recent import END, LATENCY_BOUNDS
 from router_extproc.runtime import Runtimes
 from router_extproc.telemetry.metrics import Metrics
+from router_extproc.validation import validate
 
 PAGE = Path(__file__).resolve().parent / "page"
 FILES = {
@@ -44,6 +46,7 @@ HEADERS = {
 PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
 OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
 MAX_TRY_BYTES = 256 * 1024
+MAX_FEEDBACK_BYTES = 4096
 TRY_SECONDS = 10.0
 STATE_SECONDS = 2.0
 
@@ -77,6 +80,7 @@ class Admin:
         app.router.add_get("/events", self._events)
         app.router.add_get("/decisions/{id}", self._decision)
         app.router.add_post("/try", self._try)
+        app.router.add_post("/feedback", self._feedback)
         for path in FILES:
             app.router.add_get(path, self._file)
         self.paths = sorted({resource.canonical for resource in app.router.resources()})
@@ -201,6 +205,23 @@ class Admin:
         except ClientError as error:
             return web.json_response({"error": error.message}, status=error.status)
         return web.json_response(found)
+
+    async def _feedback(self, request: web.Request) -> web.Response:
+        """What somebody says of a decision. The same verdict twice counts once."""
+        if request.content_type != "application/json":
+            return web.json_response({"error": "content-type must be application/json"}, status=415)
+        body = await request.read()
+        if len(body) > MAX_FEEDBACK_BYTES:
+            return web.json_response({"error": f"at most {MAX_FEEDBACK_BYTES} bytes"}, status=413)
+        try:
+            feedback = validate(Feedback, json.loads(body))
+            new, known = self._books.feedback.take(feedback)
+        except ValueError:
+            return web.json_response({"error": "not JSON"}, status=400)
+        except ConfigMistakes as error:
+            wrong = [": ".join([*map(str, mistake.path), mistake.message]) for mistake in error.mistakes]
+            return web.json_response({"error": "; ".join(wrong)}, status=400)
+        return web.json_response({"decision_id": feedback.decision_id, "new": new, "known_decision": known})
 
     async def _events(self, request: web.Request) -> web.StreamResponse:
         """Server-sent events: `exchange` for each one that ends, `state` every two seconds."""

@@ -14,10 +14,10 @@ from datetime import UTC, datetime, timedelta
 from router_extproc.budgets import Budgets, expected
 from router_extproc.config.schema import RouterConfig
 from router_extproc.domain import Band, Plan
+from router_extproc.preferences import DEADLINE_HEADER
 from router_extproc.prices import cost_of, price_at
 from router_extproc.router import Routed
 
-DEADLINE_HEADER = "x-mom-deadline"
 DEFERRABLE = timedelta(minutes=10)
 """Who leaves less time than this is in a hurry."""
 _DURATION = re.compile(r"(\d{1,7})([smhd])")

@@ -29,8 +29,10 @@ from router_extproc.processor import Processor
 from router_extproc.runtime import Runtimes, compile_runtime
 from router_extproc.selection.observed import Observed
 from router_extproc.server import Server
+from router_extproc.sessions import SessionKeys, session_secret
 from router_extproc.signals.base import SHIPPED
 from router_extproc.signals.own_heads import OwnHeads, load_guest
+from router_extproc.stores.affinity import Affinity, MemoryAffinity
 from router_extproc.telemetry import instruments
 from router_extproc.telemetry.metrics import Metrics, Values
 from router_extproc.telemetry.recorder import Decided, Recorder
@@ -54,7 +56,8 @@ class ServeOptions:
 
     `drain_notice` seconds pass between saying NOT_SERVING and refusing new streams: longer than Envoy's health check
     interval. `drain_grace` seconds are for the streams in flight then. The ledger is kept in `state_dir`; without it,
-    it is lost when the process ends. `threads` are the cores that one pass of the classifier uses on a CPU, 0 for all.
+    it is lost when the process ends. `session_secret` is the file of the secret that conversations are hashed with.
+    `threads` are the cores that one pass of the classifier uses on a CPU, 0 for all.
     """
 
     config: Path
@@ -71,6 +74,7 @@ class ServeOptions:
     drain_grace: float = 30.0
     live: Callable[[Outcome, Decided | None], None] | None = None
     books: BookOptions = field(default_factory=BookOptions)
+    session_secret: Path | None = None
     admin_token: str | None = field(default=None, repr=False)
 
 
@@ -110,8 +114,10 @@ async def serve(options: ServeOptions, stop: asyncio.Event | None = None) -> Non
         stack.push_async_callback(engine.aclose)
         await own_heads.serve(engine, loaded)
         classifiers = {SHIPPED: engine}
-        observed = Observed()
-        compiled = await asyncio.to_thread(compile_runtime, loaded, heads(classifiers), classifiers, 1, observed)
+        observed, affinity = Observed(), MemoryAffinity()
+        keys = SessionKeys(await asyncio.to_thread(session_secret, options.session_secret, options.books.state_dir))
+        outliving = (observed, keys, affinity)
+        compiled = await asyncio.to_thread(compile_runtime, loaded, heads(classifiers), classifiers, 1, *outliving)
         runtimes = Runtimes(compiled)
         recorder.listeners.append(lambda outcome, _: observed.record(outcome) if outcome is not None else None)
         recorder.reloaded(runtimes.current.generation, accepted=True)
@@ -128,7 +134,7 @@ async def serve(options: ServeOptions, stop: asyncio.Event | None = None) -> Non
         )
         await server.start()
         stack.push_async_callback(server.drain, 0.0, 0.0)
-        reloader = asyncio.create_task(_reload(options.config, runtimes, classifiers, own_heads, recorder, observed))
+        reloader = asyncio.create_task(_reload(options.config, runtimes, classifiers, own_heads, recorder, outliving))
         stack.callback(reloader.cancel)
         # What was built so far lives as long as the process: collections need not look at it again.
         gc.collect()
@@ -183,7 +189,7 @@ async def _reload(
     classifiers: Mapping[str, Engine],
     own_heads: OwnHeads,
     recorder: Recorder,
-    observed: Observed,
+    outliving: tuple[Observed, SessionKeys, Affinity],
 ) -> None:
     """Swaps in every new file that is valid; the last valid one serves on otherwise."""
 
@@ -192,7 +198,7 @@ async def _reload(
         try:
             loaded = await asyncio.to_thread(load, path)
             new = await asyncio.to_thread(
-                compile_runtime, loaded, heads(classifiers), classifiers, current.generation + 1, observed
+                compile_runtime, loaded, heads(classifiers), classifiers, current.generation + 1, *outliving
             )
             await own_heads.serve(classifiers[SHIPPED], loaded)
         except ConfigError as error:
@@ -201,7 +207,7 @@ async def _reload(
             log.error("refused the new configuration, generation %d serves on: %s", current.generation, error)
             return
         runtimes.swap(new)
-        observed.keep(new.config.models)
+        outliving[0].keep(new.config.models)
         recorder.reloaded(new.generation, accepted=True)
         log.info("generation %d serves", new.generation)
 

@@ -17,6 +17,7 @@ from router_extproc.config.providers import GEN_AI_PROVIDERS, endpoint_of, upstr
 from router_extproc.config.schema import RouterConfig
 from router_extproc.decision_log import DecisionLog
 from router_extproc.domain import Outcome
+from router_extproc.feedback import FeedbackBox
 from router_extproc.inference.stats import EngineStats
 from router_extproc.ledger import Ledger
 from router_extproc.recent import Recent
@@ -62,6 +63,7 @@ class Books:
     log: DecisionLog
     recent: Recent
     budgets: Budgets
+    feedback: FeedbackBox
     queued: Callable[[], int]
     """Windows of text that wait for the classifier."""
 
@@ -127,6 +129,7 @@ async def keeping(
         recorder.served = _Catalogue(runtimes).served
         recorder.listeners.append(on_outcome)
         recorder.on_decision.append(recent.decided)
+        recorder.on_refusal += [recent.refused, lines.refused]
         stack.callback(recorder.drain)
         metrics.observers.append(observe)
         if collector is not None:
@@ -134,7 +137,8 @@ async def keeping(
             stack.callback(observing.cancel)
         lag = asyncio.create_task(watch_lag(recorder.lagged))
         stack.callback(lag.cancel)
-        yield Books(ledger, lines, recent, budgets, lambda: stats().queued)
+        verdicts = FeedbackBox(config, recent, lines, recorder)
+        yield Books(ledger, lines, recent, budgets, verdicts, lambda: stats().queued)
 
 
 async def _observe_often(metrics: Metrics) -> None:

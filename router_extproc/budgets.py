@@ -11,7 +11,7 @@ import json
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from router_extproc.config.schema import Budget, BudgetScope, BudgetWindow, RouterConfig, WhenSpent
-from router_extproc.domain import Band, LlmRequest, Outcome, Plan, Usage
+from router_extproc.domain import MAX_CONSIDERED, Band, Considered, LlmRequest, Outcome, Plan, Usage
 from router_extproc.errors import BudgetSpent
 from router_extproc.ledger import price
 from router_extproc.prices import EXACT, cost_of, plain, price_at
@@ -129,7 +129,7 @@ class Budgets:
         scales = list(self._scales(routed, tenant, config))
         if not scales:
             return routed
-        models, reason = list(routed.plan.models), ""
+        models, reason, out = list(routed.plan.models), "", dict[str, str]()
         named = routed.decision.band is Band.NAMED
         for scale in scales:
             kept, action = self._kept(scale, models, named)
@@ -142,11 +142,16 @@ class Budgets:
                     f"the {scale.budget.window.value}'s budget `{scale.budget.name}` is spent",
                     retry_after=self._left(scale.budget.window),
                 )
+            out.update((model, f"budget {scale.budget.name}") for model in models if model not in kept)
             models = kept
         self._reserve(identity, scales, models, config)
         if not reason:
             return routed
-        decision = replace(routed.decision, reason=f"{routed.decision.reason}; {reason}"[:199])
+        decision = replace(
+            routed.decision,
+            reason=f"{routed.decision.reason}; {reason}"[:199],
+            considered=_considered(routed.decision.considered, out),
+        )
         return replace(routed, decision=decision, plan=Plan(tuple(models)))
 
     def settle(self, outcome: Outcome | None, decided: Decided | None, config: RouterConfig) -> None:
@@ -163,6 +168,12 @@ class Budgets:
             if entry is not None and budget is not None:
                 spent = entry.cost if budget.usd is not None else Decimal(entry.input + entry.output)
             self._settle(key, began, reserved, spent)
+
+    def lose(self, identity: str) -> None:
+        """Nobody will tell what became of a request: what was reserved counts as spent."""
+        reservation = self._reserved.pop(identity, None)
+        for key, began, reserved in reservation.amounts if reservation is not None else ():
+            self._settle(key, began, reserved, reserved)
 
     def shown(self, config: RouterConfig) -> list[dict[str, Any]]:
         """Every account of the budgets that are configured, fullest first."""
@@ -288,6 +299,13 @@ def expected(request: LlmRequest) -> Usage:
     limit = request.max_output_tokens
     output = 0 if request.api == "embeddings" else EXPECTED_OUTPUT if limit is None else min(limit, MAX_OUTPUT)
     return Usage(request.tokens, output)
+
+
+def _considered(rows: tuple[Considered, ...], out: Mapping[str, str]) -> tuple[Considered, ...]:
+    """`rows` with what the budgets left out, fallbacks that no selection looked at included."""
+    marked = [row._replace(out=out[row.model]) if row.model in out else row for row in rows]
+    known = {row.model for row in rows}
+    return (*marked, *(Considered(model, out=why) for model, why in out.items() if model not in known))[:MAX_CONSIDERED]
 
 
 def _key(budget: Budget, routed: Routed, tenant: str) -> str | None:

@@ -23,6 +23,7 @@ from router_extproc.cost import calculate
 from router_extproc.decision_log import read_log
 from router_extproc.domain import LlmRequest, Outcome, Turn
 from router_extproc.errors import ConfigError, RouterError
+from router_extproc.explanation import figures, tried
 from router_extproc.inference import artifact
 from router_extproc.reference import config_schema, configuration_reference
 from router_extproc.report import make_report
@@ -64,6 +65,8 @@ def _parser() -> argparse.ArgumentParser:
     _flag(command, "listen", "127.0.0.1:50051", "HOST:PORT or unix:/PATH of ext_proc, access log service and health")
     _flag(command, "admin", "127.0.0.1:9090", "HOST:PORT of the page, /livez, /readyz, /metrics, /config, /savings")
     _flag(command, "admin-token-file", "", "file with the bearer token that opens the admin port beyond loopback")
+    text = "file with the secret that conversations are hashed with, the same for all replicas; empty: one of its own"
+    _flag(command, "session-secret-file", "", text)
     _flag(command, "state-dir", "", "directory of the savings ledger and the decision log; empty: in memory only")
     _flag(command, "decision-log-mib", 256, "MiB that the decision log may take")
     text = "show prompts in the decision log and on the page"
@@ -172,6 +175,7 @@ def _serve(arguments: argparse.Namespace) -> int:
         drain_notice=arguments.drain_notice,
         drain_grace=arguments.drain_grace,
         live=_live if arguments.live else None,
+        session_secret=Path(arguments.session_secret_file) if arguments.session_secret_file else None,
         admin_token=_token(arguments.admin_token_file),
         books=BookOptions(
             state_dir=Path(arguments.state_dir) if arguments.state_dir else None,
@@ -245,8 +249,8 @@ def _cost(arguments: argparse.Namespace) -> int:
 
 def _simulate(arguments: argparse.Namespace) -> int:
     loaded = load(Path(arguments.config))
-    runtime = compile_runtime(loaded, {SHIPPED: artifact.read(Path(arguments.model_dir)).labels}, {})
-    found = simulate(read_log(arguments.log), runtime)
+    heads = {SHIPPED: artifact.read(Path(arguments.model_dir)).labels}
+    found = simulate(read_log(arguments.log), loaded, heads)
     return _print(json.dumps(found.json(), indent=2) if arguments.json else found.text())
 
 
@@ -274,6 +278,8 @@ def _explain(arguments: argparse.Namespace) -> int:
         print(f"signal  {name:18} absent: {reason}")
     for rule in explained["routes"]:
         print(f"route   {rule['route']:18} {rule['verdict']:12} {rule['why']}")
+    for row in explained["considered"]:
+        print(f"model   {row['model']:18} {figures(row)}".rstrip())
     print(f"band    {explained['band']}: {explained['reason']}")
     print(f"plan    {' -> '.join(explained['plan'])}")
     return 0
@@ -295,25 +301,9 @@ async def _explained(arguments: argparse.Namespace) -> dict[str, Any]:
         runtime = compile_runtime(loaded, {SHIPPED: engine.labels}, {SHIPPED: engine})
         request = _request(arguments)
         headers = dict(header.lower().split("=", 1) for header in arguments.header if "=" in header)
-        routed = await runtime.router.route(request, headers, time.monotonic() + EXPLAIN_SECONDS)
+        return await tried(runtime, request, headers, time.monotonic() + EXPLAIN_SECONDS)
     finally:
         await engine.aclose()
-    virtual = arguments.model in runtime.config.virtual_models
-    rules = runtime.policy.explain(request, routed.signals, arguments.model) if virtual else []
-    verdicts = {True: "matched", False: "no match", None: "not judged"}
-    return {
-        "signals": {
-            name: {"label": value.label, "confidence": value.confidence, "value": value.value}
-            for name, value in routed.signals.values.items()
-        },
-        "absent": dict(routed.signals.absent),
-        "routes": [{"route": rule.route, "verdict": verdicts[rule.matched], "why": rule.why} for rule in rules],
-        "route": routed.decision.route,
-        "band": str(routed.decision.band),
-        "confidence": routed.decision.confidence,
-        "reason": routed.decision.reason,
-        "plan": list(routed.plan.models),
-    }
 
 
 EXPLAIN_SECONDS = 30.0

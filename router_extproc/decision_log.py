@@ -5,17 +5,17 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from router_extproc.config.schema import RouterConfig
 from router_extproc.domain import Outcome
 from router_extproc.ledger import price
-from router_extproc.records import record
+from router_extproc.records import note, record
 from router_extproc.stores.background import Background
 from router_extproc.stores.journal import Journal, lines_of
-from router_extproc.telemetry.recorder import Decided
+from router_extproc.telemetry.recorder import Decided, Refused
 
 log = logging.getLogger("router_extproc.exchange")
 
@@ -23,6 +23,16 @@ NAME = "decisions"
 WRITE_SECONDS = 0.25
 MAX_WAITING = 50_000
 SEGMENTS = 8
+
+
+class _Item(NamedTuple):
+    """What one line is made of, and when it was handed over (seconds since 1970)."""
+
+    at: float
+    outcome: Outcome | None = None
+    decided: Decided | None = None
+    refused: Refused | None = None
+    facts: Mapping[str, Any] | None = None
 
 
 class DecisionLog:
@@ -40,9 +50,10 @@ class DecisionLog:
         prompts: bool = False,
         max_bytes: int = 256 * 1024 * 1024,
         versions: Callable[[], dict[str, Any]] = dict,
+        clock: Callable[[], float] = time.time,
     ) -> None:
-        self._config, self._prompts, self._versions = config, prompts, versions
-        self._work: Background[tuple[Outcome | None, Decided | None, float]] = Background(
+        self._config, self._prompts, self._versions, self._clock = config, prompts, versions, clock
+        self._work: Background[_Item] = Background(
             "decision log", self._write, seconds=WRITE_SECONDS, max_waiting=MAX_WAITING
         )
         self._journal = (
@@ -63,7 +74,16 @@ class DecisionLog:
 
     def record(self, outcome: Outcome | None, decided: Decided | None) -> None:
         """An exchange has ended, or nobody told what became of it (None)."""
-        self._work.put((outcome, decided, time.time()))
+        self._work.put(_Item(self._clock(), outcome, decided))
+
+    def refused(self, refused: Refused) -> None:
+        """A request was answered with an error after it had been read. Its exchange has a line of its own, by Envoy's
+        request id."""
+        self._work.put(_Item(refused.at, refused=refused))
+
+    def note(self, facts: Mapping[str, Any], at: float) -> None:
+        """Something was said about an exchange."""
+        self._work.put(_Item(at, facts=facts))
 
     def flush(self) -> None:
         """Blocks until everything so far is written."""
@@ -75,12 +95,15 @@ class DecisionLog:
         if self._journal is not None:
             self._journal.close()
 
-    def _write(self, batch: list[tuple[Outcome | None, Decided | None, float]]) -> None:
+    def _write(self, batch: list[_Item]) -> None:
         lines, config = [], self._config()
         versions = self._versions() if batch else {}
-        for outcome, decided, at in batch:
-            entry = price(outcome, config, at) if outcome is not None else None
-            made = record(outcome, decided, entry, prompts=self._prompts)
+        for item in batch:
+            if item.facts is not None:
+                made = note(item.facts, item.at)
+            else:
+                entry = price(item.outcome, config, item.at) if item.outcome is not None else None
+                made = record(item.outcome, item.decided, entry, refused=item.refused, prompts=self._prompts)
             line = json.dumps(made | {"versions": versions}, separators=(",", ":"))
             log.info("%s", line)
             lines.append(line.encode() + b"\n")

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Literal
+from typing import Literal, NamedTuple
 
 Role = Literal["system", "user", "assistant", "tool"]
 
 NOTHING: Mapping[str, float] = {}
+
+MAX_CONSIDERED = 32
+"""Models of which a decision says why they stand where they stand. A route by labels may have hundreds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +31,9 @@ class LlmRequest:
     first. `tokens` is a cheap upper-side estimate of the whole input (about 4 characters each), `max_output_tokens`
     the client's own limit or None. `model_span` is the byte range of the model's JSON value (quotes included) in the
     body, or None when the body names no model. `model` is None then. `turns` counts the turns of a human, at least 1.
-    `previous_response_id` says that the conversation so far is held by the provider that gave that id.
+    `previous_response_id` says that the conversation so far is held by the provider that gave that id. `opening` is the
+    beginning of the first human turn. `written` are texts that people, tools and documents brought beside the prompt,
+    newest first, a bounded part of a long conversation; the first `fresh` of them came since the model last spoke.
     """
 
     api: str
@@ -46,6 +51,9 @@ class LlmRequest:
     turns: int = 1
     user: str | None = None
     previous_response_id: str | None = None
+    opening: str = ""
+    written: tuple[str, ...] = ()
+    fresh: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,13 +90,35 @@ class Band(StrEnum):
     NAMED = "named"
 
 
+class Considered(NamedTuple):
+    """What became of one model that a decision could have taken.
+
+    `by` names what gave a candidate its place ("cost", "quality", "latency", "trial", "weighted"; "" for the order of
+    the file) and `score` is that figure. The figures that the selection looked at: `quality` in [0, 1], `cost` in USD
+    for this request, `latency` in seconds, `load` in recent picks. `out` says why a model was left out, "" if it was
+    not.
+    """
+
+    model: str
+    by: str = ""
+    score: float | None = None
+    quality: float | None = None
+    cost: float | None = None
+    latency: float | None = None
+    load: float | None = None
+    out: str = ""
+
+
 @dataclass(frozen=True, slots=True)
 class Decision:
     """Which route matched, in which band, and the candidate models in order of preference (never empty).
 
     `fallbacks` come after the candidates in the plan, before the default models. `selection` names the way in which
     one of several candidates is chosen. Where `allowed` is a set, the plan holds no other models. Candidates that are
-    `favourites` go before the others. `guards` are those that acted. `masked` are the texts that must not leave.
+    `favourites` go before the others. `guards` are those that acted. `considered` are the candidates, best first, then
+    the models that were left out, `MAX_CONSIDERED` at most. `sticky` routes keep a conversation on its model;
+    `affinity` says what came of that: "new", "kept", "moved" or "away" (for this turn alone). `masked` are the texts
+    that must not leave.
     """
 
     route: str
@@ -101,7 +131,26 @@ class Decision:
     allowed: frozenset[str] | None = None
     favourites: frozenset[str] = frozenset()
     guards: tuple[str, ...] = ()
+    considered: tuple[Considered, ...] = ()
+    sticky: bool = False
+    affinity: str = ""
     masked: tuple[str, ...] = field(default=(), repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """What a sender asked for beside the body, and who it is to the policy: nothing but words of the configuration, a
+    time and a hash, so that it may be recorded.
+
+    `prefer` is the client's `x-mom-prefer`, `member` the entry of `preferences.users` ("*" for somebody without one,
+    None where no header tells), `user` a keyed hash of the user that the body names, `deadline` the client's
+    `x-mom-deadline`. Empty where there is none.
+    """
+
+    prefer: str = ""
+    member: str | None = None
+    user: str = ""
+    deadline: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -85,10 +85,11 @@ class UnsupportedEncoding(ClientError):
 
 
 class GuardBlocked(ClientError):
-    """A guard decided that this request goes nowhere."""
+    """A guard decided that this request goes nowhere. `guards` are those that held, the one that blocks last."""
 
     status = 403
     code = "blocked_by_policy"
+    guards: tuple[str, ...] = ()
 
 
 class ModelForbidden(ClientError):

@@ -11,9 +11,10 @@ from dataclasses import dataclass, field
 from router_extproc.apis.base import BodyReader, ClientApi
 from router_extproc.domain import LlmRequest
 from router_extproc.errors import BodyTooLarge, UnsupportedEncoding
-from router_extproc.inference.base import Classified, Prompt
-from router_extproc.router import classifier_prompt
+from router_extproc.inference.base import Prompt
+from router_extproc.router import Early, Judged, classifier_prompt
 from router_extproc.runtime import Runtime
+from router_extproc.signals.base import Reads
 from router_extproc.telemetry.context import TraceContext
 
 SPECULATION_PAUSE = 0.002
@@ -25,6 +26,12 @@ MAX_TENANT = 64
 GROWTH_CHARS = 4_000
 """Characters by which a long turn must have grown to be worth another pass: some windows, which share a batch."""
 
+AHEAD_BYTES = 16 * 1024
+"""Bytes of a body after which texts beside the prompt that have arrived are worth reading, where all of them are."""
+
+MAX_AHEAD = 64
+"""Texts beside the prompt that are read before the body is complete."""
+
 SPECULATION_SECONDS = 30.0
 """How long an early classification may wait in the queue: the body may take its time to arrive."""
 
@@ -34,7 +41,7 @@ class Speculation:
     """A classification that was started before the body was complete."""
 
     prompt: Prompt
-    task: asyncio.Task[dict[str, Classified | str]]
+    task: Early
 
 
 @dataclass(slots=True)
@@ -55,9 +62,12 @@ class Exchange:
     body_done: float = 0.0
     speculation: Speculation | None = None
     trace: TraceContext | None = None
+    judged: Judged | None = None
+    ahead: dict[str, Early] = field(default_factory=dict)
     _pause: asyncio.TimerHandle | None = None
     _guesses: int = 0
     _grown: int = 0
+    _read_at: int = 0
 
     @property
     def request_id(self) -> str:
@@ -103,6 +113,8 @@ class Exchange:
         """
         if self._pause is not None:
             self._pause.cancel()
+        if self.runtime.router.reads is Reads.CONVERSATION and self.size - self._read_at >= AHEAD_BYTES:
+            self._read_ahead()
         if self.speculation is None or self.speculation.task.done():
             growing = len(self.reader.growing())
             if growing - self._grown >= GROWTH_CHARS:
@@ -115,6 +127,18 @@ class Exchange:
     def _guess_complete(self) -> None:
         self._guesses += 1
         self._guess(self.reader.partial())
+        self._read_ahead()
+
+    def _read_ahead(self) -> None:
+        """Classifies the texts beside the prompt that are there, for the engine to remember or `judge` to wait for."""
+        self._read_at = self.size
+        router = self.runtime.router
+        if router.reads is Reads.PROMPT:
+            return
+        for text in router.beside(*self.reader.written()):
+            if text not in self.ahead and len(self.ahead) < MAX_AHEAD:
+                until = time.monotonic() + SPECULATION_SECONDS
+                self.ahead[text] = asyncio.create_task(router.classify(Prompt(text), until))
 
     def _guess(self, request: LlmRequest | None) -> None:
         if request is None:
@@ -128,7 +152,7 @@ class Exchange:
             prompt, asyncio.create_task(self.runtime.router.classify(prompt, time.monotonic() + SPECULATION_SECONDS))
         )
 
-    def speculated(self, request: LlmRequest) -> asyncio.Task[dict[str, Classified | str]] | None:
+    def speculated(self, request: LlmRequest) -> Early | None:
         """The early classification, if it turned out to be of the right text; a wrong one is cancelled."""
         if self._pause is not None:
             self._pause.cancel()
@@ -145,6 +169,8 @@ class Exchange:
             self._pause.cancel()
         if self.speculation is not None:
             self.speculation.task.cancel()
+        for task in self.ahead.values():
+            task.cancel()
         self.chunks.clear()
 
     def _too_large(self) -> BodyTooLarge:

@@ -87,4 +87,5 @@ class Guards:
         error = GuardBlocked(guard.message)
         error.status = guard.status
         error.code = f"blocked_by_{guard.name}"
+        error.guards = decision.guards
         raise error

@@ -2,32 +2,39 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from zoneinfo import ZoneInfo
 
 from router_extproc.config.schema import Prefer, Preference, RouterConfig
-from router_extproc.domain import Band, Decision
+from router_extproc.domain import Band, Decision, Wishes
 from router_extproc.errors import ConfigMistakes, Mistake, ModelForbidden
 from router_extproc.routes import MAX_REASON, Candidate, check_candidates, expand, narrowed
 from router_extproc.validation import Path
 
 PREFER_HEADER = "x-mom-prefer"
+DEADLINE_HEADER = "x-mom-deadline"
 
 SELECTIONS = {Prefer.CHEAP: "cheapest", Prefer.BEST: "best", Prefer.FAST: "lowest_latency"}
 """The selection that stands for a preference."""
 
+STRANGER = "*"
+"""Stands in `Wishes` for somebody who has no entry: what a header says of others is not recorded."""
+
+_TIME = re.compile(r"[0-9smhdTZ:.+ -]{1,40}")
 _BY_NAME = {str(prefer): prefer for prefer in Prefer}
 
 
 @dataclass(frozen=True, slots=True)
 class _Wish:
-    """A `Preference` with labels expanded. `allowed` is None when everything is."""
+    """A `Preference` with labels expanded. `allowed` is None when everything is; `limit` says what limits it."""
 
     prefer: Prefer | None = None
     favourites: frozenset[str] = frozenset()
     allowed: frozenset[str] | None = None
+    limit: str = "forbidden"
 
 
 class Preferences:
@@ -66,7 +73,7 @@ class Preferences:
             if wish.allowed is not None:
                 if decision.band is Band.NAMED and asked not in wish.allowed:
                     raise ModelForbidden(f"the model `{asked}` is not for you")
-                decision = narrowed(decision, wish.allowed, self._config.default, "preferences")
+                decision = narrowed(decision, wish.allowed, self._config.default, f"preferences: {wish.limit}")
         if decision.band is Band.NAMED:
             return decision
         prefer = self._prefer(asked, headers, wishes)
@@ -76,6 +83,18 @@ class Preferences:
         if favourites:
             decision = replace(decision, favourites=favourites)
         return self._preferring(decision, prefer)
+
+    def wishes(self, headers: Mapping[str, str], user: str) -> Wishes:
+        """What the headers ask for, as far as it may be recorded. `user` is the hash of the body's user."""
+        header = self._config.preferences.header
+        member = headers.get(header, "") if header is not None else None
+        prefer, deadline = headers.get(PREFER_HEADER, ""), headers.get(DEADLINE_HEADER, "")
+        return Wishes(
+            prefer=prefer if prefer in _BY_NAME else "",
+            member=STRANGER if member and member not in self._users else member,
+            user=user,
+            deadline=deadline if _TIME.fullmatch(deadline) else "",
+        )
 
     def scale(self, now: datetime) -> dict[str, float]:
         """The factor of every model that a schedule names: the product of those whose window it is, 1 without any."""
@@ -118,7 +137,7 @@ class Preferences:
             if not allowed:
                 self._mistakes.append(Mistake(at, "leaves no model at all"))
         favourites = frozenset(self._models(preference.favourite, (*at, "favourite")))
-        return _Wish(preference.prefer, favourites, allowed)
+        return _Wish(preference.prefer, favourites, allowed, "forbidden" if preference.only is None else "only others")
 
     def _models(self, candidates: Iterable[Candidate] | None, at: Path) -> tuple[str, ...]:
         self._mistakes += check_candidates(candidates or (), self._config.models, at)

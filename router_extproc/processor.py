@@ -23,11 +23,11 @@ from router_extproc.apis.rewrite import replace_span
 from router_extproc.apis.table import for_path
 from router_extproc.config.schema import RouterConfig
 from router_extproc.domain import Band
-from router_extproc.errors import BudgetSpent, ClientError, MalformedBody, Saturated
+from router_extproc.errors import BudgetSpent, ClientError, GuardBlocked, MalformedBody, Saturated
 from router_extproc.exchange import Exchange
 from router_extproc.router import Routed
 from router_extproc.runtime import Runtimes
-from router_extproc.telemetry.recorder import OPERATIONS, Decided, Recorder
+from router_extproc.telemetry.recorder import OPERATIONS, Decided, Recorder, Refused
 from router_extproc.wire import BodyMode, Message, Reply, RequestBody, RequestHeaders, RequestTrailers
 
 log = logging.getLogger(__name__)
@@ -145,8 +145,13 @@ class Processor:
         request = exchange.reader.finish()
         exchange.trace = self._recorder.sampler.context(exchange.headers, exchange.id)
         deadline = exchange.body_done + exchange.runtime.config.limits.deadline_ms / 1000
-        routed = await exchange.runtime.router.route(request, exchange.headers, deadline, exchange.speculated(request))
+        router = exchange.runtime.router
+        judged = exchange.judged = await router.judge(
+            request, exchange.headers, deadline, exchange.speculated(request), exchange.ahead
+        )
+        routed = router.choose(judged, exchange.headers)
         routed = self._admit(exchange.id, routed, exchange.headers, exchange.tenant, exchange.runtime.config)
+        router.keep(routed)
         self._recorder.decided(
             Decided(
                 decision_id=exchange.id,
@@ -160,12 +165,31 @@ class Processor:
                 tenant=exchange.tenant,
                 at=time.time(),
                 trace=exchange.trace,
+                session=routed.session,
+                wishes=routed.wishes,
             )
         )
         return routed
 
     def _refuse(self, exchange: Exchange, error: ClientError) -> Reply:
-        self._recorder.refused(exchange.api.name, error.code)
+        judged = exchange.judged
+        refused = None
+        if judged is not None:
+            refused = Refused(
+                decision_id=exchange.id,
+                request_id=exchange.request_id,
+                request=judged.request,
+                signals=judged.signals,
+                status=error.status,
+                code=error.code,
+                guards=error.guards if isinstance(error, GuardBlocked) else (),
+                generation=exchange.runtime.generation,
+                tenant=exchange.tenant,
+                session=judged.session,
+                wishes=judged.wishes,
+                at=time.time(),
+            )
+        self._recorder.refused(exchange.api.name, error.code, refused)
         body = exchange.api.error(error.status, error.code, error.message, error.param, exchange.request_id)
         # OpenAI's SDK shows x-request-id in its errors, Anthropic's shows request-id.
         ids = dict.fromkeys(("x-request-id", "request-id"), exchange.request_id)

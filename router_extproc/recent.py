@@ -17,7 +17,7 @@ from router_extproc.domain import Outcome
 from router_extproc.ledger import price
 from router_extproc.records import Record, record
 from router_extproc.telemetry.instruments import DECISION_SECONDS
-from router_extproc.telemetry.recorder import Decided
+from router_extproc.telemetry.recorder import Decided, Refused
 
 KEPT = 2048
 SHOWN = 100
@@ -35,6 +35,7 @@ class Seen:
     decided: Decided | None = None
     outcome: Outcome | None = None
     at: float = 0.0
+    refused: Refused | None = None
 
 
 class Recent:
@@ -43,6 +44,7 @@ class Recent:
     def __init__(self, config: Callable[[], RouterConfig], *, prompts: bool = False) -> None:
         self._config, self._prompts = config, prompts
         self._seen: OrderedDict[str, Seen] = OrderedDict()
+        self._refused: OrderedDict[str, str] = OrderedDict()  # Envoy's request ids of refused ones -> our decision ids
         self.watchers: set[asyncio.Queue[Record]] = set()
         """The backlogs of those who watch."""
         self.bands: dict[str, int] = {}
@@ -57,12 +59,21 @@ class Recent:
         self.latency[bisect_left(LATENCY_BOUNDS, decided.seconds)] += 1
         self._keep(decided.decision_id, Seen(decided, None, decided.at))
 
+    def refused(self, refused: Refused) -> None:
+        """A request was refused after it had been read."""
+        self._keep(refused.decision_id, Seen(None, None, refused.at, refused))
+        self._refused[refused.request_id] = refused.decision_id
+        if len(self._refused) > KEPT:
+            self._refused.popitem(last=False)
+
     def outcome(self, outcome: Outcome | None, decided: Decided | None) -> None:
         """An exchange has ended."""
         if outcome is None:
             return
-        identity = outcome.decision_id or outcome.request_id
-        seen = Seen(decided, outcome, time.time())
+        # Envoy's log has no decision id of what was refused: the answer was not a route.
+        identity = outcome.decision_id or self._refused.pop(outcome.request_id, outcome.request_id)
+        before = self._seen.get(identity)
+        seen = Seen(decided, outcome, time.time(), before.refused if before is not None else None)
         self._keep(identity, seen)
         if self.watchers:
             made = self._record(seen)
@@ -130,7 +141,7 @@ class Recent:
 
     def _record(self, seen: Seen) -> Record:
         entry = price(seen.outcome, self._config(), seen.at) if seen.outcome is not None else None
-        return record(seen.outcome, seen.decided, entry, prompts=self._prompts)
+        return record(seen.outcome, seen.decided, entry, refused=seen.refused, prompts=self._prompts)
 
 
 def _health(outcomes: list[Outcome]) -> dict[str, Any]:

@@ -6,10 +6,20 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from router_extproc.domain import LlmRequest, Outcome, SignalSet, SignalValue
+from router_extproc.domain import (
+    MAX_CONSIDERED,
+    Considered,
+    Decision,
+    LlmRequest,
+    Outcome,
+    SignalSet,
+    SignalValue,
+    Usage,
+    Wishes,
+)
 from router_extproc.ledger import Entry
 from router_extproc.prices import plain
-from router_extproc.telemetry.recorder import Decided
+from router_extproc.telemetry.recorder import Decided, Refused
 
 VERSION = 1
 MAX_PROMPT = 4096
@@ -17,18 +27,25 @@ Record = dict[str, Any]
 
 
 def record(
-    outcome: Outcome | None, decided: Decided | None, entry: Entry | None = None, *, prompts: bool = False
+    outcome: Outcome | None,
+    decided: Decided | None,
+    entry: Entry | None = None,
+    *,
+    refused: Refused | None = None,
+    prompts: bool = False,
 ) -> Record:
     """Everything that is known. The prompt's text, at most 4096 characters of it, only where `prompts` says so.
 
     `outcome` is None while the answer is under way or when Envoy never told; `decided` is None for an exchange that
-    this process did not decide. Money is text, in USD.
+    this process did not decide, or refused. Money is text, in USD.
     """
     made: Record = {"v": VERSION}
     if decided is not None:
         made |= _decision(decided, prompts)
+    elif refused is not None:
+        made |= _refusal(refused, prompts)
     if outcome is not None:
-        made |= _outcome(outcome, known=decided is not None)
+        made |= _outcome(outcome, known="id" in made)
     if entry is not None:
         made |= {
             "time": _time(entry.at),
@@ -40,7 +57,62 @@ def record(
 
 
 def _decision(decided: Decided, prompts: bool) -> Record:
-    request, decision = decided.request, decided.decision
+    decision = decided.decision
+    return {
+        "id": decided.decision_id,
+        "time": _time(decided.at),
+        "generation": decided.generation,
+        "tenant": decided.tenant,
+        "session": decided.session,
+        "wishes": _wishes(decided.wishes),
+        "request": _asked(decided.request, prompts),
+        **_signals(decided.signals),
+        "route": decision.route,
+        "band": decision.band.value,
+        "confidence": round(decision.confidence, 4),
+        "reason": decision.reason,
+        "guards": list(decision.guards),
+        "selection": decision.selection,
+        "affinity": decision.affinity,
+        "candidates": list(decision.candidates[:MAX_CONSIDERED]),
+        "considered": considered(decision),
+        "plan": list(decided.plan.models),
+        "ms": {
+            "decision": round(decided.seconds * 1e3, 3),
+            **{stage: round(seconds * 1e3, 3) for stage, seconds in decided.stages},
+        },
+    }
+
+
+def _refusal(refused: Refused, prompts: bool) -> Record:
+    return {
+        "id": refused.decision_id,
+        "time": _time(refused.at),
+        "generation": refused.generation,
+        "tenant": refused.tenant,
+        "session": refused.session,
+        "wishes": _wishes(refused.wishes),
+        "request": _asked(refused.request, prompts),
+        **_signals(refused.signals),
+        "guards": list(refused.guards),
+        "refused": {"status": refused.status, "code": refused.code, "request_id": refused.request_id},
+    }
+
+
+def _signals(signals: SignalSet) -> Record:
+    return {
+        "signals": {name: _signal(value) for name, value in signals.values.items()},
+        "absent": dict(signals.absent),
+    }
+
+
+def _wishes(wishes: Wishes) -> Record:
+    found = {"prefer": wishes.prefer, "user": wishes.user, "deadline": wishes.deadline}
+    made: Record = {name: value for name, value in found.items() if value}
+    return made if wishes.member is None else made | {"member": wishes.member}
+
+
+def _asked(request: LlmRequest, prompts: bool) -> Record:
     asked: Record = {
         "api": request.api,
         "model": request.model,
@@ -54,27 +126,22 @@ def _decision(decided: Decided, prompts: bool) -> Record:
     }
     if prompts:
         asked["prompt"] = request.prompt[:MAX_PROMPT]
-    return {
-        "id": decided.decision_id,
-        "time": _time(decided.at),
-        "generation": decided.generation,
-        "tenant": decided.tenant,
-        "request": asked,
-        "signals": {name: _signal(value) for name, value in decided.signals.values.items()},
-        "absent": dict(decided.signals.absent),
-        "route": decision.route,
-        "band": decision.band.value,
-        "confidence": round(decision.confidence, 4),
-        "reason": decision.reason,
-        "guards": list(decision.guards),
-        "selection": decision.selection,
-        "candidates": list(decision.candidates),
-        "plan": list(decided.plan.models),
-        "ms": {
-            "decision": round(decided.seconds * 1e3, 3),
-            **{stage: round(seconds * 1e3, 3) for stage, seconds in decided.stages},
-        },
-    }
+    return asked
+
+
+def considered(decision: Decision) -> list[Record]:
+    """Candidates with their figures, best first, and the models that were left out, each with the reason."""
+    return [_considered(row, row.model in decision.favourites) for row in decision.considered]
+
+
+def _considered(row: Considered, favourite: bool) -> Record:
+    made: Record = {name: value for name, value in row._asdict().items() if value not in ("", None)}
+    for name in ("score", "quality", "latency", "load"):
+        if name in made:
+            made[name] = round(made[name], 6)
+    if "cost" in made:
+        made["cost"] = f"{made['cost']:.9f}".rstrip("0").rstrip(".")
+    return made | {"favourite": True} if favourite else made
 
 
 def _outcome(outcome: Outcome, *, known: bool) -> Record:
@@ -135,6 +202,41 @@ def request_of(made: Mapping[str, Any]) -> LlmRequest:
     )
 
 
+def wishes_of(made: Mapping[str, Any]) -> Wishes | None:
+    """What the sender of a record's request asked for; None where an older sidecar did not record it."""
+    found = made.get("wishes")
+    if not isinstance(found, dict):
+        return None
+    member = found.get("member")
+    return Wishes(
+        prefer=str(found.get("prefer", "")),
+        member=None if member is None else str(member),
+        user=str(found.get("user", "")),
+        deadline=str(found.get("deadline", "")),
+    )
+
+
+def outcome_of(made: Mapping[str, Any]) -> Outcome | None:
+    """What became of a record's request; None when that is not known. Raises what `request_of` raises."""
+    ended = made.get("outcome")
+    if ended is None:
+        return None
+    tokens, first = ended.get("tokens"), ended.get("first_byte_ms")
+    usage = None
+    if tokens is not None:
+        usage = Usage(int(tokens["input"]), int(tokens["output"]), int(tokens["cached"]))
+    return Outcome(
+        decision_id=str(made["id"]),
+        api=str(made["request"]["api"]),
+        status=int(ended["status"]),
+        model=ended["model"],
+        attempts=int(ended["attempts"]),
+        duration_seconds=float(ended["ms"]) / 1e3,
+        first_byte_seconds=None if first is None else float(first) / 1e3,
+        usage=usage,
+    )
+
+
 def signals_of(made: Mapping[str, Any]) -> SignalSet:
     """The signals of a record. Raises KeyError, TypeError or ValueError when it has none."""
     values = {
@@ -144,6 +246,11 @@ def signals_of(made: Mapping[str, Any]) -> SignalSet:
         for name, value in made["signals"].items()
     }
     return SignalSet(values, dict(made["absent"]))
+
+
+def note(facts: Mapping[str, Any], at: float) -> Record:
+    """A line that is about an exchange and none itself."""
+    return {"v": VERSION, "time": _time(at), **facts}
 
 
 def _time(at: float) -> str:

@@ -48,11 +48,32 @@ class Suspect:
 
 
 @dataclass(slots=True)
+class Watch:
+    """How a guard did: requests on which it `acted`, and those of them that somebody called a false alarm."""
+
+    acted: int = 0
+    false_alarms: int = 0
+
+
+@dataclass(slots=True)
+class Said:
+    """What people said of one decision: whether its route was good (the last word counts), and of its guards."""
+
+    good: bool | None = None
+    false_alarm: bool = False
+    missed: bool = False
+    wanted_route: str | None = None
+    wanted_label: str | None = None
+
+
+@dataclass(slots=True)
 class Report:
     """The figures. Money is exact in `totals`; `days` sums hours per day (UTC), oldest first.
 
     `latency_ms` are percentiles of the time from a body's last byte to the decision. `accuracy` is good answers and
-    judged ones per route. `frontier` has each model alone and, last, the mixture, where the catalogue has qualities.
+    judged ones per route, `guards` how each guard did, `missed` what guards should have seen (by the label that was
+    wanted), `misrouted` counts bad routes by route and the one that was wanted. `frontier` has each model alone and,
+    last, the mixture, where the catalogue has qualities.
     """
 
     totals: Totals
@@ -61,6 +82,9 @@ class Report:
     latency_ms: dict[int, float] = field(default_factory=dict)
     fallbacks: Counter[tuple[str, str]] = field(default_factory=Counter)
     accuracy: dict[str, tuple[int, int]] = field(default_factory=dict)
+    guards: dict[str, Watch] = field(default_factory=dict)
+    missed: Counter[str] = field(default_factory=Counter)
+    misrouted: Counter[tuple[str, str]] = field(default_factory=Counter)
     frontier: list[Point] = field(default_factory=list)
     suspects: list[Suspect] = field(default_factory=list)
 
@@ -76,6 +100,11 @@ class Report:
             "latency_ms": {f"p{number}": value for number, value in self.latency_ms.items()},
             "fallbacks": [{"picked": a, "answered": b, "requests": n} for (a, b), n in self.fallbacks.most_common()],
             "accuracy": {route: {"good": good, "judged": judged} for route, (good, judged) in self.accuracy.items()},
+            "guards": {
+                name: {"acted": watch.acted, "false_alarms": watch.false_alarms} for name, watch in self.guards.items()
+            },
+            "missed": dict(self.missed),
+            "misrouted": [{"route": a, "wanted": b, "requests": n} for (a, b), n in self.misrouted.most_common(TOP)],
             "frontier": [{"name": p.name, "usd_per_request": p.cost, "quality": p.quality} for p in self.frontier],
             "suspects": [
                 {name: getattr(suspect, name) for name in Suspect.__dataclass_fields__} for suspect in self.suspects
@@ -110,6 +139,12 @@ class Report:
         lines += [f"fallback {picked} -> {by}: {n:,}" for (picked, by), n in self.fallbacks.most_common(TOP)]
         for route, (good, judged) in self.accuracy.items():
             lines.append(f"feedback on {route}: {good:,} of {judged:,} good ({good / judged:.1%})")
+        for (route, wanted), n in self.misrouted.most_common(TOP):
+            lines.append(f"misrouted {route}, wanted {wanted or 'elsewhere'}: {n:,}")
+        for name, watch in self.guards.items():
+            alarms = f", {watch.false_alarms:,} false alarms" if watch.false_alarms else ""
+            lines.append(f"guard {name} acted on {watch.acted:,}{alarms}")
+        lines += [f"guards missed {label or 'something'}: {n:,}" for label, n in self.missed.most_common(TOP)]
         for point in self.frontier:
             lines.append(f"{point.name}: ${point.cost:.6f} a request, quality {point.quality:.3f}")
         if self.suspects:
@@ -124,12 +159,18 @@ def make_report(state: Path, config: RouterConfig | None = None, feedback: Path 
     """Reads a state directory, also while a sidecar writes it. Raises RouterError when there is nothing in it.
 
     `config` gives the models' qualities and prices for the frontier, `feedback` is a file of JSON lines with `id` and
-    `good`.
+    `good`, beside the verdicts that the sidecar was told.
     """
     totals = read_totals(state)
     if totals is None:
         raise RouterError(f"{state}: no ledger here")
-    judged = _feedback(feedback) if feedback is not None else {}
+    judged: dict[str, Said] = {}
+    for made in read_log(state):
+        if "feedback" in made:
+            _hear(judged.setdefault(str(made.get("id")), Said()), made)
+    if feedback is not None:
+        for identity, was_good in _feedback(feedback).items():
+            judged.setdefault(identity, Said()).good = was_good
     report = Report(totals, days=_days(totals))
     latencies: list[float] = []
     suspects: list[Suspect] = []
@@ -145,11 +186,19 @@ def make_report(state: Path, config: RouterConfig | None = None, feedback: Path 
 def _count(
     report: Report,
     made: Mapping[str, Any],
-    judged: Mapping[str, bool],
+    judged: Mapping[str, Said],
     latencies: list[float],
     suspects: list[Suspect],
 ) -> None:
     """One record into the report. Records of exchanges that were not decided tell nothing of routing."""
+    said = judged.get(str(made.get("id")), NOTHING_SAID)
+    if "plan" in made or "refused" in made:
+        for guard in made["guards"]:
+            watch = report.guards.setdefault(guard, Watch())
+            watch.acted += 1
+            watch.false_alarms += said.false_alarm
+        if said.missed:
+            report.missed[said.wanted_label or ""] += 1
     if "plan" not in made:
         return
     report.decisions += 1
@@ -158,7 +207,9 @@ def _count(
     picked = made["plan"][0]
     if answered is not None and answered != picked:
         report.fallbacks[picked, answered] += 1
-    good = judged.get(made["id"])
+    good = said.good
+    if good is False:
+        report.misrouted[str(made["route"]), said.wanted_route or ""] += 1
     if good is not None:
         was_good, count = report.accuracy.get(made["route"], (0, 0))
         report.accuracy[made["route"]] = (was_good + good, count + 1)
@@ -173,6 +224,20 @@ def _count(
         if len(suspects) > 1000:
             suspects.sort(key=lambda suspect: (not suspect.bad, suspect.confidence))
             del suspects[TOP:]
+
+
+NOTHING_SAID = Said()
+
+
+def _hear(said: Said, made: Mapping[str, Any]) -> None:
+    """One verdict of the decision log."""
+    verdict = made["feedback"]
+    if verdict in ("good", "bad"):
+        said.good = verdict == "good"
+    said.false_alarm = said.false_alarm or verdict == "false_alarm"
+    said.missed = said.missed or verdict == "missed"
+    said.wanted_route = made.get("wanted_route") or said.wanted_route
+    said.wanted_label = made.get("wanted_label") or said.wanted_label
 
 
 def _feedback(path: Path) -> dict[str, bool]:

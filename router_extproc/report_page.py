@@ -7,7 +7,7 @@ from html import escape
 
 from router_extproc.ledger import Sum
 from router_extproc.prices import dollars
-from router_extproc.report import Point, Report
+from router_extproc.report import TOP, Point, Report
 
 WIDTH, HEIGHT, EDGE = 640, 240, 44
 MAX_STEP = 110
@@ -57,6 +57,12 @@ def report_page(report: Report) -> str:
     if report.accuracy:
         judged = [(r, f"{good:,} of {n:,}", f"{good / n:.1%}") for r, (good, n) in report.accuracy.items()]
         parts += ["<h2>Feedback</h2>", _table(("route", "good", ""), judged)]
+    if report.misrouted:
+        rows3 = [(route, wanted or "elsewhere", f"{n:,}") for (route, wanted), n in report.misrouted.most_common(TOP)]
+        parts += ["<h2>Misrouted</h2>", _table(("route", "wanted", "requests"), rows3)]
+    if report.guards:
+        acted = [(name, f"{watch.acted:,}", f"{watch.false_alarms:,}") for name, watch in report.guards.items()]
+        parts += ["<h2>Guards</h2>", _table(("guard", "acted", "false alarms"), acted)]
     if report.frontier:
         parts += ["<h2>Cost and quality</h2>", _scatter(report.frontier)]
     if report.suspects:

@@ -4,26 +4,64 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Container, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from router_extproc.config.schema import Model, RouterConfig
-from router_extproc.domain import Band, Decision, LlmRequest, Plan, SignalSet, SignalValue
+from router_extproc.domain import (
+    MAX_CONSIDERED,
+    Band,
+    Considered,
+    Decision,
+    LlmRequest,
+    Plan,
+    SignalSet,
+    SignalValue,
+    Wishes,
+)
 from router_extproc.errors import ClientError, ContextTooLong, UnknownModel, UnsupportedModel
 from router_extproc.guards import Guards
 from router_extproc.inference.base import Classified, Classifier, InferenceError, Prompt
+from router_extproc.inference.windows import count_windows
 from router_extproc.policy import Policy
 from router_extproc.preferences import Preferences
+from router_extproc.routes import MAX_REASON
 from router_extproc.selection.base import Selection
-from router_extproc.signals.base import Signal, SignalInputs
+from router_extproc.sessions import SessionKeys
+from router_extproc.signals.base import Reads, Signal, SignalInputs, widest
+from router_extproc.stores.affinity import Affinity, Kept, MemoryAffinity
 
 CONTEXT_TURNS = 3
 CONTEXT_TURN_CHARS = 600
 """How much of the turns before the newest one the classifier reads: enough for "and in Rust?", not to drown it."""
 
+Early = asyncio.Task[dict[str, Classified | str]]
+"""A classification that began while the body was still arriving: every classifier's pass, or why there is none."""
+
+NO_EARLIER: Mapping[str, Early] = {}
+
 SURE_TOKENS = 0.5
 """Part of the token estimate that is there for certain: text and code rarely need more than 8 bytes a token."""
+
+
+NO_WISHES = Wishes()
+
+WORSE: Mapping[str, int] = {Band.NAMED: 0, Band.RECOMMENDED: 0, Band.FALLBACK: 1, Band.DEFAULT: 2}
+"""Bands by how unsure they are."""
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """What is known of a request before anything is decided. `session` is its conversation's key, "" if unknown, and
+    `kept` where that conversation is. `stages` says how many seconds each part took."""
+
+    request: LlmRequest
+    signals: SignalSet
+    session: str = ""
+    kept: Kept | None = None
+    wishes: Wishes = NO_WISHES
+    stages: tuple[tuple[str, float], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +73,9 @@ class Routed:
     decision: Decision
     plan: Plan
     stages: tuple[tuple[str, float], ...] = ()
+    session: str = ""
+    kept: Kept | None = None
+    wishes: Wishes = NO_WISHES
 
 
 def classifier_prompt(request: LlmRequest) -> Prompt:
@@ -43,16 +84,38 @@ def classifier_prompt(request: LlmRequest) -> Prompt:
     return Prompt(request.prompt, "\n".join(turns))
 
 
-def misfit(model: Model, request: LlmRequest) -> type[ClientError] | None:
-    """Why `model` cannot take `request`, as the error that says so; None when it can."""
-    needed = request.tokens + (request.max_output_tokens or 0)
+NOT_ALLOWED = "not allowed"
+"""Why a default model is left out that a guard, a preference or the route's `require` keeps from the request."""
+
+TOO_LONG = "context window"
+"""The one misfit that a shorter request would not have."""
+
+
+def misfit(model: Model, request: LlmRequest) -> str | None:
+    """Why `model` cannot take `request`, in a word or two; None when it can."""
     if request.api not in model.speaks:
-        return UnsupportedModel
+        return "api"
     if not request.modalities <= model.modalities:
-        return UnsupportedModel
-    if (request.has_tools and not model.tools) or (request.json_mode and not model.json_mode):
-        return UnsupportedModel
-    return ContextTooLong if needed > model.context_window else None
+        return "modality"
+    if request.has_tools and not model.tools:
+        return "tools"
+    if request.json_mode and not model.json_mode:
+        return "json mode"
+    return TOO_LONG if request.tokens + (request.max_output_tokens or 0) > model.context_window else None
+
+
+def _stuck(decision: Decision, ranked: list[Considered], kept: Kept | None) -> Decision:
+    """Puts the model that the conversation is on before the other candidates, where it may stay there."""
+    if kept is None:
+        return replace(decision, affinity="new")
+    if WORSE[decision.band] > WORSE.get(kept.band, 0):
+        return replace(decision, affinity="away")
+    if kept.model not in [row.model for row in ranked]:
+        return replace(decision, affinity="moved")
+    if ranked[0].model == kept.model:
+        return replace(decision, affinity="kept")
+    ranked.sort(key=lambda row: row.model != kept.model)
+    return replace(decision, affinity="kept", reason=f"{decision.reason}; the conversation stays"[:MAX_REASON])
 
 
 class Router:
@@ -68,9 +131,14 @@ class Router:
         selections: Mapping[str, Selection],
         classifiers: Mapping[str, Classifier],
         picked: Callable[[str], None] = lambda _: None,
+        keys: SessionKeys | None = None,
+        affinity: Affinity | None = None,
     ) -> None:
-        """`picked` is told of each model that a plan begins with."""
+        """`picked` is told of each model that a plan begins with. `keys` and `affinity` outlive generations."""
         self._config = config
+        self._keys = keys or SessionKeys()
+        self._affinity = affinity if affinity is not None else MemoryAffinity()
+        self._sticky = any(route.sticky for route in config.routes)
         self._picked = picked
         self._policy = policy
         self._guards = guards
@@ -79,6 +147,8 @@ class Router:
         self._selections = selections
         needed = {signal.classifier for signal in signals.values()} - {None}
         self._classifiers = {name: classifier for name, classifier in classifiers.items() if name in needed}
+        self.reads = widest(signals.values())
+        """What signals read of a request."""
 
     async def classify(self, prompt: Prompt, deadline: float) -> dict[str, Classified | str]:
         """Every classifier's result on `prompt`, or the reason why there is none ("late", "overloaded", "failed")."""
@@ -98,36 +168,95 @@ class Router:
         request: LlmRequest,
         headers: Mapping[str, str],
         deadline: float,
-        early: asyncio.Task[dict[str, Classified | str]] | None = None,
+        early: Early | None = None,
     ) -> Routed:
         """Decides before `deadline` (`time.monotonic()` seconds); a signal that is late is absent, never waited for.
 
         `early` is a classification of the same text that is already under way. Raises UnknownModel, UnsupportedModel or
         ContextTooLong when no model of the catalogue may or can take the request.
         """
+        return self.choose(await self.judge(request, headers, deadline, early), headers)
+
+    async def judge(
+        self,
+        request: LlmRequest,
+        headers: Mapping[str, str],
+        deadline: float,
+        early: Early | None = None,
+        ahead: Mapping[str, Early] = NO_EARLIER,
+    ) -> Judged:
+        """The first half of `route`: everything that has to be waited for. Raises nothing.
+
+        `ahead` are classifications of texts beside the prompt that are under way.
+        """
         began = time.monotonic()
-        results = await self._classified_by(request, deadline, early)
+        session = self.session(request, headers)
+        kept = await self._affinity.recall(session) if self._sticky and session else None
+        beside = self.beside(request.written, request.fresh)
+        reading = self._classified_by(classifier_prompt(request), deadline, early)
+        if beside:
+            others = (self._classified_by(Prompt(text), deadline, ahead.get(text)) for text in beside)
+            results, *passes = await asyncio.gather(reading, *others)
+        else:
+            results, passes = await reading, []
         classified = time.monotonic()
-        signals = self.signals(request, headers, results)
-        evaluated = time.monotonic()
-        decision, plan = self.plan_for(request, signals, headers)
+        signals = self.signals(request, headers, results, tuple(zip(beside, passes, strict=True)))
+        stages = (("classify", classified - began), ("signals", time.monotonic() - classified))
+        wishes = self._preferences.wishes(headers, self._keys.user(request.user))
+        return Judged(request, signals, session, kept, wishes, stages)
+
+    def choose(self, judged: Judged, headers: Mapping[str, str]) -> Routed:
+        """The second half of `route`, and raises what that raises."""
+        began = time.monotonic()
+        decision, plan = self.plan_for(judged.request, judged.signals, headers, judged.kept)
         self._picked(plan.pick)
-        stages = (
-            ("classify", classified - began),
-            ("signals", evaluated - classified),
-            ("policy", time.monotonic() - evaluated),
-        )
-        return Routed(request, signals, decision, plan, stages)
+        stages = (*judged.stages, ("policy", time.monotonic() - began))
+        known = (judged.session, judged.kept, judged.wishes)
+        return Routed(judged.request, judged.signals, decision, plan, stages, *known)
 
-    def plan_for(self, request: LlmRequest, signals: SignalSet, headers: Mapping[str, str]) -> tuple[Decision, Plan]:
-        """The decision on signals that are known, and the plan. Raises what `route` raises."""
+    def keep(self, routed: Routed) -> None:
+        """Remembers where a conversation of a sticky route is now; after a turn away from there, where it was."""
+        decision, kept = routed.decision, routed.kept
+        if not decision.sticky or not routed.session:
+            return
+        stays = decision.affinity == "kept" and kept is not None and kept.model == routed.plan.pick
+        if kept is None or not (stays or decision.affinity == "away"):
+            kept = Kept(routed.plan.pick, decision.band.value)
+        self._affinity.keep(routed.session, kept, self._config.sessions.sticky_seconds)
+
+    def session(self, request: LlmRequest, headers: Mapping[str, str]) -> str:
+        """The key of the request's conversation, "" when nothing tells which one it is."""
+        tenant = headers.get(self._config.ledger.tenant_header or "", "")
+        return self._keys.key(self._config.sessions, request, headers, tenant)
+
+    def plan_for(
+        self,
+        request: LlmRequest,
+        signals: SignalSet,
+        headers: Mapping[str, str],
+        kept: Kept | None = None,
+        now: datetime | None = None,
+    ) -> tuple[Decision, Plan]:
+        """The decision on signals that are known, and the plan, at `now` (aware). Raises what `route` raises."""
         decision = self._guards.apply(self._decide(request, signals), request, signals)
-        decision = self._preferences.apply(decision, request.model or "", headers, datetime.now(UTC))
-        return decision, self._plan(request, decision, signals)
+        decision = self._preferences.apply(decision, request.model or "", headers, now or datetime.now(UTC))
+        return self._planned(request, decision, signals, kept)
 
-    async def _classified_by(
-        self, request: LlmRequest, deadline: float, early: asyncio.Task[dict[str, Classified | str]] | None
-    ) -> dict[str, Classified | str]:
+    def beside(self, written: Sequence[str], fresh: int) -> list[str]:
+        """Which of these texts (`LlmRequest.written`) are read beside the prompt: as many as `limits.read_windows`
+        allows, and the newest in any case."""
+        if self.reads is Reads.PROMPT or not self._classifiers:
+            return []
+        chosen: dict[str, None] = {}
+        room = self._config.limits.read_windows
+        for text in written[:fresh] if self.reads is Reads.UNTRUSTED else written:
+            room -= 0 if text in chosen else count_windows(text)
+            if room < 0 and chosen:
+                break
+            chosen[text] = None
+        return list(chosen)
+
+    async def _classified_by(self, prompt: Prompt, deadline: float, early: Early | None) -> dict[str, Classified | str]:
         if early is not None:
             try:
                 async with asyncio.timeout(deadline - time.monotonic()):
@@ -137,25 +266,31 @@ class Router:
             if all(isinstance(result, Classified) for result in results.values()):
                 return results
             # Refused while the body was still arriving: there may be room now.
-        return await self.classify(classifier_prompt(request), deadline)
+        return await self.classify(prompt, deadline)
 
     def signals(
-        self, request: LlmRequest, headers: Mapping[str, str], results: Mapping[str, Classified | str]
+        self,
+        request: LlmRequest,
+        headers: Mapping[str, str],
+        results: Mapping[str, Classified | str],
+        beside: Sequence[tuple[str, Mapping[str, Classified | str]]] = (),
+        now: datetime | None = None,
     ) -> SignalSet:
         """Evaluates every configured signal on what is known."""
         inputs = SignalInputs(
             request=request,
             headers=headers,
-            now=datetime.now(UTC),
+            now=now or datetime.now(UTC),
             classified={name: result for name, result in results.items() if isinstance(result, Classified)},
             missing={name: result for name, result in results.items() if isinstance(result, str)},
+            beside=beside,
         )
         values: dict[str, SignalValue] = {}
         absent: dict[str, str] = {}
         for name, signal in self._signals.items():
             value = signal.evaluate(inputs)
             if value is None:
-                absent[name] = inputs.missing.get(signal.classifier or "", "absent")
+                absent[name] = inputs.why_absent(signal.classifier)
             else:
                 values[name] = value
         return SignalSet(values, absent)
@@ -176,17 +311,30 @@ class Router:
             fallbacks=tuple(model.fallback or self._config.default),
         )
 
-    def _plan(self, request: LlmRequest, decision: Decision, signals: SignalSet) -> Plan:
-        candidates = self._able(decision.candidates, request, decision.allowed)
+    def _planned(
+        self, request: LlmRequest, decision: Decision, signals: SignalSet, kept: Kept | None
+    ) -> tuple[Decision, Plan]:
+        """The decision with what became of each model that it could have taken, and the plan."""
+        out: dict[str, str] = {row.model: row.out for row in decision.considered}
+        candidates = self._able(decision.candidates, request, decision.allowed, out)
         if decision.band is Band.NAMED and not candidates:
             candidates = self._roomiest(decision.candidates, request, decision.allowed)
             if not candidates:
                 raise self._nobody(decision.candidates, request)
-        if len(candidates) > 1:
-            candidates = list(self._selections[decision.selection].order(candidates, request, signals))
-            candidates.sort(key=lambda name: name not in decision.favourites)
-        others = self._able((*decision.fallbacks, *self._config.default), request, decision.allowed)
-        ordered = [*candidates, *others]
+        ranked = self._selections[decision.selection].rank(candidates, request, signals) if candidates else []
+        if decision.favourites:
+            ranked.sort(key=lambda row: row.model not in decision.favourites)
+        if decision.sticky:
+            decision = _stuck(decision, ranked, kept)
+        others = self._able((*decision.fallbacks, *self._config.default), request, decision.allowed, out)
+        plan = self._plan([*(row.model for row in ranked), *others], request, decision)
+        rows = [
+            *ranked[:MAX_CONSIDERED],
+            *(Considered(name, out=why) for name, why in out.items() if name not in plan.models),
+        ]
+        return replace(decision, considered=tuple(rows[:MAX_CONSIDERED])), plan
+
+    def _plan(self, ordered: list[str], request: LlmRequest, decision: Decision) -> Plan:
         if not ordered:
             everyone = (*decision.candidates, *decision.fallbacks, *self._config.default)
             ordered = self._roomiest(everyone, request, decision.allowed)
@@ -194,12 +342,22 @@ class Router:
                 raise self._nobody(everyone, request)
         return Plan(tuple(dict.fromkeys(ordered))[: self._config.limits.max_attempts])
 
-    def _able(self, names: Iterable[str], request: LlmRequest, allowed: Container[str] | None) -> list[str]:
-        return [
-            name
-            for name in names
-            if (allowed is None or name in allowed) and misfit(self._config.models[name], request) is None
-        ]
+    def _able(
+        self, names: Iterable[str], request: LlmRequest, allowed: Container[str] | None, out: dict[str, str]
+    ) -> list[str]:
+        """Those of `names` that may and can take `request`; why the others do not goes into `out`."""
+        able = []
+        for name in names:
+            why = (
+                NOT_ALLOWED
+                if allowed is not None and name not in allowed
+                else misfit(self._config.models[name], request)
+            )
+            if why is None:
+                able.append(name)
+            else:
+                out.setdefault(name, why)
+        return able
 
     def _roomiest(self, names: Iterable[str], request: LlmRequest, allowed: Container[str] | None) -> list[str]:
         """The models that may still have room, largest context window first: the estimate is an upper one.
@@ -208,11 +366,11 @@ class Router:
         """
         surely = replace(request, tokens=int(request.tokens * SURE_TOKENS))
         models = self._config.models
-        return sorted(self._able(names, surely, allowed), key=lambda name: -models[name].context_window)
+        return sorted(self._able(names, surely, allowed, {}), key=lambda name: -models[name].context_window)
 
     def _nobody(self, names: Iterable[str], request: LlmRequest) -> ClientError:
         """The error to raise when none of `names` can take `request`: too long only if a shorter one would fit."""
-        if any(misfit(self._config.models[name], request) is ContextTooLong for name in names):
+        if any(misfit(self._config.models[name], request) == TOO_LONG for name in names):
             asked = f" and {request.max_output_tokens} output tokens" if request.max_output_tokens else ""
             return ContextTooLong(f"about {request.tokens} input tokens{asked} fit no model's context window")
         return UnsupportedModel(

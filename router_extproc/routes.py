@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from router_extproc.config.schema import Bands, Model, Route, RouterConfig, VirtualModel
-from router_extproc.domain import Band, Decision
+from router_extproc.domain import MAX_CONSIDERED, Band, Considered, Decision
 from router_extproc.errors import ConfigMistakes, Mistake, ModelForbidden
 from router_extproc.rules import RESERVED, Rule, compile_rule
 from router_extproc.signals.base import Signal
@@ -83,6 +83,7 @@ def narrowed(decision: Decision, allowed: frozenset[str], instead: Iterable[str]
     Raises ModelForbidden when nothing is left at all.
     """
     both = allowed if decision.allowed is None else allowed & decision.allowed
+    out = [Considered(name, out=why) for name in (*decision.candidates, *decision.fallbacks) if name not in both]
     candidates = tuple(name for name in decision.candidates if name in both)
     fallbacks = tuple(name for name in (*decision.fallbacks, *instead) if name in both)
     if not candidates:
@@ -94,6 +95,7 @@ def narrowed(decision: Decision, allowed: frozenset[str], instead: Iterable[str]
         candidates=tuple(dict.fromkeys(candidates)),
         fallbacks=_others(fallbacks, candidates),
         allowed=both,
+        considered=(*decision.considered, *out)[:MAX_CONSIDERED] if out else decision.considered,
     )
 
 
@@ -197,6 +199,9 @@ class RouteCompiler:
 
         models, fallback, default = expanded(route.models), expanded(route.fallback or ()), expanded(default)
         default = default or fallback or models
+        wanted = expand((*route.models, *(route.fallback or ())), self._config.models)
+        outside = [name for name in wanted if allowed is not None and name not in allowed][:MAX_CONSIDERED]
+        out = tuple(Considered(name, out=f"require {_shown(route.require)}") for name in outside)
         deciding = (route.confidence,) if route.confidence else tuple(self._uncertain(rule))
         return CompiledRoute(
             name=route.name,
@@ -214,6 +219,8 @@ class RouteCompiler:
                 fallbacks=_others((*fallback, *default), models),
                 selection=route.selection.key,
                 allowed=allowed,
+                considered=out,
+                sticky=route.sticky,
             ),
             fallback=Decision(
                 route=route.name,
@@ -224,8 +231,12 @@ class RouteCompiler:
                 fallbacks=_others(default, fallback or default),
                 selection=route.selection.key if fallback else "first",
                 allowed=allowed,
+                considered=out,
+                sticky=route.sticky,
             ),
-            default=Decision(route.name, Band.DEFAULT, 0.0, default, "", allowed=allowed),
+            default=Decision(
+                route.name, Band.DEFAULT, 0.0, default, "", allowed=allowed, considered=out, sticky=route.sticky
+            ),
         )
 
     def _uncertain(self, rule: Rule) -> Iterator[str]:

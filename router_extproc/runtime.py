@@ -17,7 +17,9 @@ from router_extproc.preferences import Preferences
 from router_extproc.router import Router
 from router_extproc.selection.observed import Observed
 from router_extproc.selection.table import build_selections
+from router_extproc.sessions import SessionKeys
 from router_extproc.signals.table import build_signals
+from router_extproc.stores.affinity import Affinity
 
 T = TypeVar("T")
 
@@ -45,10 +47,13 @@ def compile_runtime(
     classifiers: Mapping[str, Classifier],
     generation: int = 1,
     observed: Observed | None = None,
+    keys: SessionKeys | None = None,
+    affinity: Affinity | None = None,
 ) -> Runtime:
     """Checks names across sections and builds the plugins. `heads` has the labels per classifier and head.
 
-    `observed` is what recent outcomes tell of the models; it outlives generations.
+    `observed` is what recent outcomes tell of the models, `keys` and `affinity` are of conversations: they outlive
+    generations.
 
     Raises ConfigError with every mistake. CPU work of some milliseconds: call it off the event loop.
     """
@@ -70,7 +75,9 @@ def compile_runtime(
         config=config,
         policy=policy,
         preferences=preferences,
-        router=Router(config, policy, guards, preferences, signals, selections, classifiers, observed.picked),
+        router=Router(
+            config, policy, guards, preferences, signals, selections, classifiers, observed.picked, keys, affinity
+        ),
         clusters=clusters,
         upstream_names={name: model.upstream_model or name for name, model in config.models.items()},
         models_by_cluster={cluster: name for name, cluster in clusters.items()},

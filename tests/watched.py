@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from prometheus_client.parser import text_string_to_metric_families
+
 from router_extproc.admin import Admin
 from router_extproc.bookkeeping import BookOptions, Books, keeping
 from router_extproc.config.loader import parse
@@ -52,6 +54,16 @@ class Watched:
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.admin.port}"
+
+    def feedback(self) -> dict[tuple[str, str, str], float]:
+        """What is counted: by verdict, route and guard."""
+        text = self.metrics.exposition().decode()
+        return {
+            (sample.labels["verdict"], sample.labels.get("route", ""), sample.labels.get("guard", "")): sample.value
+            for family in text_string_to_metric_families(text)
+            for sample in family.samples
+            if sample.name == "mom_feedback_total"
+        }
 
     def exchange(self, identity: str, prompt: str = "write code", **changes: Any) -> None:
         """A request that was decided and has ended."""

@@ -32,6 +32,9 @@ class BodyReader(Protocol):
     def arriving(self) -> LlmRequest | None:
         """The request as if the human turn that is still arriving ended with `growing()`; None without one."""
 
+    def written(self) -> tuple[tuple[str, ...], int]:
+        """`LlmRequest.written` and `fresh` so far: complete texts, which may be read while the rest arrives."""
+
     def finish(self) -> LlmRequest:
         """The whole request, after the last byte. Raises MalformedBody when the body is not what the API takes."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from router_extproc.apis.content import texts_in
 from router_extproc.apis.error_body import openai_error
 from router_extproc.apis.reader import MessagesReader
 from router_extproc.config.schema import Api
@@ -30,6 +31,8 @@ class ChatCompletionsReader(MessagesReader):
     def _input_elements(self, key: str, values: list[Any]) -> None:
         if key == "messages":
             super()._input_elements(key, values)
+        elif key == "documents":
+            self._conversation.add_documents(texts_in(values))
 
 
 class ChatCompletions:

@@ -28,6 +28,11 @@ MEDIA_PARTS: Final[Mapping[str, str]] = {
 }
 """Type of a part -> modality it needs. A `document` of plain text needs none."""
 
+BROUGHT_KEYS: Final = frozenset(
+    {"title", "text", "content", "contents", "output", "outputs", "stdout", "stderr", "results", "logs"}
+)
+"""Where results of tools and documents keep their texts."""
+
 MEDIA_TOKENS: Final = 1_000
 """Flat estimate for an image, a sound, a file: what it really takes depends on pixels, seconds and pages."""
 
@@ -36,9 +41,13 @@ _SURROGATE: Final = re.compile("[\ud800-\udfff]")
 
 @dataclass(slots=True)
 class Content:
-    """What the content of a message holds. `media_characters` counts the base64 and URLs that are not text."""
+    """What the content of a message holds. `media_characters` counts the base64 and URLs that are not text.
+
+    `brought` are texts that stand in it and are not its author's: results of tools, documents.
+    """
 
     texts: list[str] = field(default_factory=list)
+    brought: list[str] = field(default_factory=list)
     modalities: set[str] = field(default_factory=set)
     media: int = 0
     media_characters: int = 0
@@ -82,15 +91,42 @@ def _read_part(part: Any, param: str, content: Content) -> None:
     elif kind in MEDIA_PARTS:
         source = part.get("source")
         if isinstance(source, dict) and source.get("type") in ("text", "content"):
-            return  # a document that is text: the model needs no eyes for it
+            # A document that is text: the model needs no eyes for it.
+            content.brought += texts_in([part.get("title"), part.get("context"), source.get("data"), source])
+            return
         content.modalities.add(MEDIA_PARTS[kind])
         content.media += 1
         content.media_characters += _characters(part, 3)
     elif isinstance(part.get("content"), list):  # a tool result: its text is not the human's, its images count
+        content.brought += texts_in(part["content"])
         nested = read_content([item for item in part["content"] if isinstance(item, dict)], f"{param}.content")
         content.modalities |= nested.modalities
         content.media += nested.media
         content.media_characters += nested.media_characters
+    elif isinstance(part.get("content"), str):
+        content.brought += texts_in(part["content"])
+
+
+def texts_in(value: Any) -> list[str]:
+    """The texts of what a tool returned or a document holds, whatever its shape. Never raises."""
+    found: list[str] = []
+    _gather(value, 6, found)
+    return found
+
+
+def _gather(value: Any, levels: int, found: list[str]) -> None:
+    if isinstance(value, str):
+        if value and not value.isspace():
+            found.append(printable(value))
+    elif not levels:
+        return
+    elif isinstance(value, list):
+        for item in value:
+            _gather(item, levels - 1, found)
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            if key in BROUGHT_KEYS:
+                _gather(item, levels - 1, found)
 
 
 def _characters(value: Any, levels: int) -> int:

@@ -24,6 +24,17 @@ CONTEXT_CHARACTERS: Final = 8 * 1024
 """Characters kept of each of them, and of the system prompt."""
 
 
+WRITTEN_CHARACTERS: Final = 64 * 1024
+"""Characters kept of what people, tools and documents brought beside the prompt: of the newest, with the last of them
+whole."""
+
+WRITTEN_TEXTS: Final = 256
+"""And how many texts."""
+
+OPENING_CHARACTERS: Final = 1_000
+"""Characters kept of the first human turn."""
+
+
 def clip(text: str, limit: int, tail: int | None = None) -> str:
     """The text, or its head and its last `tail` characters (default: a quarter) when it is longer than `limit`."""
     if len(text) <= limit:
@@ -42,10 +53,15 @@ class Conversation:
         self.media = 0
         self.media_characters = 0
         self.context: tuple[Turn, ...] = ()
+        self.opening = ""
         self._prompt = ""
         self._raw = ""
         self._system = ""
         self._turns: deque[Turn] = deque(maxlen=CONTEXT_TURNS)
+        self._written: deque[tuple[int, str]] = deque(maxlen=WRITTEN_TEXTS)  # with how often the model had spoken
+        self._characters = 0
+        self._spoken = 0
+        self._documents: list[str] = []
 
     @property
     def prompt(self) -> str:
@@ -57,6 +73,21 @@ class Conversation:
         """All instructions that are not a turn."""
         return clip(self._system, CONTEXT_CHARACTERS)
 
+    @property
+    def written(self) -> tuple[tuple[str, ...], int]:
+        """What people, tools and documents brought beside the prompt, newest first, and how many of these texts came
+        since the model last spoke."""
+        prompt, spoken = self.prompt, self._spoken
+        fresh = [text for at, text in reversed(self._written) if at == spoken and text != prompt]
+        earlier = [text for at, text in reversed(self._written) if at != spoken and text != prompt]
+        return (*self._documents, *fresh, *earlier), len(self._documents) + len(fresh)
+
+    def add_documents(self, texts: list[str]) -> None:
+        """Documents that stand beside the conversation."""
+        for text in texts:
+            if sum(map(len, self._documents)) < WRITTEN_CHARACTERS and len(self._documents) < WRITTEN_TEXTS:
+                self._documents.append(clip(text, PROMPT_CHARACTERS, PROMPT_TAIL))
+
     def add_system(self, content: Content) -> None:
         """A system or developer message, or the API's field for it."""
         self._count(content)
@@ -66,27 +97,52 @@ class Conversation:
     def add_user(self, content: Content) -> None:
         """A user message. Without text of a human (tool results, reminders of an agent) it is no human turn."""
         self._count(content)
-        text = "\n\n".join(filter(None, map(strip_agent_text, content.texts)))
+        self._bring(content.brought)
+        said = [strip_agent_text(part) for part in content.texts]
+        # What an agent put into the turn is not the human's, but somebody wrote it.
+        self._bring([raw for raw, own in zip(content.texts, said, strict=True) if own != raw.strip()])
+        text = "\n\n".join(filter(None, said))
         self.newest_is_human = bool(text)
         if not text:
             self._raw = clip(content.text, PROMPT_CHARACTERS, PROMPT_TAIL) if content.texts else self._raw
             return
         self.human_turns += 1
+        self.opening = self.opening or text[:OPENING_CHARACTERS]
         self.context = tuple(self._turns)
         self._prompt = clip(text, PROMPT_CHARACTERS, PROMPT_TAIL)
+        self._bring([self._prompt])
         self._turns.append(Turn("user", clip(text, CONTEXT_CHARACTERS)))
 
     def add_assistant(self, content: Content) -> None:
         """What the model said. Its tool calls are not text."""
         self._count(content)
-        self.newest_is_human = False
+        self._bring(content.brought)
+        self.has_spoken()
         if text := content.text.strip():
             self._turns.append(Turn("assistant", clip(text, CONTEXT_CHARACTERS)))
 
     def add_tool(self, content: Content) -> None:
-        """What a tool returned: only its images matter here."""
+        """What a tool returned."""
         self._count(content)
+        self._bring([*content.texts, *content.brought])
         self.newest_is_human = False
+
+    def has_spoken(self) -> None:
+        """The model's turn is over: what came before it is no longer fresh."""
+        self._spoken += 1
+        self.newest_is_human = False
+
+    def _bring(self, texts: list[str]) -> None:
+        for text in texts:
+            if not text or text.isspace():
+                continue
+            kept = clip(text, PROMPT_CHARACTERS, PROMPT_TAIL)
+            if len(self._written) == WRITTEN_TEXTS:
+                self._characters -= len(self._written[0][1])
+            self._written.append((self._spoken, kept))
+            self._characters += len(kept)
+            while self._characters > WRITTEN_CHARACTERS and len(self._written) > 1:
+                self._characters -= len(self._written.popleft()[1])
 
     def growing(self, content: Content) -> str:
         """The text of a user message of which the last part is still arriving."""

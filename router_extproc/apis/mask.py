@@ -7,9 +7,12 @@ from collections.abc import Iterable, Iterator, Sequence
 
 TEXT_KEYS = frozenset(
     {b"content", b"text", b"input", b"prompt", b"system", b"instructions", b"output", b"arguments", b"suffix"}
+    | {b"contents", b"stdout", b"stderr", b"title", b"context", b"results", b"outputs", b"logs"}
 )
 """Keys whose strings, at any depth of arrays below them, hold what people or tools wrote. No others are touched: names,
 roles and identifiers must stay what they are."""
+DOCUMENT_KEY = b"data"
+"""The text of a document, or base64, which has no spaces and must stay what it is."""
 MAX_TEXTS = 1000
 """More are not looked for: the classifier's own window holds far fewer."""
 
@@ -54,7 +57,7 @@ def _text_values(body: bytes) -> Iterator[tuple[int, int]]:
             if is_object and not value_next:
                 last = token.group(1)
             else:
-                if key in TEXT_KEYS:
+                if key in TEXT_KEYS or (key == DOCUMENT_KEY and b" " in token.group(1)):
                     yield token.span(1)
         elif symbol == 0x3A:  # a colon
             key, value_next = last, True

@@ -74,6 +74,10 @@ class Reader(ABC):
         text = self.growing()
         return replace(self._request(), prompt=text, context=self._conversation.so_far) if text else None
 
+    def written(self) -> tuple[tuple[str, ...], int]:
+        """See BodyReader."""
+        return self._conversation.written
+
     def finish(self) -> LlmRequest:
         """See BodyReader."""
         self._scanner.finish()
@@ -162,6 +166,7 @@ class Reader(ABC):
 
     def _request(self) -> LlmRequest:
         conversation = self._conversation
+        written, fresh = conversation.written
         return LlmRequest(
             api=self.api.value,
             model=self._model,
@@ -178,6 +183,9 @@ class Reader(ABC):
             turns=max(1, conversation.human_turns),
             user=self._user,
             previous_response_id=self._previous_response_id,
+            opening=conversation.opening,
+            written=written,
+            fresh=fresh,
         )
 
     def _tokens(self) -> int:

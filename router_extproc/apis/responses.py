@@ -4,14 +4,20 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from router_extproc.apis.content import Content, read_content
+from router_extproc.apis.content import Content, read_content, texts_in
 from router_extproc.apis.error_body import openai_error
 from router_extproc.apis.reader import MessagesReader
 from router_extproc.config.schema import Api
 from router_extproc.errors import MalformedBody
 
 TOOL_OUTPUTS: Final = frozenset(
-    {"function_call_output", "custom_tool_call_output", "computer_call_output", "mcp_approval_response"}
+    {
+        "function_call_output",
+        "custom_tool_call_output",
+        "computer_call_output",
+        "local_shell_call_output",
+        "mcp_approval_response",
+    }
 )
 """Items by which the client answers the model's calls. Items of other types are the model's own."""
 
@@ -61,9 +67,16 @@ class ResponsesReader(MessagesReader):
         elif kind in TOOL_OUTPUTS:
             output = message.get("output")
             parts = output if isinstance(output, list) else [output] if isinstance(output, dict) else None
-            self._conversation.add_tool(read_content(parts, f"{param}.output"))
+            content = read_content(parts, f"{param}.output")
+            content.texts, content.brought = [], texts_in(output)
+            self._conversation.add_tool(content)
         else:
-            self._conversation.add_tool(Content())
+            # What the provider's own tools found stands in their calls. Calls may alternate with what the client's
+            # tools returned, all for one answer of the model, so only its reasoning tells that it spoke again.
+            reasoning = kind == "reasoning"
+            self._conversation.add_tool(Content(brought=[] if reasoning else texts_in(message)))
+            if reasoning:
+                self._conversation.has_spoken()
 
     def _human_content(self, key: str, value: Any) -> Content | None:
         if key == "input" and isinstance(value, str):

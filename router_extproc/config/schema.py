@@ -277,6 +277,11 @@ class Route(Section):
     selection: Annotated[SelectionSpec, BeforeValidator(_named_selection)] = Field(
         SelectionSpec(type="first"), description="How one of several candidates is chosen."
     )
+    sticky: bool = Field(
+        False,
+        description="A conversation (`sessions`) stays on the model that it is on while that is a candidate and the "
+        "band is no worse than when it came there: prompt caches stay warm. Guards, preferences and filters go first.",
+    )
 
 
 class Prefer(StrEnum):
@@ -405,6 +410,13 @@ class Limits(Section):
     deadline_ms: int = Field(
         250, ge=1, le=60_000, description="Milliseconds for all signals after the last byte of the body."
     )
+    read_windows: int = Field(
+        32,
+        ge=1,
+        le=512,
+        description="Windows, of about 1,000 characters each, of texts beside the prompt that signals with `reads` "
+        "read, newest first. What was read for an earlier request costs nothing.",
+    )
     max_attempts: int = Field(3, ge=1, le=8, description="Models tried for one request, the pick included.")
 
 
@@ -439,6 +451,23 @@ class Ledger(Section):
         pattern=r"^[a-z0-9-]+$",
         description="Request header that names the tenant. Set or strip it in front of the router: a client could "
         "name another one.",
+    )
+
+
+class Sessions(Section):
+    """What makes requests one conversation. The decision log has a hash of it, under a secret of the sidecar's, and
+    sticky routes go by it."""
+
+    headers: list[Annotated[str, Field(pattern=r"^[a-z0-9-]+$")]] = Field(
+        ["x-session-id"], max_length=8, description="Request headers with an id of the conversation; the first counts."
+    )
+    conversation: bool = Field(
+        True,
+        description="Where no such header is sent: the user that the body names, the beginning of the system text and "
+        "of the first human turn make up the conversation.",
+    )
+    sticky_seconds: float = Field(
+        3600, gt=0, le=7 * 86_400, description="How long a conversation that does not go on keeps its model."
     )
 
 
@@ -517,6 +546,7 @@ class RouterConfig(Section):
     limits: Limits = Field(default_factory=Limits)
     retry: Retry = Field(default_factory=Retry)
     ledger: Ledger = Field(default_factory=Ledger)
+    sessions: Sessions = Field(default_factory=Sessions)
     budgets: list[Budget] = Field(default_factory=list, description="Limits on what requests may cost.")
 
     @model_validator(mode="after")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from math import sqrt
 
 from router_extproc.inference.base import Classified, HeadResult, Span
@@ -46,6 +47,29 @@ def combine(parts: Sequence[tuple[int, Classified]], *, coverage: float = 1.0) -
         windows=sum(result.windows for result in results),
         coverage=coverage,
     )
+
+
+def watches(labels: Sequence[str] | None) -> bool:
+    """Whether a head with these labels looks for what must not be overlooked anywhere: guards, personal data."""
+    return labels is not None and (BENIGN in labels or NO_SPAN in labels)
+
+
+def strictest(answers: Sequence[HeadResult]) -> HeadResult:
+    """One answer of a head that `watches`, from its answers on several texts (at least one): the worst speaks for all.
+
+    It has no spans: each of them belongs to a text of its own.
+    """
+    if len(answers) > 1 and BENIGN in answers[0].probs:
+        return _worst(answers)
+    if BENIGN in answers[0].probs:
+        return answers[0]
+    found = [span for answer in answers for span in answer.spans]
+    return replace(spans_result(found, certainty=min(answer.confidence for answer in answers)), spans=())
+
+
+def harmless(answer: HeadResult) -> bool:
+    """Whether a head that `watches` found nothing."""
+    return answer.label in (BENIGN, NO_SPAN)
 
 
 def spans_result(spans: Sequence[Span], *, certainty: float) -> HeadResult:

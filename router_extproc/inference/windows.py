@@ -33,6 +33,12 @@ def estimate_tokens(text: str) -> int:
     return 2 + (len(text) // 4 if text.isascii() else len(text.encode("utf-8", "replace")) // 3)
 
 
+def count_windows(text: str) -> int:
+    """How many windows a text has."""
+    pitch = _pitch(text)
+    return max(1, (len(text) + pitch // 2) // pitch)
+
+
 def cut(text: str, *, limit: int) -> list[Window]:
     """The windows of a text, at least one and at most `limit` (>= 1), in order.
 
@@ -40,8 +46,7 @@ def cut(text: str, *, limit: int) -> list[Window]:
     windows every second (fourth, eighth...) and the last are taken: as a text grows, the windows taken of it thin out,
     but no window is taken that was not before, except at the end. The cost does not grow with the text.
     """
-    pitch = _pitch(text)
-    count = max(1, (len(text) + pitch // 2) // pitch)
+    pitch, count = _pitch(text), count_windows(text)
     return [_window(text, index, count, pitch) for index in taken(count, limit)]
 
 

@@ -144,6 +144,14 @@ function list(pairs) {
   return made;
 }
 
+function figures(row) {
+  const shown = ["quality", "cost", "latency", "load"].filter((name) => name in row).map((name) => `${name} ${row[name]}`);
+  if (row.by && row.score !== undefined && !(row.by in row)) shown.unshift(`${row.by} ${row.score}`);
+  if (row.favourite) shown.push("favourite");
+  if (row.out) shown.push("left out: " + row.out);
+  return shown.join(", ") || "in the order of the file";
+}
+
 function explanation(found) {
   const pairs = [];
   if (found.request && found.request.prompt) pairs.push(["prompt", found.request.prompt]);
@@ -154,7 +162,9 @@ function explanation(found) {
   for (const [name, why] of Object.entries(found.absent || {})) pairs.push([`signal ${name}`, "absent: " + why, "warn"]);
   for (const rule of found.routes || []) pairs.push([`route ${rule.route}`, `${rule.verdict}: ${rule.why}`, rule.verdict === "matched" ? "matched" : ""]);
   if (found.routes === null) pairs.push(["routes", "judged by an earlier configuration"]);
+  if (found.refused) pairs.push(["refused", `${found.refused.status}, ${found.refused.code}`, "bad"]);
   pairs.push(["band", found.band ? `${found.band}: ${found.reason || ""}` : ""]);
+  for (const row of found.considered || []) pairs.push([`model ${row.model}`, figures(row), row.out ? "warn" : ""]);
   pairs.push(["guards", (found.guards || []).join(", "), "warn"]);
   pairs.push(["plan", (found.plan || []).join(" \u2192 ")]);
   pairs.push(["time", Object.entries(found.ms || {}).map(([stage, ms]) => `${stage} ${Number(ms).toFixed(2)} ms`).join(", ")]);
@@ -169,8 +179,34 @@ function explanation(found) {
     }
     pairs.push(["cost", `${money(found.cost)}; the baseline would have cost ${money(found.baseline)}`]);
   }
+  pairs.push(["conversation", [found.session, found.affinity].filter(Boolean).join(", ")]);
   pairs.push(["tenant", found.tenant], ["decision", found.id]);
   return list(pairs);
+}
+
+const VERDICTS = [["good", "Good"], ["bad", "Bad route"], ["false_alarm", "False alarm"], ["missed", "Missed"]];
+
+function verdicts(id) {
+  const made = element("p", null, "verdicts");
+  const said = element("span", "", "note");
+  said.setAttribute("role", "status");
+  for (const [verdict, label] of VERDICTS) {
+    const button = element("button", label);
+    button.type = "button";
+    button.addEventListener("click", async () => {
+      const body = JSON.stringify({ decision_id: id, verdict });
+      try {
+        const answer = await ask("feedback", { method: "POST", headers: { "content-type": "application/json" }, body });
+        const found = await answer.json();
+        said.textContent = answer.ok ? (found.new ? `noted: ${label}` : "was noted before") : found.error;
+      } catch (error) {
+        said.textContent = error.message;
+      }
+    });
+    made.append(button, " ");
+  }
+  made.append(said);
+  return made;
 }
 
 async function toggle(row, button, id) {
@@ -190,6 +226,7 @@ async function toggle(row, button, id) {
     const answer = await ask("decisions/" + encodeURIComponent(id));
     const found = await answer.json();
     cell.append(answer.ok ? explanation(found) : element("p", found.error, "note"));
+    if (answer.ok) cell.append(verdicts(found.id));
   } catch (error) {
     cell.append(element("p", error.message, "bad"));
   }

@@ -1,4 +1,4 @@
-"""The seam of selections: candidates in, candidates in order of preference out."""
+"""The seam of selections: candidates in, candidates in order of preference and with their figures out."""
 
 from __future__ import annotations
 
@@ -7,14 +7,17 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from router_extproc.config.schema import Model
-from router_extproc.domain import LlmRequest, SignalSet
+from router_extproc.domain import Considered, LlmRequest, SignalSet
 
 
 class Selection(Protocol):
     """Built once per config generation; called on the event loop, must not block or raise."""
 
-    def order(self, candidates: Sequence[str], request: LlmRequest, signals: SignalSet) -> Sequence[str]:
-        """Orders `candidates` (names that passed all filters, at least one), best first, none added or lost."""
+    def rank(self, candidates: Sequence[str], request: LlmRequest, signals: SignalSet) -> list[Considered]:
+        """Ranks `candidates` (names that passed all filters, at least one), best first, none added or lost.
+
+        Each with the figures that were looked at, and no others: they are worked out for every request.
+        """
 
 
 class Observations(Protocol):

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from router_extproc.domain import LlmRequest, SignalSet
+from router_extproc.domain import Considered, LlmRequest, SignalSet
 from router_extproc.selection.base import SelectionInputs
 from router_extproc.selection.cost import Cost
 from router_extproc.selection.quality import WIN, Quality, QualitySignal
@@ -29,14 +29,22 @@ class Best:
         self._quality = Quality(params.quality_signal, inputs)
         self._cost = Cost(inputs.models)
 
-    def order(self, candidates: Sequence[str], request: LlmRequest, signals: SignalSet) -> Sequence[str]:
+    def rank(self, candidates: Sequence[str], request: LlmRequest, signals: SignalSet) -> list[Considered]:
         """Best first."""
-
-        def key(name: str) -> tuple[float, float]:
+        rows = []
+        for name in candidates:
             quality = self._quality.of(name, signals)
-            return (1.0 if quality is None else -quality), self._cost.of(name, request)
+            rows.append(Considered(name, "quality", quality, quality, self._cost.of(name, request)))
+        rows.sort(key=_best_first)
+        return rows
 
-        return sorted(candidates, key=key)
+
+def _best_first(row: Considered) -> tuple[float, float]:
+    return (1.0 if row.quality is None else -row.quality), row.cost or 0.0
+
+
+def _cheapest_first(row: Considered) -> float:
+    return row.cost or 0.0
 
 
 class BestWithinParams(BestParams):
@@ -52,12 +60,18 @@ class BestWithin:
 
     def __init__(self, params: BestWithinParams, inputs: SelectionInputs) -> None:
         self._price = params.price
-        self._cost = Cost(inputs.models)
         self._best = Best(BestParams(quality_signal=params.quality_signal), inputs)
 
-    def order(self, candidates: Sequence[str], request: LlmRequest, signals: SignalSet) -> Sequence[str]:
+    def rank(self, candidates: Sequence[str], request: LlmRequest, signals: SignalSet) -> list[Considered]:
         """The affordable by quality, then the others by cost."""
-        costs = {name: self._cost.of(name, request) for name in candidates}
-        affordable = [name for name in candidates if costs[name] <= self._price]
-        others = [name for name in candidates if costs[name] > self._price]
-        return [*self._best.order(affordable, request, signals), *sorted(others, key=costs.__getitem__)]
+        affordable: list[Considered] = []
+        dear: list[Considered] = []
+        for row in self._best.rank(candidates, request, signals):
+            if (row.cost or 0.0) <= self._price:
+                affordable.append(row)
+            else:
+                dear.append(row._replace(by="cost", score=row.cost))
+        # Of equal ones the first of the file, as everywhere.
+        dear.sort(key=lambda row: candidates.index(row.model))
+        dear.sort(key=_cheapest_first)
+        return affordable + dear

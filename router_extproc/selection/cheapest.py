@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from router_extproc.domain import LlmRequest, SignalSet
+from router_extproc.domain import Considered, LlmRequest, SignalSet
 from router_extproc.selection.base import SelectionInputs
 from router_extproc.selection.cost import Cost
 from router_extproc.selection.quality import WIN, Quality, QualitySignal
@@ -32,13 +32,25 @@ class Cheapest:
         self._quality = Quality(params.quality_signal, inputs)
         self._cost = Cost(inputs.models)
 
-    def order(self, candidates: Sequence[str], request: LlmRequest, signals: SignalSet) -> Sequence[str]:
+    def rank(self, candidates: Sequence[str], request: LlmRequest, signals: SignalSet) -> list[Considered]:
         """The good enough by cost, then the others by quality."""
+        good: list[Considered] = []
+        weak: list[Considered] = []
+        for name in candidates:
+            cost = self._cost.of(name, request)
+            quality = self._quality.of(name, signals) if self._least else None
+            if (quality or 0.0) >= self._least:
+                good.append(Considered(name, "cost", cost, quality, cost))
+            else:
+                weak.append(Considered(name, "quality", quality, quality, cost))
+        good.sort(key=_cost)
+        weak.sort(key=_quality)
+        return good + weak
 
-        def key(name: str) -> tuple[bool, float]:
-            if self._least == 0.0:
-                return False, self._cost.of(name, request)
-            quality = self._quality.of(name, signals) or 0.0
-            return (False, self._cost.of(name, request)) if quality >= self._least else (True, -quality)
 
-        return sorted(candidates, key=key)
+def _cost(row: Considered) -> float:
+    return row.cost or 0.0
+
+
+def _quality(row: Considered) -> float:
+    return -(row.quality or 0.0)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from pydantic import BaseModel, ConfigDict
 
-from router_extproc.domain import LlmRequest, SignalSet
+from router_extproc.domain import Considered, LlmRequest, SignalSet
 from router_extproc.selection.base import SelectionInputs
 
 
@@ -24,6 +24,6 @@ class First:
     def __init__(self, params: FirstParams, inputs: SelectionInputs) -> None:
         pass
 
-    def order(self, candidates: Sequence[str], request: LlmRequest, signals: SignalSet) -> Sequence[str]:
+    def rank(self, candidates: Sequence[str], request: LlmRequest, signals: SignalSet) -> list[Considered]:
         """The candidates as they are."""
-        return candidates
+        return [Considered(name) for name in candidates]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from pydantic import BaseModel, ConfigDict
 
-from router_extproc.domain import LlmRequest, SignalSet
+from router_extproc.domain import Considered, LlmRequest, SignalSet
 from router_extproc.selection.base import SelectionInputs
 
 TRIALS = 3.0
@@ -28,13 +28,21 @@ class LowestLatency:
     def __init__(self, params: LowestLatencyParams, inputs: SelectionInputs) -> None:
         self._observed = inputs.observed
 
-    def order(self, candidates: Sequence[str], request: LlmRequest, signals: SignalSet) -> Sequence[str]:
-        """Fastest first."""
-
-        def key(name: str) -> tuple[int, float]:
+    def rank(self, candidates: Sequence[str], request: LlmRequest, signals: SignalSet) -> list[Considered]:
+        """Those on trial, then fastest first, then those that do not answer."""
+        trials: list[Considered] = []
+        known: list[Considered] = []
+        silent: list[Considered] = []
+        for name in candidates:
             seconds = self._observed.latency(name)
             if seconds is not None:
-                return 1, seconds
-            return (0, 0.0) if self._observed.load(name) < TRIALS else (2, 0.0)
+                known.append(Considered(name, "latency", seconds, latency=seconds))
+                continue
+            load = self._observed.load(name)
+            (trials if load < TRIALS else silent).append(Considered(name, "trial", load, load=load))
+        known.sort(key=_seconds)
+        return trials + known + silent
 
-        return sorted(candidates, key=key)
+
+def _seconds(row: Considered) -> float:
+    return row.latency or 0.0

@@ -32,6 +32,11 @@ class Quality:
         self._signal = signal
         self._models: Mapping[str, Model] = inputs.models
 
+    def predicts(self, name: str, signals: SignalSet) -> bool:
+        """Whether what `of` gives is predicted for the prompt."""
+        predicted, like = signals.values.get(self._signal), self._models[name].like
+        return predicted is not None and like is not None and like in predicted.scores
+
     def of(self, name: str, signals: SignalSet) -> float | None:
         """The prediction for the prompt, else the catalogue's figure."""
         model = self._models[name]

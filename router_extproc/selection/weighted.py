@@ -7,7 +7,7 @@ from typing import Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from router_extproc.domain import LlmRequest, SignalSet
+from router_extproc.domain import Considered, LlmRequest, SignalSet
 from router_extproc.selection.base import SelectionInputs
 from router_extproc.selection.cost import Cost
 from router_extproc.selection.quality import WIN, Quality, QualitySignal
@@ -46,21 +46,34 @@ class Weighted:
         self._quality = Quality(params.quality_signal, inputs)
         self._observed = inputs.observed
 
-    def order(self, candidates: Sequence[str], request: LlmRequest, signals: SignalSet) -> Sequence[str]:
+    def rank(self, candidates: Sequence[str], request: LlmRequest, signals: SignalSet) -> list[Considered]:
         """Highest score first."""
         weights = self._params
-        scores = dict.fromkeys(candidates, 0.0)
-        columns: list[tuple[float, list[float | None]]] = [
-            (-weights.cost, [self._cost.of(name, request) for name in candidates]),
-            (-weights.latency, [self._observed.latency(name) for name in candidates]),
-            (-weights.load, [self._observed.load(name) for name in candidates]),
-            (weights.quality, [self._quality.of(name, signals) for name in candidates]),
-        ]
+        unused: list[float | None] = [None] * len(candidates)
+        quality = [self._quality.of(name, signals) for name in candidates] if weights.quality else unused
+        cost = [self._cost.of(name, request) for name in candidates] if weights.cost else unused
+        latency = [self._observed.latency(name) for name in candidates] if weights.latency else unused
+        load = [self._observed.load(name) for name in candidates] if weights.load else unused
+        scores = [0.0] * len(candidates)
+        columns = (
+            (weights.quality, quality),
+            (-weights.cost, cost),
+            (-weights.latency, latency),
+            (-weights.load, load),
+        )
         for weight, values in columns:
             if weight:
-                for name, scaled in zip(candidates, _scaled(values), strict=True):
-                    scores[name] += weight * scaled
-        return sorted(candidates, key=scores.__getitem__, reverse=True)
+                scores = [score + weight * scaled for score, scaled in zip(scores, _scaled(values), strict=True)]
+        rows = [
+            Considered(name, "weighted", *figures)
+            for name, *figures in zip(candidates, scores, quality, cost, latency, load, strict=True)
+        ]
+        rows.sort(key=_score, reverse=True)
+        return rows
+
+
+def _score(row: Considered) -> float:
+    return row.score or 0.0
 
 
 def _scaled(values: Sequence[float | None]) -> list[float]:

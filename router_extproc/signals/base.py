@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from enum import StrEnum
 from typing import Protocol
+
+from pydantic import Field
 
 from router_extproc.domain import LlmRequest, SignalValue
 from router_extproc.inference.base import Classified
@@ -21,12 +24,30 @@ FALSE = SignalValue("false")
 TRUTH = ("true", "false")
 
 
+class Reads(StrEnum):
+    """What a signal reads of a request."""
+
+    PROMPT = "prompt"
+    UNTRUSTED = "untrusted"
+    CONVERSATION = "conversation"
+
+
+READS = Field(
+    Reads.PROMPT,
+    description="`prompt`: the newest human turn. `untrusted`: also what tools, documents and agents brought since the "
+    "model last spoke. `conversation`: also what people and tools wrote before, newest first, within "
+    "`limits.read_windows`. The worst text speaks for all. For heads that look for what must not be overlooked: "
+    "`guard`, `pii`, one with the label `benign`.",
+)
+
+
 @dataclass(frozen=True, slots=True)
 class SignalInputs:
     """What signals may look at. `headers` has lower-case names, `now` is timezone-aware UTC.
 
     `classified` holds the forward passes that were ready at the deadline, by classifier name; `missing` says why the
-    others are not there ("late", "overloaded", "failed").
+    others are not there ("late", "overloaded", "failed"). `beside` has texts of `request.written`, in that order, each
+    with its passes by classifier name, or why there is none.
     """
 
     request: LlmRequest
@@ -34,6 +55,15 @@ class SignalInputs:
     now: datetime
     classified: Mapping[str, Classified] = field(default_factory=dict)
     missing: Mapping[str, str] = field(default_factory=dict)
+    beside: Sequence[tuple[str, Mapping[str, Classified | str]]] = ()
+
+    def why_absent(self, classifier: str | None) -> str:
+        """In a word, for a signal that reads this classifier's passes."""
+        if classifier is None:
+            return "absent"
+        why = self.missing.get(classifier)
+        others = (passes.get(classifier) for _, passes in self.beside)
+        return next((found for found in (why, *others) if isinstance(found, str)), "absent")
 
 
 class Signal(Protocol):
@@ -49,3 +79,9 @@ class Signal(Protocol):
 
     def evaluate(self, inputs: SignalInputs) -> SignalValue | None:
         """The fact, or None when it is absent (its classifier was late). Must not raise on any request."""
+
+
+def widest(signals: Iterable[Signal]) -> Reads:
+    """What has to be read so that all of them can be evaluated. A signal without `reads` reads the prompt."""
+    order = list(Reads)
+    return max((getattr(signal, "reads", Reads.PROMPT) for signal in signals), key=order.index, default=Reads.PROMPT)

@@ -6,7 +6,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from router_extproc.domain import SignalValue
 from router_extproc.errors import ConfigMistakes, Mistake
-from router_extproc.signals.base import SHIPPED, Heads, SignalInputs
+from router_extproc.inference.base import Classified
+from router_extproc.inference.pooling import harmless, strictest, watches
+from router_extproc.signals.base import READS, SHIPPED, Heads, Reads, SignalInputs
 from router_extproc.validation import did_you_mean
 
 
@@ -17,6 +19,7 @@ class ClassifierParams(BaseModel):
 
     head: str = Field(description="The head, for instance `intent`, `domain`, `guard`.")
     classifier: str = Field(SHIPPED, description="The classifier that it belongs to.")
+    reads: Reads = READS
 
 
 class ClassifierSignal:
@@ -29,10 +32,11 @@ class ClassifierSignal:
         self.classifier = params.classifier
         self.labels = head_labels(params.classifier, params.head, heads)
         self._head = params.head
+        self.reads = checked_reads(params.reads, self.labels)
 
     def evaluate(self, inputs: SignalInputs) -> SignalValue | None:
         """The head's answer; None when the classifier's pass is missing."""
-        return read_head(inputs, self.classifier, self._head)
+        return read_head(inputs, self.classifier, self._head, self.reads)
 
 
 def head_labels(classifier: str, head: str, heads: Heads) -> tuple[str, ...]:
@@ -47,11 +51,34 @@ def head_labels(classifier: str, head: str, heads: Heads) -> tuple[str, ...]:
     return known[head]
 
 
-def read_head(inputs: SignalInputs, classifier: str, head: str) -> SignalValue | None:
-    """One head of a pass as a signal value; None when the pass or the head is missing."""
-    classified = inputs.classified.get(classifier)
-    result = classified.heads.get(head) if classified is not None else None
-    if result is None:
+def checked_reads(reads: Reads, labels: tuple[str, ...] | None) -> Reads:
+    """`reads`, where a head with these labels may read so. Raises ConfigMistakes."""
+    if reads is not Reads.PROMPT and not watches(labels):
+        message = f"`{reads}` is for heads that look for what must not be overlooked, such as `guard` and `pii`"
+        raise ConfigMistakes([Mistake(("reads",), message)])
+    return reads
+
+
+def read_head(inputs: SignalInputs, classifier: str, head: str, reads: Reads = Reads.PROMPT) -> SignalValue | None:
+    """One head of a pass as a signal value; None when the pass or the head is missing.
+
+    Where more than the prompt is read, a text without a pass makes it None too, unless something was found in others.
+    """
+    prompt = inputs.request.prompt
+    texts: list[tuple[str, Classified | str | None]] = [(prompt, inputs.classified.get(classifier))]
+    if reads is not Reads.PROMPT:
+        written, fresh = inputs.request.written, inputs.request.fresh
+        wanted = frozenset(written[:fresh] if reads is Reads.UNTRUSTED else written)
+        texts += [(text, passes.get(classifier)) for text, passes in inputs.beside if text in wanted]
+        if not prompt and len(texts) > 1:
+            del texts[0]
+    answers = [
+        (text, found.heads[head]) for text, found in texts if isinstance(found, Classified) and head in found.heads
+    ]
+    if not answers:
         return None
-    pieces = tuple(inputs.request.prompt[span.start : span.end] for span in result.spans)
+    pieces = tuple(text[span.start : span.end] for text, answer in answers for span in answer.spans)
+    result = answers[0][1] if len(answers) == 1 else strictest([answer for _, answer in answers])
+    if len(answers) < len(texts) and harmless(result):
+        return None
     return SignalValue(result.label, result.confidence, result.value, result.probs, pieces)

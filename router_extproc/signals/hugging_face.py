@@ -11,8 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from router_extproc.domain import SignalValue
 from router_extproc.errors import ConfigMistakes, Mistake
 from router_extproc.inference.pooling import BENIGN, NO_SPAN
-from router_extproc.signals.base import SHIPPED, Heads, SignalInputs
-from router_extproc.signals.classifier import read_head
+from router_extproc.signals.base import READS, SHIPPED, Heads, Reads, SignalInputs
+from router_extproc.signals.classifier import checked_reads, read_head
 
 
 class HuggingFaceParams(BaseModel):
@@ -36,11 +36,13 @@ class HuggingFaceParams(BaseModel):
     digest: str | None = Field(
         None, pattern=r"^(sha256:)?[0-9a-fA-F]{64}$", description="SHA-256 of the directory's files, checked at load."
     )
+    reads: Reads = READS
 
     @property
     def head(self) -> str:
-        """Name of the head under which exactly this model answers."""
-        return f"huggingface-{hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:12]}"
+        """Name of the head under which exactly this model answers, whatever it is given to read."""
+        model = self.model_dump_json(exclude={"reads"})
+        return f"huggingface-{hashlib.sha256(model.encode()).hexdigest()[:12]}"
 
 
 class HuggingFaceSignal:
@@ -53,10 +55,11 @@ class HuggingFaceSignal:
     def __init__(self, params: HuggingFaceParams, heads: Heads) -> None:
         self.labels = _labels(params)
         self._head = params.head
+        self.reads = checked_reads(params.reads, self.labels)
 
     def evaluate(self, inputs: SignalInputs) -> SignalValue | None:
         """The model's answer; None when its pass is missing."""
-        return read_head(inputs, SHIPPED, self._head)
+        return read_head(inputs, SHIPPED, self._head, self.reads)
 
 
 def _labels(params: HuggingFaceParams) -> tuple[str, ...]:

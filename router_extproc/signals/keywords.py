@@ -38,6 +38,8 @@ class Where(StrEnum):
     CONTEXT = "context"
     SYSTEM = "system"
     ALL = "all"
+    UNTRUSTED = "untrusted"
+    CONVERSATION = "conversation"
 
 
 class KeywordsParams(BaseModel):
@@ -56,7 +58,10 @@ class KeywordsParams(BaseModel):
     case_sensitive: bool = Field(False, description="Whether upper and lower case differ.")
     mark: bool = Field(False, description="Point at what `any` and `all` find, so that a `mask` guard can cover it.")
     where: Where = Field(
-        Where.PROMPT, description="The newest human turn, the turns before it, the system text, or all."
+        Where.PROMPT,
+        description="The newest human turn, the turns before it, the system text, or all of these. `untrusted`: the "
+        "newest human turn and what tools and documents brought since the model last spoke; `conversation`: everything "
+        "that people and tools wrote.",
     )
 
     @model_validator(mode="after")
@@ -152,9 +157,15 @@ def _context(request: LlmRequest) -> str:
     return "\n".join(turn.text for turn in reversed(request.context))
 
 
+def _untrusted(request: LlmRequest) -> str:
+    return "\n".join((request.prompt, *request.written[: request.fresh]))
+
+
 _TEXTS: dict[Where, Callable[[LlmRequest], str]] = {
     Where.PROMPT: lambda request: request.prompt,
     Where.CONTEXT: _context,
     Where.SYSTEM: lambda request: request.system,
     Where.ALL: _all_text,
+    Where.UNTRUSTED: _untrusted,
+    Where.CONVERSATION: lambda request: "\n".join((request.prompt, *request.written)),
 }

@@ -232,6 +232,21 @@ GUARD_ACTIONS = Instrument(
     "Requests that a guard tagged, masked or rerouted; blocked ones are `mom.requests.refused`, by code",
     ("guard",),
 )
+FEEDBACK = Instrument(
+    "counter",
+    "mom.feedback",
+    "{verdict}",
+    "What people said of decisions: good, bad, false_alarm, missed; by route, and by each guard that had held",
+    ("verdict", "route", "guard"),
+)
+STICKY = Instrument(
+    "counter",
+    "mom.sticky.decisions",
+    "{decision}",
+    "Decisions of sticky routes: new conversations, those kept on their model, moved to another, or away from it for "
+    "one unsure turn",
+    ("route", "result"),
+)
 MODEL_SCALE = Instrument(
     "gauge",
     "mom.model.scale",

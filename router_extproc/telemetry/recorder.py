@@ -11,7 +11,7 @@ from typing import Protocol
 
 from opentelemetry.context import Context
 
-from router_extproc.domain import Decision, LlmRequest, Outcome, Plan, SignalSet
+from router_extproc.domain import Decision, LlmRequest, Outcome, Plan, SignalSet, Wishes
 from router_extproc.telemetry import instruments
 from router_extproc.telemetry.context import Sampler, TraceContext
 from router_extproc.telemetry.instruments import Instrument
@@ -28,6 +28,7 @@ OPERATIONS = {
     "completions": "text_completion",
     "embeddings": "embeddings",
 }
+NO_WISHES = Wishes()
 CLIENT_LEFT = ("DC", "DR")
 """Envoy's response flags of an answer that the client did not wait for."""
 
@@ -36,7 +37,8 @@ CLIENT_LEFT = ("DC", "DR")
 class Decided:
     """A decision with what led to it. `seconds` is from the last byte of the body to the decision.
 
-    `stages` are its parts by name, in seconds. `at` is when, in seconds since 1970 (UTC).
+    `stages` are its parts by name, in seconds. `at` is when, in seconds since 1970 (UTC). `session` is the key of the
+    conversation, "" if unknown.
     """
 
     decision_id: str
@@ -50,6 +52,29 @@ class Decided:
     tenant: str = ""
     at: float = 0.0
     trace: TraceContext | None = None
+    session: str = ""
+    wishes: Wishes = NO_WISHES
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A request that was read and answered with an error. `guards` are those that held; otherwise as in `Decided`.
+
+    `request_id` is Envoy's, by which its access log tells of the answer.
+    """
+
+    decision_id: str
+    request_id: str
+    request: LlmRequest
+    signals: SignalSet
+    status: int
+    code: str
+    guards: tuple[str, ...]
+    generation: int
+    tenant: str = ""
+    session: str = ""
+    wishes: Wishes = NO_WISHES
+    at: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,12 +134,15 @@ class Recorder:
         """Told of each outcome with its decision, where known, and of decisions whose outcome never came (None)."""
         self.on_decision: list[Callable[[Decided], None]] = []
         """Told of each decision when it is made, while Envoy waits for the answer."""
+        self.on_refusal: list[Callable[[Refused], None]] = []
+        """The same for requests that are refused after they have been read."""
         for instrument in (instruments.GENERATION, instruments.RELOAD_OK):
             metrics.watch(instrument, partial(self._shown, instrument))
 
     def decided(self, decided: Decided) -> None:
         """A request was routed."""
-        decided = _without_texts(decided)
+        kept = _without_texts(decided.request)
+        decided = decided if kept is decided.request else replace(decided, request=kept)
         self.later(partial(self._measure_decision, decided))
         self._waiting[decided.decision_id] = decided
         if len(self._waiting) > REMEMBERED:
@@ -123,9 +151,18 @@ class Recorder:
         for listener in self.on_decision:
             listener(decided)
 
-    def refused(self, api: str, code: str) -> None:
-        """A client error was answered."""
+    def refused(self, api: str, code: str, refused: Refused | None = None) -> None:
+        """A client error was answered; `refused` where the request had been read."""
         self._count(instruments.REFUSED, api, code)
+        if refused is not None:
+            refused = replace(refused, request=_without_texts(refused.request))
+            for listener in self.on_refusal:
+                listener(refused)
+
+    def judged(self, verdict: str, route: str, guards: tuple[str, ...]) -> None:
+        """Somebody said what a decision was worth; `guards` are those that had held."""
+        for guard in guards or ("",):
+            self._count(instruments.FEEDBACK, verdict, route, guard)
 
     def failed(self, api: str, reason: str) -> None:
         """An error of ours: the default model serves. `reason` is one of a few words."""
@@ -191,6 +228,8 @@ class Recorder:
             metrics.add(instruments.ABSENT, 1, name, reason, context=context)
         for name in decision.guards:
             metrics.add(instruments.GUARD_ACTIONS, 1, name, context=context)
+        if decision.affinity:
+            metrics.add(instruments.STICKY, 1, decision.route, decision.affinity, context=context)
 
     def _measure_exchange(self, outcome: Outcome, decided: Decided | None, served: Served | None) -> None:
         metrics, model = self._metrics, outcome.model or "none"
@@ -244,12 +283,12 @@ def _at_once(work: Work) -> None:
     work()
 
 
-def _without_texts(decided: Decided) -> Decided:
+def _without_texts(request: LlmRequest) -> LlmRequest:
     """Thousands of these are kept, and a conversation may be megabytes long: only the prompt's beginning stays."""
-    request = decided.request
-    if not request.context and not request.system and len(request.prompt) <= KEPT_PROMPT:
-        return decided
-    return replace(decided, request=replace(request, prompt=request.prompt[:KEPT_PROMPT], context=(), system=""))
+    texts = request.context or request.system or request.written or request.opening
+    if not texts and len(request.prompt) <= KEPT_PROMPT:
+        return request
+    return replace(request, prompt=request.prompt[:KEPT_PROMPT], context=(), system="", written=(), fresh=0, opening="")
 
 
 def error_type(outcome: Outcome) -> str:

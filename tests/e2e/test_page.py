@@ -70,6 +70,9 @@ async def test_a_person_sees_what_was_saved_and_why(page: Page) -> None:
         assert "matched: intent=code_generation" in why
         assert "coder → small → premium" in why
         assert "small, status 200, 1 attempt(s)" in why
+        await page.value("document.querySelector('.verdicts button').click()")
+        await page.until("document.querySelector('.verdicts').innerText.includes('noted: Good')")
+        assert sidecar.feedback() == {("good", "code", ""): 1}
         assert await page.value("document.documentElement.scrollWidth <= innerWidth")
         assert all(url.startswith((sidecar.url, "data:")) for url in page.requested if url != "about:blank")
         await picture(page, "light")

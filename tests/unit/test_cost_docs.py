@@ -46,5 +46,5 @@ async def test_every_path_exists() -> None:
     admin = Admin("127.0.0.1", 0, Metrics(), lambda: None, lambda: False, dict)
     table = OBSERVABILITY.partition("The admin port")[0]
     paths = set(re.findall(r"`(/[a-z/{}]*)`", table))
-    assert len(paths) == 10
+    assert len(paths) == 11
     assert paths <= set(admin.paths)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,9 +17,8 @@ from router_extproc.domain import Usage
 from router_extproc.errors import RouterError
 from router_extproc.report import Report, make_report
 from router_extproc.report_page import report_page
-from router_extproc.runtime import Runtime, compile_runtime
 from router_extproc.signals.base import SHIPPED
-from router_extproc.simulation import simulate
+from router_extproc.simulation import Simulation, simulate
 from tests.watched import CONFIG, LABELS, watched
 
 EVIL = "<script>alert(1)</script>"
@@ -129,23 +130,28 @@ async def test_a_ledger_without_exchanges_is_a_report(tmp_path: Path) -> None:
     assert "1 requests, 0 answered" in report.text()
 
 
-def runtime(text: bytes) -> Runtime:
-    return compile_runtime(parse(text, Path("router.yaml")), {SHIPPED: LABELS}, {})
+def replayed(records: Iterable[Mapping[str, Any]], text: bytes) -> Simulation:
+    return simulate(records, parse(text, Path("router.yaml")), {SHIPPED: LABELS})
 
 
 async def test_the_same_policy_moves_nobody(state: Path) -> None:
-    found = simulate(read_log(state), runtime(CONFIG))
+    found = replayed(read_log(state), CONFIG)
     assert (found.replayed, found.moved, found.skipped) == (70, 0, 0)
     assert found.after == 69 * Decimal("0.00052") - 20 * (Decimal("0.00052") - Decimal("0.00014"))
 
 
 async def test_another_policy_moves_whom_it_says(state: Path) -> None:
     changed = WITH_QUALITY.replace(b"models: coder, fallback: small", b"models: premium")
-    found = simulate(read_log(state), runtime(changed))
+    found = replayed(read_log(state), changed)
     assert found.moved == 70
     assert found.moves["coder", "premium"] == 70
     assert found.after > found.before
-    assert found.json()["quality"] == {"before": pytest.approx(0.85), "after": pytest.approx(0.95)}
+    assert found.json()["quality"] == {
+        "before": pytest.approx(0.85),
+        "after": pytest.approx(0.95),
+        "requests": 70,
+        "predicted": 0,
+    }
     text = found.text()
     assert "70 would go to another model (100.0%)" in text
     assert "model coder -> premium: 70" in text
@@ -154,14 +160,14 @@ async def test_another_policy_moves_whom_it_says(state: Path) -> None:
 async def test_what_was_not_recorded_is_said(state: Path) -> None:
     extra = b"signals:\n  size: {type: tokens}\n  words: {type: keywords, any: [hello]}\n"
     changed = CONFIG.replace(b"signals:\n", extra)
-    found = simulate(read_log(state), runtime(changed))
+    found = replayed(read_log(state), changed)
     assert found.missing == {"words": 70}
     assert "signal words is not in 70 records" in found.text()
 
 
 async def test_refusals_and_unusable_records_are_counted(state: Path) -> None:
     changed = CONFIG.replace(b"price: {", b"apis: [embeddings], price: {")
-    found = simulate([*read_log(state), {"v": 1}, {"v": 1, "request": {}, "signals": 3}], runtime(changed))
+    found = replayed([*read_log(state), {"v": 1}, {"v": 1, "request": {}, "signals": 3}], changed)
     assert found.refused == {"model_not_supported": 70}
     assert found.skipped == 2
     assert "70 would be refused: model_not_supported" in found.text()

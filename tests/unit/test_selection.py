@@ -51,7 +51,7 @@ def order(
 ) -> list[str]:
     inputs = SelectionInputs(MODELS, ("win", "quality_head"), observed or Observed())
     built = SELECTIONS.build(name, params, ("selection",), inputs)
-    return list(built.order(candidates, asked or request(), signals))
+    return [row.model for row in built.rank(candidates, asked or request(), signals)]
 
 
 def answered(
