@@ -19,10 +19,10 @@ from typing import Any
 from router_extproc.admin import Admin
 from router_extproc.admission import Admission
 from router_extproc.bookkeeping import BookOptions, keeping
-from router_extproc.config.loader import load
+from router_extproc.config.loader import LoadedConfig, load
 from router_extproc.config.watcher import watch
 from router_extproc.domain import Outcome
-from router_extproc.errors import ConfigError
+from router_extproc.errors import ConfigError, ConfigMistakes
 from router_extproc.inference.engine import Engine
 from router_extproc.preferences import Preferences
 from router_extproc.processor import Processor
@@ -31,6 +31,8 @@ from router_extproc.selection.observed import Observed
 from router_extproc.server import Server
 from router_extproc.signals.base import SHIPPED
 from router_extproc.signals.own_heads import OwnHeads, load_guest
+from router_extproc.stores.base import Store
+from router_extproc.stores.table import open_store
 from router_extproc.telemetry.metrics import Metrics
 from router_extproc.telemetry.recorder import Decided, Recorder
 
@@ -98,6 +100,7 @@ async def serve(options: ServeOptions, stop: asyncio.Event | None = None) -> Non
         stack.push_async_callback(admin.close)
 
         loaded = await asyncio.to_thread(load, options.config)
+        store = await _store(loaded, stack)
         engine, own_heads = await _engine(options)
         stack.push_async_callback(engine.aclose)
         await own_heads.serve(engine, loaded)
@@ -111,7 +114,7 @@ async def serve(options: ServeOptions, stop: asyncio.Event | None = None) -> Non
         metrics.observers.append(lambda: observe_scale(metrics, serving.current.preferences, datetime.now(UTC)))
 
         admin.books = books = await stack.enter_async_context(
-            keeping(options.books, recorder, metrics, runtimes, engine.stats, facts)
+            keeping(options.books, recorder, metrics, runtimes, engine.stats, facts, store)
         )
 
         processor = Processor(runtimes, recorder, admit=Admission(books.budgets).admit)
@@ -132,6 +135,17 @@ async def serve(options: ServeOptions, stop: asyncio.Event | None = None) -> Non
         ready = False
         log.info("draining")
         await server.drain(options.drain_notice, options.drain_grace)
+
+
+async def _store(loaded: LoadedConfig, stack: contextlib.AsyncExitStack) -> Store | None:
+    """What replicas share, until the stack is left. Raises ConfigError when its password cannot be had."""
+    try:
+        store = await asyncio.to_thread(open_store, loaded.config.store)
+    except ConfigMistakes as error:
+        raise loaded.error(error.mistakes) from None
+    if store is not None:
+        stack.push_async_callback(store.aclose)
+    return store
 
 
 def observe_scale(metrics: Metrics, preferences: Preferences, now: datetime) -> None:
@@ -185,6 +199,8 @@ async def _reload(
             recorder.reloaded(current.generation, accepted=False)
             log.error("refused the new configuration, generation %d serves on: %s", current.generation, error)
             return
+        if new.config.store != current.config.store:
+            log.warning("the store is opened at the start: the new `store` section counts after a restart")
         runtimes.swap(new)
         observed.keep(new.config.models)
         recorder.reloaded(new.generation, accepted=True)

@@ -20,6 +20,7 @@ from router_extproc.inference.stats import EngineStats
 from router_extproc.ledger import Ledger
 from router_extproc.recent import Recent
 from router_extproc.runtime import Runtime, Runtimes
+from router_extproc.stores.base import Store
 from router_extproc.telemetry.context import Sampler
 from router_extproc.telemetry.loop import watch_lag
 from router_extproc.telemetry.metrics import Metrics
@@ -69,8 +70,12 @@ async def keeping(
     runtimes: Runtimes,
     stats: Callable[[], EngineStats],
     versions: Callable[[], dict[str, Any]],
+    store: Store | None = None,
 ) -> AsyncIterator[Books]:
-    """Listens to the recorder until left; what waits then is written first. Raises JournalTaken or OSError."""
+    """Listens to the recorder until left; what waits then is written first. Raises JournalTaken or OSError.
+
+    Budgets are shared through `store`, for as long as the configuration that serves now has it.
+    """
 
     def config() -> RouterConfig:
         return runtimes.current.config
@@ -85,7 +90,14 @@ async def keeping(
     )
 
     recent = Recent(config, prompts=options.prompts)
-    budgets = Budgets(options.state_dir, acted=recorder.budget_acted)
+    section = config().store
+    budgets = Budgets(
+        options.state_dir,
+        store=store if section.budgets else None,
+        wait_seconds=section.wait_ms / 1000,
+        acted=recorder.budget_acted,
+        alone=recorder.budget_alone,
+    )
 
     def on_outcome(outcome: Outcome | None, decided: Decided | None) -> None:
         if outcome is not None:
@@ -100,6 +112,9 @@ async def keeping(
         metrics.ledger_dropped.set(ledger.dropped)
         metrics.ledger_errors.set(ledger.write_errors)
         metrics.log_dropped.set(log.dropped)
+        if budgets.trouble is not None:
+            metrics.store_up.set(0 if budgets.trouble else 1, "budgets")
+            budgets.ask()
         for row in budgets.shown(config()):
             metrics.budget_used.set(row["percent"] / 100, row["budget"], row["key"])
 
@@ -110,6 +125,8 @@ async def keeping(
         stack.push_async_callback(asyncio.to_thread, log.close)
         await asyncio.to_thread(budgets.start)
         stack.push_async_callback(asyncio.to_thread, budgets.close)
+        budgets.share()
+        stack.push_async_callback(budgets.leave)
         recorder.served = _Catalogue(runtimes).served
         if options.otlp_endpoint is not None:
             exporter = Exporter(options.otlp_endpoint, metrics)

@@ -28,13 +28,17 @@ SURE_TOKENS = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Routed:
-    """A request with everything that was decided about it. `stages` says how many seconds each part of it took."""
+    """A request with everything that was decided about it. `stages` says how many seconds each part of it took.
+
+    `held` is what it holds of budgets that replicas share: it travels with the request and comes back with its outcome.
+    """
 
     request: LlmRequest
     signals: SignalSet
     decision: Decision
     plan: Plan
     stages: tuple[tuple[str, float], ...] = ()
+    held: str = ""
 
 
 def classifier_prompt(request: LlmRequest) -> Prompt:

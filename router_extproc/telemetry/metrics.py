@@ -129,6 +129,13 @@ class Metrics:
             "Requests whose plan a budget changed: trimmed, cheaper, cheapest, refused",
             ("budget", "action"),
         )
+        self.budget_alone = Counter(
+            "mom.budget.alone",
+            "{request}",
+            "Requests whose budgets were judged without the other replicas: store slow, down or refused",
+            ("reason",),
+        )
+        self.store_up = Gauge("mom.store.up", "", "Whether the store that replicas share answers, by use", ("use",))
         self.guard_actions = Counter(
             "mom.guard.actions",
             "{request}",

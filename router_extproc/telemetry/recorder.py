@@ -147,6 +147,10 @@ class Recorder:
         """A budget changed or refused a plan."""
         self._metrics.budget_actions.add(1, budget, action)
 
+    def budget_alone(self, reason: str) -> None:
+        """Budgets judged a request without knowing the other replicas' part."""
+        self._metrics.budget_alone.add(1, reason)
+
     def lagged(self, seconds: float) -> None:
         """The event loop woke up this late."""
         self._metrics.loop_lag.record(seconds)
