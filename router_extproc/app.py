@@ -20,6 +20,7 @@ from router_extproc.admin import Admin
 from router_extproc.admission import Admission
 from router_extproc.bookkeeping import BookOptions, keeping
 from router_extproc.config.loader import LoadedConfig, load
+from router_extproc.config.schema import RouterConfig
 from router_extproc.config.watcher import watch
 from router_extproc.domain import Outcome
 from router_extproc.errors import ConfigError, ConfigMistakes
@@ -29,6 +30,7 @@ from router_extproc.processor import Processor
 from router_extproc.runtime import Runtimes, compile_runtime
 from router_extproc.selection.observed import Observed
 from router_extproc.server import Server
+from router_extproc.shared_answers import SharedAnswers
 from router_extproc.signals.base import SHIPPED
 from router_extproc.signals.own_heads import OwnHeads, load_guest
 from router_extproc.stores.base import Store
@@ -101,7 +103,8 @@ async def serve(options: ServeOptions, stop: asyncio.Event | None = None) -> Non
 
         loaded = await asyncio.to_thread(load, options.config)
         store = await _store(loaded, stack)
-        engine, own_heads = await _engine(options)
+        shared = await _shared_answers(loaded.config, store, metrics, stack)
+        engine, own_heads = await _engine(options, shared)
         stack.push_async_callback(engine.aclose)
         await own_heads.serve(engine, loaded)
         classifiers = {SHIPPED: engine}
@@ -160,7 +163,24 @@ def heads(classifiers: Mapping[str, Engine]) -> dict[str, Mapping[str, tuple[str
     return {name: classifier.labels for name, classifier in classifiers.items()}
 
 
-async def _engine(options: ServeOptions) -> tuple[Engine, OwnHeads]:
+async def _shared_answers(
+    config: RouterConfig, store: Store | None, metrics: Metrics, stack: contextlib.AsyncExitStack
+) -> SharedAnswers | None:
+    """What the classifiers of all replicas have said, where that is shared."""
+    if store is None or not config.store.classifications:
+        return None
+    shared = SharedAnswers(
+        store,
+        config.store.classification_seconds,
+        lambda answers: metrics.store_up.set(int(answers), "classifications"),
+    )
+    shared.start()
+    stack.push_async_callback(shared.aclose)
+    metrics.observers.append(lambda: metrics.answers_dropped.set(shared.dropped))
+    return shared
+
+
+async def _engine(options: ServeOptions, shared: SharedAnswers | None) -> tuple[Engine, OwnHeads]:
     # Imported here: it takes seconds, and commands that classify nothing never pay for it.
     from router_extproc.inference import encoder
 
@@ -171,7 +191,7 @@ async def _engine(options: ServeOptions) -> tuple[Engine, OwnHeads]:
         device=options.device,
         threads=options.threads or None,
     )
-    engine = Engine(model, max_queued=options.max_queued)
+    engine = Engine(model, max_queued=options.max_queued, elsewhere=shared)
     await engine.start()
     return engine, OwnHeads(model, partial(load_guest, device=options.device))
 

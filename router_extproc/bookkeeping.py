@@ -199,6 +199,11 @@ def _observe_engine(metrics: Metrics, stats: EngineStats) -> None:
     metrics.windows.set(stats.windows, "run")
     metrics.windows.set(stats.failed, "failed")
     metrics.windows.set(stats.remembered, "remembered")
+    metrics.lookups.set(stats.remembered, "process", "hit")
+    metrics.lookups.set(stats.unknown, "process", "miss")
+    if stats.shared or stats.unshared:
+        metrics.lookups.set(stats.shared, "store", "hit")
+        metrics.lookups.set(stats.unshared, "store", "miss")
     metrics.classifier_tokens.set(stats.tokens, "real")
     metrics.classifier_tokens.set(stats.padded_tokens - stats.tokens, "padding")
     metrics.classifier_seconds.set(stats.queue_ms / 1e3, "queue")

@@ -170,6 +170,15 @@ class Metrics:
             "Windows of text: run, failed, or remembered from an earlier request",
             ("result",),
         )
+        self.lookups = Counter(
+            "mom.classifier.lookups",
+            "{window}",
+            "Windows of text that were looked up: in the process's memory, and those it lacks in the store",
+            ("where", "result"),
+        )
+        self.answers_dropped = Counter(
+            "mom.store.dropped", "{window}", "Answers of the classifier that did not get into the store"
+        )
         self.classifier_tokens = Counter(
             "mom.classifier.tokens", "{token}", "Tokens run: real, and padding that was computed for nothing", ("type",)
         )

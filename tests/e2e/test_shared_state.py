@@ -1,4 +1,4 @@
-"""Two sidecars behind one Envoy share a redis-server: budgets, whatever becomes of that server."""
+"""Two sidecars behind one Envoy share a redis-server: budgets and classifications, whatever becomes of that server."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 
 import httpx
 import pytest
+import redis
 
 from router_extproc.config.loader import load
 from router_extproc.domain import Usage
@@ -98,6 +99,35 @@ def test_a_budget_is_spent_over_both(pair: Stack) -> None:
     for sidecar in pair.sidecars:
         assert decided(sidecar) > 0
         assert (budget(sidecar, "small")["spent"], budget(sidecar, "small")["reserved"]) == (str(used), "0")
+
+
+def lookups(sidecar: Sidecar, result: str) -> float:
+    name = f'mom_classifier_lookups_total{{where="store",result="{result}"}} '
+    return sum(float(line.removeprefix(name)) for line in sidecar.metrics().splitlines() if line.startswith(name))
+
+
+def test_what_one_has_classified_the_other_knows(pair: Stack, server: RedisServer) -> None:
+    """Ever new prompts, each asked of both: some answer of the store comes before the classifier's own."""
+
+    def ask(number: int) -> None:
+        messages = [{"role": "user", "content": f"Explain how a lighthouse of type {number} works. " * 15}]
+        answer = http.post(f"{pair.url}/v1/chat/completions", json={"model": "auto", "messages": messages})
+        assert answer.status_code == 200
+
+    with httpx.Client(timeout=30) as http, redis.Redis.from_url(server.url) as store:
+        for number in range(30):
+            before = [decided(sidecar) for sidecar in pair.sidecars]
+            known = len(list(store.scan_iter("{mom}:c:*")))
+            ask(number)
+            wait_until(lambda known=known: len(list(store.scan_iter("{mom}:c:*"))) > known, "written")  # type: ignore[misc] # takes no default
+            while any(decided(sidecar) <= count for sidecar, count in zip(pair.sidecars, before, strict=True)):
+                ask(number)
+            if sum(lookups(sidecar, "hit") for sidecar in pair.sidecars):
+                break
+        assert not any(b"lighthouse" in (store.get(key) or b"") for key in store.scan_iter("{mom}:c:*"))
+    assert sum(lookups(sidecar, "hit") for sidecar in pair.sidecars) >= 1
+    assert sum(lookups(sidecar, "miss") for sidecar in pair.sidecars) >= 1
+    assert all('mom_store_up{use="classifications"} 1.0' in sidecar.metrics() for sidecar in pair.sidecars)
 
 
 def test_the_store_is_killed_and_comes_back(pair: Stack, server: RedisServer) -> None:
