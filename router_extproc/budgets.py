@@ -134,7 +134,7 @@ class Budgets:
     Outlives configurations: an account belongs to the budget's name and key. At most `MAX_ACCOUNTS`; the one unused for
     longest goes first. `directory` keeps what was spent over restarts; with a `store` its replicas have the accounts in
     common. `acted` is told of each budget that changed or refused a plan, and how; `alone` of each request that was
-    judged without the other replicas' part, and why; `on_state` of the store's state.
+    judged without the other replicas' part, and why.
     """
 
     def __init__(
@@ -146,12 +146,11 @@ class Budgets:
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
         acted: Callable[[str, str], None] = lambda _budget, _action: None,
         alone: Callable[[str], None] = lambda _reason: None,
-        on_state: Callable[[str], None] = lambda _reason: None,
     ) -> None:
         self._now, self._acted, self._alone, self._wait_seconds = now, acted, alone, wait_seconds
         self._accounts: OrderedDict[Key, Account] = OrderedDict()
         self._reserved: OrderedDict[str, Reservation] = OrderedDict()
-        self._tally = Tally(store, self._counters, on_state=on_state)
+        self._tally = Tally(store, self._counters)
         self._owed: list[Batch] = []
         self._unopened: dict[Key, _Kept] = {}
         self._path = directory / FILE if directory is not None else None

@@ -94,11 +94,8 @@ class Tally:
         self,
         store: Store | None,
         counters: Callable[[], Iterable[Counter]] = tuple,
-        *,
-        on_state: Callable[[str], None] = lambda _reason: None,
     ) -> None:
-        """`on_state` is told when the store's state changes: why it gives no answer, or an empty text."""
-        self._store, self._counters, self._on_state = store, counters, on_state
+        self._store, self._counters = store, counters
         self._writer, self._number = secrets.token_hex(8), 0
         self._first = True
         self._due: dict[Counter, None] = {}
@@ -127,12 +124,11 @@ class Tally:
         """Sends what waits, for so long at most. `left` has the rest."""
         if self._task is None:
             return
-        if not self.trouble:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(seconds):
-                    while self._due or self._flight is not None or self._again:
-                        if not await self._next():
-                            break
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while self._due or self._flight is not None or self._again:
+                    if not await self._next():
+                        break
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
         self._task = None
@@ -174,7 +170,7 @@ class Tally:
                 return await self._next()
         except TimeoutError:
             self._slow_over = seconds
-            self._troubled("slow")
+            self.trouble = "slow"
             return False
 
     async def _next(self) -> bool:
@@ -187,7 +183,8 @@ class Tally:
     async def _run(self, store: Store) -> None:
         while True:
             if self._flight is None:
-                if not self._again and not self._due and not self._asking:
+                # The first batch may be empty: it connects before anybody waits for it.
+                if not self._first and not self._again and not self._due and not self._asking:
                     self._wake.clear()
                     await self._wake.wait()
                 self._flight = self._made_up()
@@ -231,18 +228,13 @@ class Tally:
         took = time.monotonic() - flight.began
         if self.trouble and (self._slow_over is None or took <= self._slow_over):
             self._slow_over = None
-            self._troubled("")
+            self.trouble = ""
         _tell(flight.told, answer=True)
 
     def _unanswered(self, flight: _Flight, reason: str) -> None:
-        self._troubled(reason)
+        self.trouble = reason
         _tell(flight.told, answer=False)
         _tell(self._asking, answer=False)
-
-    def _troubled(self, reason: str) -> None:
-        if reason != self.trouble:
-            self.trouble = reason
-            self._on_state(reason)
 
 
 def _tell(told: list[asyncio.Future[bool]], *, answer: bool) -> None:
