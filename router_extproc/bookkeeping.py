@@ -114,7 +114,7 @@ async def keeping(
         metrics.log_dropped.set(log.dropped)
         if budgets.trouble is not None:
             metrics.store_up.set(0 if budgets.trouble else 1, "budgets")
-            budgets.ask()
+            budgets.ask(config())
         for row in budgets.shown(config()):
             metrics.budget_used.set(row["percent"] / 100, row["budget"], row["key"])
 

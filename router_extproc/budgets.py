@@ -49,6 +49,8 @@ ZERO = Decimal(0)
 USD_UNITS = 10**12
 """The store counts whole units: millionths of a millionth of a dollar, exact for prices of up to six decimals. Smaller
 rests wait in each replica until they make a unit."""
+TOTAL = "total"
+"""The key of a budget for everything."""
 OVERTIME = 86_400
 """Seconds that the store keeps an account beyond its window: what was spent while it was down comes late."""
 ASKED = 1000
@@ -253,13 +255,18 @@ class Budgets:
                 spent = entry.cost if budget.usd is not None else Decimal(entry.input + entry.output)
             self._settle(key, began, reserved, spent, budget)
 
-    def ask(self) -> None:
+    def ask(self, config: RouterConfig) -> None:
         """Wants to know what other replicas have spent of the accounts that are in use; soon `shown` has it."""
+        if self._tally.shared:
+            for budget in config.budgets:
+                if budget.per is BudgetScope.TOTAL:
+                    self._account((budget.name, TOTAL), budget)
         for counter in islice(self._counters(), ASKED):
             self._tally.ask(counter)
 
-    async def refresh(self) -> None:
+    async def refresh(self, config: RouterConfig) -> None:
         """The same, and waits for it for a moment."""
+        self.ask(config)
         await self._tally.agreed(islice(self._counters(), ASKED), max(self._wait_seconds, REFRESH_SECONDS))
 
     def shown(self, config: RouterConfig) -> list[dict[str, Any]]:
@@ -474,7 +481,7 @@ def _key(budget: Budget, routed: Routed, tenant: str) -> str | None:
     """What the request is counted under; None when it has no such thing."""
     match budget.per:
         case BudgetScope.TOTAL:
-            return "total"
+            return TOTAL
         case BudgetScope.ROUTE:
             return routed.decision.route
         case BudgetScope.USER:

@@ -70,6 +70,19 @@ def decided(sidecar: Sidecar) -> float:
     return sum(float(line.rpartition(" ")[2]) for line in lines)
 
 
+def agreed(pair: Stack) -> Decimal:
+    """What is spent, once both are asked by Envoy, say the same and hold nothing."""
+    pair.wait_sidecars(len(pair.sidecars))
+
+    def same() -> list[str]:
+        rows = [budget(sidecar, "everything") for sidecar in pair.sidecars]
+        spent = {row["spent"] for row in rows if row["reserved"] == "0" and in_store(pair.sidecars[0])}
+        return list(spent) if len(spent) == 1 and all(row["reserved"] == "0" for row in rows) else []
+
+    [spent] = wait_until(same, "both say the same")
+    return Decimal(spent)
+
+
 def settled(pair: Stack, spent: Decimal) -> None:
     """Until every sidecar knows of that much, and nothing is held any more."""
     for sidecar in pair.sidecars:
@@ -83,7 +96,7 @@ def settled(pair: Stack, spent: Decimal) -> None:
 
 
 def test_a_budget_is_spent_over_both(pair: Stack) -> None:
-    before = Decimal(budget(pair.sidecars[0], "everything")["spent"])
+    before = agreed(pair)
     body = {"model": "auto", "max_tokens": 200, "messages": [{"role": "user", "content": CODE}]}
     answers: list[httpx.Response] = []
     with httpx.Client(timeout=30) as http:
@@ -132,7 +145,7 @@ def test_what_one_has_classified_the_other_knows(pair: Stack, server: RedisServe
 
 def test_the_store_is_killed_and_comes_back(pair: Stack, server: RedisServer) -> None:
     """No request fails, and no cent is missing or counted twice."""
-    before = Decimal(budget(pair.sidecars[0], "everything")["spent"])
+    before = agreed(pair)
 
     def answered(answer: Answered) -> bool:
         return answer.status == 200
@@ -154,7 +167,7 @@ def test_the_store_is_killed_and_comes_back(pair: Stack, server: RedisServer) ->
 
 
 def test_a_store_that_hangs_holds_up_nobody(pair: Stack, server: RedisServer) -> None:
-    before = Decimal(budget(pair.sidecars[0], "everything")["spent"])
+    before = agreed(pair)
     with clients.load(pair.url, CODE) as load_:
         load_.wait(lambda answer: answer.status == 200, 20, "answers before")
         server.hang()
@@ -167,7 +180,7 @@ def test_a_store_that_hangs_holds_up_nobody(pair: Stack, server: RedisServer) ->
 
 def test_a_sidecar_that_is_killed_knows_the_total_when_it_comes_back(pair: Stack) -> None:
     first = pair.sidecars[0]
-    before = Decimal(budget(first, "everything")["spent"])
+    before = agreed(pair)
     assert first.process is not None
     first.process.kill()
     pair.wait_sidecars(1)

@@ -108,8 +108,7 @@ async def until(condition: Callable[[], bool]) -> None:
 
 async def seen(budgets: Budgets, found: RouterConfig = DAY) -> tuple[str, str]:
     """What a replica shows once it has asked the store."""
-    budgets._account(("day", "total"), found.budgets[0])
-    await budgets.refresh()
+    await budgets.refresh(found)
     return used(budgets, found)
 
 
