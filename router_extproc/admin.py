@@ -170,8 +170,13 @@ class Admin:
     async def _budgets(self, _: web.Request) -> web.Response:
         """What each budget has spent in its window, fullest first."""
         runtimes = self._runtimes()
-        shown = self._books.budgets.shown(runtimes.current.config) if runtimes is not None else []
-        return web.json_response({"budgets": shown[:1000]})
+        shown: list[dict[str, Any]] = []
+        if runtimes is not None:
+            await self._books.budgets.refresh(runtimes.current.config)
+            shown = self._books.budgets.shown(runtimes.current.config)
+        trouble = self._books.budgets.trouble
+        shared = {} if trouble is None else {"store": trouble or "ok"}
+        return web.json_response({"budgets": shown[:1000], **shared})
 
     async def _state(self, _: web.Request) -> web.Response:
         return web.json_response(self._now())

@@ -30,14 +30,14 @@ class Admission:
     def __init__(self, budgets: Budgets, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
         self._budgets, self._now = budgets, now
 
-    def admit(
+    async def admit(
         self, identity: str, routed: Routed, headers: Mapping[str, str], tenant: str, config: RouterConfig
     ) -> Routed:
         """The plan to follow. Raises BudgetSpent."""
         deadline = headers.get(DEADLINE_HEADER)
         if deadline is not None and routed.decision.band is not Band.NAMED:
             routed = self._deferred(routed, deadline, config)
-        return self._budgets.admit(identity, routed, tenant, config)
+        return await self._budgets.admit(identity, routed, tenant, config)
 
     def _deferred(self, routed: Routed, deadline: str, config: RouterConfig) -> Routed:
         now = self._now()

@@ -19,10 +19,11 @@ from typing import TYPE_CHECKING, Any
 from router_extproc.admin import Admin
 from router_extproc.admission import Admission
 from router_extproc.bookkeeping import BookOptions, keeping
-from router_extproc.config.loader import load
+from router_extproc.config.loader import LoadedConfig, load
+from router_extproc.config.schema import RouterConfig
 from router_extproc.config.watcher import watch
 from router_extproc.domain import Outcome
-from router_extproc.errors import ConfigError
+from router_extproc.errors import ConfigError, ConfigMistakes
 from router_extproc.inference.engine import Engine
 from router_extproc.preferences import Preferences
 from router_extproc.processor import Processor
@@ -30,9 +31,12 @@ from router_extproc.runtime import Runtimes, compile_runtime
 from router_extproc.selection.observed import Observed
 from router_extproc.server import Server
 from router_extproc.sessions import SessionKeys, session_secret
+from router_extproc.shared_answers import SharedAnswers
 from router_extproc.signals.base import SHIPPED
 from router_extproc.signals.own_heads import OwnHeads, load_guest
 from router_extproc.stores.affinity import Affinity, MemoryAffinity
+from router_extproc.stores.base import Store
+from router_extproc.stores.table import open_store
 from router_extproc.telemetry import instruments
 from router_extproc.telemetry.metrics import Metrics, Values
 from router_extproc.telemetry.recorder import Decided, Recorder
@@ -110,7 +114,9 @@ async def serve(options: ServeOptions, stop: asyncio.Event | None = None) -> Non
         stack.push_async_callback(admin.close)
 
         loaded = await asyncio.to_thread(load, options.config)
-        engine, own_heads = await _engine(options)
+        store = await _store(loaded, stack)
+        shared = await _shared_answers(loaded.config, store, recorder, metrics, stack)
+        engine, own_heads = await _engine(options, shared)
         stack.push_async_callback(engine.aclose)
         await own_heads.serve(engine, loaded)
         classifiers = {SHIPPED: engine}
@@ -125,7 +131,7 @@ async def serve(options: ServeOptions, stop: asyncio.Event | None = None) -> Non
         metrics.watch(instruments.MODEL_SCALE, lambda: scales(serving.current.preferences, datetime.now(UTC)))
 
         admin.books = books = await stack.enter_async_context(
-            keeping(options.books, recorder, metrics, runtimes, engine.stats, facts, collector)
+            keeping(options.books, recorder, metrics, runtimes, engine.stats, facts, store, collector)
         )
 
         processor = Processor(runtimes, recorder, admit=Admission(books.budgets).admit)
@@ -162,12 +168,40 @@ def _collector(endpoint: str | None) -> Collector | None:
     return Collector(endpoint)
 
 
+async def _store(loaded: LoadedConfig, stack: contextlib.AsyncExitStack) -> Store | None:
+    """What replicas share, until the stack is left. Raises ConfigError when its password cannot be had."""
+    try:
+        store = await asyncio.to_thread(open_store, loaded.config.store)
+    except ConfigMistakes as error:
+        raise loaded.error(error.mistakes) from None
+    if store is not None:
+        stack.push_async_callback(store.aclose)
+    return store
+
+
 def heads(classifiers: Mapping[str, Engine]) -> dict[str, Mapping[str, tuple[str, ...]]]:
     """Labels per classifier and head."""
     return {name: classifier.labels for name, classifier in classifiers.items()}
 
 
-async def _engine(options: ServeOptions) -> tuple[Engine, OwnHeads]:
+async def _shared_answers(
+    config: RouterConfig, store: Store | None, recorder: Recorder, metrics: Metrics, stack: contextlib.AsyncExitStack
+) -> SharedAnswers | None:
+    """What the classifiers of all replicas have said, where that is shared."""
+    if store is None or not config.store.classifications:
+        return None
+    shared = SharedAnswers(
+        store,
+        config.store.classification_seconds,
+        lambda answers: recorder.store_answers("classifications", answers),
+    )
+    shared.start()
+    stack.push_async_callback(shared.aclose)
+    metrics.watch(instruments.STORE_DROPPED, lambda: {(): shared.dropped})
+    return shared
+
+
+async def _engine(options: ServeOptions, shared: SharedAnswers | None) -> tuple[Engine, OwnHeads]:
     # Imported here: it takes seconds, and commands that classify nothing never pay for it.
     from router_extproc.inference import encoder
 
@@ -178,7 +212,7 @@ async def _engine(options: ServeOptions) -> tuple[Engine, OwnHeads]:
         device=options.device,
         threads=options.threads or None,
     )
-    engine = Engine(model, max_queued=options.max_queued)
+    engine = Engine(model, max_queued=options.max_queued, elsewhere=shared)
     await engine.start()
     return engine, OwnHeads(model, partial(load_guest, device=options.device))
 
@@ -206,6 +240,8 @@ async def _reload(
             recorder.reloaded(current.generation, accepted=False)
             log.error("refused the new configuration, generation %d serves on: %s", current.generation, error)
             return
+        if new.config.store != current.config.store:
+            log.warning("the store is opened at the start: the new `store` section counts after a restart")
         runtimes.swap(new)
         outliving[0].keep(new.config.models)
         recorder.reloaded(new.generation, accepted=True)

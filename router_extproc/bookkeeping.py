@@ -23,6 +23,7 @@ from router_extproc.ledger import Ledger
 from router_extproc.recent import Recent
 from router_extproc.runtime import Runtime, Runtimes
 from router_extproc.stores.background import Background
+from router_extproc.stores.base import Store
 from router_extproc.telemetry import instruments
 from router_extproc.telemetry.context import Sampler
 from router_extproc.telemetry.loop import watch_lag
@@ -76,11 +77,13 @@ async def keeping(
     runtimes: Runtimes,
     stats: Callable[[], EngineStats],
     versions: Callable[[], dict[str, Any]],
+    store: Store | None = None,
     collector: Collector | None = None,
 ) -> AsyncIterator[Books]:
     """Listens to the recorder until left; what waits then is written first. Raises JournalTaken or OSError.
 
-    `collector` gets the traces.
+    Budgets are shared through `store`, for as long as the configuration that serves now has it. `collector` gets the
+    traces.
     """
 
     def config() -> RouterConfig:
@@ -96,7 +99,14 @@ async def keeping(
     )
 
     recent = Recent(config, prompts=options.prompts)
-    budgets = Budgets(options.state_dir, acted=recorder.budget_acted)
+    section = config().store
+    budgets = Budgets(
+        options.state_dir,
+        store=store if section.budgets else None,
+        wait_seconds=section.wait_ms / 1000,
+        acted=recorder.budget_acted,
+        alone=recorder.budget_alone,
+    )
 
     def on_outcome(outcome: Outcome | None, decided: Decided | None) -> None:
         if outcome is not None:
@@ -110,6 +120,9 @@ async def keeping(
 
     def observe() -> None:
         nonlocal used
+        if budgets.trouble is not None:
+            recorder.store_answers("budgets", not budgets.trouble)
+            budgets.ask(config())
         used = {(row["budget"], row["key"]): row["percent"] / 100 for row in budgets.shown(config())}
 
     metrics.watch(instruments.LEDGER_DROPPED, lambda: {(): ledger.dropped})
@@ -126,6 +139,8 @@ async def keeping(
         stack.push_async_callback(asyncio.to_thread, lines.close)
         await asyncio.to_thread(budgets.start)
         stack.push_async_callback(asyncio.to_thread, budgets.close)
+        budgets.share()
+        stack.push_async_callback(budgets.leave)
         recorder.served = _Catalogue(runtimes).served
         recorder.listeners.append(on_outcome)
         recorder.on_decision.append(recent.decided)
@@ -222,6 +237,13 @@ def watch_engine(metrics: Metrics, stats: Callable[[], EngineStats]) -> None:
         now = stats()
         return {("real",): now.tokens, ("padding",): now.padded_tokens - now.tokens}
 
+    def lookups() -> Values:
+        now = stats()
+        found: Values = {("process", "hit"): now.remembered, ("process", "miss"): now.unknown}
+        if now.shared or now.unshared:
+            found = {**found, ("store", "hit"): now.shared, ("store", "miss"): now.unshared}
+        return found
+
     def seconds() -> Values:
         now = stats()
         return {("queue",): now.queue_ms / 1e3, ("run",): now.run_ms / 1e3}
@@ -230,5 +252,6 @@ def watch_engine(metrics: Metrics, stats: Callable[[], EngineStats]) -> None:
     metrics.watch(instruments.TEXTS, texts)
     metrics.watch(instruments.BATCHES, lambda: {(str(size),): n for size, n in stats().batch_sizes.items()})
     metrics.watch(instruments.WINDOWS, windows)
+    metrics.watch(instruments.LOOKUPS, lookups)
     metrics.watch(instruments.CLASSIFIER_TOKENS, tokens)
     metrics.watch(instruments.CLASSIFIER_SECONDS, seconds)

@@ -3,10 +3,16 @@
 Below `cheaper_at` a plan stays as it is, but for fallbacks that no longer fit. From there on its models are tried
 cheapest first. When nothing fits any more, the cheapest goes on alone, or the request is refused until the window ends.
 A client that named its model gets that model or a refusal.
+
+Where replicas share a store, the reservation is counted there before the request goes on: what the others have
+reserved by then may change the plan. That wait is short and bounded. Without an answer the replica goes by what it
+knows, and what it counts reaches the store later (`stores/tally.py`). Envoy may tell the outcome to another replica:
+what a request holds travels with it, in the metadata, so that any of them can settle it.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import time
@@ -15,6 +21,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +32,8 @@ from router_extproc.ledger import price
 from router_extproc.prices import EXACT, cost_of, plain, price_at
 from router_extproc.router import Routed
 from router_extproc.stores.background import Background
+from router_extproc.stores.base import Change, Store
+from router_extproc.stores.tally import Batch, Counter, Tally
 from router_extproc.telemetry.recorder import Decided
 
 log = logging.getLogger(__name__)
@@ -37,6 +46,21 @@ SAVE_SECONDS = 0.75
 WRITE_SECONDS = 0.25
 FILE = "budgets.json"
 ZERO = Decimal(0)
+USD_UNITS = 10**12
+"""The store counts whole units: millionths of a millionth of a dollar, exact for prices of up to six decimals. Smaller
+rests wait in each replica until they make a unit."""
+TOTAL = "total"
+"""The key of a budget for everything."""
+OVERTIME = 86_400
+"""Seconds that the store keeps an account beyond its window: what was spent while it was down comes late."""
+ASKED = 1000
+REFRESH_SECONDS = 0.25
+AGREED_ROUNDS = 3
+"""How often a plan is made anew because other replicas have reserved meanwhile."""
+
+Key = tuple[str, str]
+Held = tuple[tuple[Key, str, Decimal], ...]
+"""What one request holds: for each account that it counts for, the window's beginning and the amount."""
 
 
 @dataclass(slots=True)
@@ -44,16 +68,33 @@ class Account:
     """What one budget has seen for one key (a tenant, say) in the window that began at `began` (UTC, ISO)."""
 
     began: str
-    spent: Decimal = ZERO
-    reserved: Decimal = ZERO
+    spent: Counter
+    reserved: Counter
 
 
 @dataclass(frozen=True, slots=True)
 class Reservation:
-    """What one request holds: for each account that it counts for, how much, and until when (monotonic seconds)."""
+    """What one request holds, and until when (monotonic seconds)."""
 
-    amounts: tuple[tuple[tuple[str, str], str, Decimal], ...]
+    amounts: Held
     until: float
+
+
+@dataclass(frozen=True, slots=True)
+class Unwritten:
+    """What the file holds: the accounts, and what the store has not counted of them."""
+
+    accounts: list[tuple[str, str, str, Decimal]]
+    owed: list[Batch]
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """What the file says of an account that nobody has asked for yet. `counted`: the store knows it, or is told."""
+
+    began: str
+    spent: Decimal
+    counted: bool
 
 
 @dataclass(slots=True)
@@ -61,13 +102,15 @@ class _Scale:
     """A budget as a request finds it: what is left, and what each model of its plan would take of it."""
 
     budget: Budget
-    key: tuple[str, str]
+    key: Key
     account: Account
     takes: dict[str, Decimal] = field(default_factory=dict)
+    held: Decimal = ZERO
+    """Of what is reserved, the request's own part."""
 
     @property
     def used(self) -> Decimal:
-        return self.account.spent + self.account.reserved
+        return self.account.spent.total + self.account.reserved.total - self.held
 
     @property
     def share(self) -> Decimal:
@@ -77,28 +120,45 @@ class _Scale:
         return self.used + self.takes[model] <= self.budget.limit
 
 
+@dataclass(frozen=True, slots=True)
+class _Verdict:
+    """What the budgets leave of a plan, and which of them did what. No models: `by` refuses."""
+
+    models: tuple[str, ...]
+    actions: tuple[tuple[str, str], ...]
+    reason: str = ""
+    by: Budget | None = None
+    out: Mapping[str, str] = field(default_factory=dict)
+    """Models that it left out, and the budget that did."""
+
+
 class Budgets:
     """All accounts. Used on the event loop, but for the file, which a thread of its own writes once a second.
 
     Outlives configurations: an account belongs to the budget's name and key. At most `MAX_ACCOUNTS`; the one unused for
-    longest goes first. `directory` keeps what was spent over restarts. `acted` is told of each budget that changed or
-    refused a plan, and how.
+    longest goes first. `directory` keeps what was spent over restarts; with a `store` its replicas have the accounts in
+    common. `acted` is told of each budget that changed or refused a plan, and how; `alone` of each request that was
+    judged without the other replicas' part, and why.
     """
 
     def __init__(
         self,
         directory: Path | None = None,
         *,
+        store: Store | None = None,
+        wait_seconds: float = 0.01,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
         acted: Callable[[str, str], None] = lambda _budget, _action: None,
+        alone: Callable[[str], None] = lambda _reason: None,
     ) -> None:
-        self._now, self._acted = now, acted
-        self._accounts: OrderedDict[tuple[str, str], Account] = OrderedDict()
+        self._now, self._acted, self._alone, self._wait_seconds = now, acted, alone, wait_seconds
+        self._accounts: OrderedDict[Key, Account] = OrderedDict()
         self._reserved: OrderedDict[str, Reservation] = OrderedDict()
+        self._tally = Tally(store, self._counters)
+        self._owed: list[Batch] = []
+        self._unopened: dict[Key, _Kept] = {}
         self._path = directory / FILE if directory is not None else None
-        self._saver: Background[list[tuple[str, str, str, Decimal]]] = Background(
-            "budgets", self._save, seconds=WRITE_SECONDS, max_waiting=10
-        )
+        self._saver: Background[Unwritten] = Background("budgets", self._save, seconds=WRITE_SECONDS, max_waiting=10)
         self._dirty, self._saved_at = False, 0.0
 
     def start(self) -> None:
@@ -107,83 +167,130 @@ class Budgets:
             return
         self._path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            for name, key, began, spent in json.loads(self._path.read_bytes())["accounts"]:
-                self._accounts[str(name), str(key)] = Account(str(began), Decimal(spent))
+            kept = json.loads(self._path.read_bytes())
+            counted = "owed" in kept
+            self._unopened = {
+                (str(name), str(key)): _Kept(str(began), Decimal(spent), counted)
+                for name, key, began, spent in kept["accounts"]
+            }
+            self._owed = [
+                Batch(str(writer), int(number), tuple(Change(str(key), int(units), int(s)) for key, units, s in rows))
+                for writer, number, rows in kept.get("owed", ())
+            ]
         except FileNotFoundError:
             pass
-        except (OSError, ValueError, KeyError, TypeError, ArithmeticError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, ArithmeticError) as error:
             log.error("%s cannot be used, budgets begin anew: %s", self._path, error)
         self._saver.start()
+
+    def share(self) -> None:
+        """Begins to agree with the other replicas. Call it on the event loop, after `start`."""
+        self._tally.start(self._owed)
+
+    async def leave(self) -> None:
+        """Tells the other replicas what they do not know yet, for a second at most. Then `close`."""
+        await self._tally.aclose()
 
     def close(self) -> None:
         """Writes what was spent. Blocks for that."""
         if self._path is not None:
+            self._dirty = True
             self.save(now=True)
             self._saver.close()
 
-    def admit(self, identity: str, routed: Routed, tenant: str, config: RouterConfig) -> Routed:
-        """The plan that the budgets leave; what it will probably cost is reserved. Raises BudgetSpent."""
+    @property
+    def trouble(self) -> str | None:
+        """Why other replicas' part is not known; empty while it is, None when nothing is shared."""
+        return self._tally.trouble if self._tally.shared else None
+
+    async def admit(self, identity: str, routed: Routed, tenant: str, config: RouterConfig) -> Routed:
+        """The plan that the budgets leave; what it will probably cost is reserved. Raises BudgetSpent.
+
+        Waits for the store for `wait_seconds` at most, and not at all without one.
+        """
         if not config.budgets:
             return routed
         self._expire()
         scales = list(self._scales(routed, tenant, config))
         if not scales:
             return routed
-        models, reason, out = list(routed.plan.models), "", dict[str, str]()
-        named = routed.decision.band is Band.NAMED
-        for scale in scales:
-            kept, action = self._kept(scale, models, named)
-            if action:
-                self._acted(scale.budget.name, action)
-                percent = f"{scale.share * 100:.0f} %"
-                reason = reason or f"budget {scale.budget.name} at {percent}"
-            if not kept:
-                raise BudgetSpent(
-                    f"the {scale.budget.window.value}'s budget `{scale.budget.name}` is spent",
-                    retry_after=self._left(scale.budget.window),
-                )
-            out.update((model, f"budget {scale.budget.name}") for model in models if model not in kept)
-            models = kept
-        self._reserve(identity, scales, models, config)
-        if not reason:
+        verdict = self._judged(scales, routed)
+        try:
+            self._hold(scales, verdict)
+            verdict, why = await self._agreed(scales, routed, verdict)
+        except BaseException:
+            self._hold(scales, None)
+            raise
+        for name, action in verdict.actions:
+            self._acted(name, action)
+        if verdict.by is not None:
+            window = verdict.by.window
+            raise BudgetSpent(
+                f"the {window.value}'s budget `{verdict.by.name}` is spent", retry_after=self._left(window)
+            )
+        amounts = tuple((scale.key, scale.account.began, scale.held) for scale in scales)
+        if self._tally.shared:
+            routed = replace(routed, held=_written(amounts))
+        else:
+            self._reserved[identity] = Reservation(amounts, time.monotonic() + config.retry.total_seconds + 60)
+        if not verdict.reason:
             return routed
-        decision = replace(
-            routed.decision,
-            reason=f"{routed.decision.reason}; {reason}"[:199],
-            considered=_considered(routed.decision.considered, out),
-        )
-        return replace(routed, decision=decision, plan=Plan(tuple(models)))
+        reason = f"{routed.decision.reason}; {verdict.reason}{f' (known here: store {why})' if why else ''}"
+        considered = _considered(routed.decision.considered, verdict.out)
+        decision = replace(routed.decision, reason=reason[:199], considered=considered)
+        return replace(routed, decision=decision, plan=Plan(verdict.models))
 
     def settle(self, outcome: Outcome | None, decided: Decided | None, config: RouterConfig) -> None:
         """Replaces a reservation by what the answer cost. Without an outcome what was reserved counts as spent."""
         identity = outcome.decision_id if outcome is not None else decided.decision_id if decided is not None else ""
         reservation = self._reserved.pop(identity, None)
-        if reservation is None:
+        if reservation is not None:
+            amounts = reservation.amounts
+        elif outcome is not None and self._tally.shared:
+            amounts = _read_held(outcome.held)
+        else:
             return
         entry = price(outcome, config, self._now().timestamp()) if outcome is not None else None
         by_name = {budget.name: budget for budget in config.budgets}
-        for key, began, reserved in reservation.amounts:
+        for key, began, reserved in amounts:
             budget = by_name.get(key[0])
             spent = reserved
             if entry is not None and budget is not None:
                 spent = entry.cost if budget.usd is not None else Decimal(entry.input + entry.output)
-            self._settle(key, began, reserved, spent)
+            self._settle(key, began, reserved, spent, budget)
+
+    def ask(self, config: RouterConfig) -> None:
+        """Wants to know what other replicas have spent of the accounts that are in use; soon `shown` has it."""
+        if self._tally.shared:
+            for budget in config.budgets:
+                if budget.per is BudgetScope.TOTAL:
+                    self._account((budget.name, TOTAL), budget)
+        for counter in islice(self._counters(), ASKED):
+            self._tally.ask(counter)
+
+    async def refresh(self, config: RouterConfig) -> None:
+        """The same, and waits for it for a moment."""
+        self.ask(config)
+        await self._tally.agreed(islice(self._counters(), ASKED), max(self._wait_seconds, REFRESH_SECONDS))
 
     def lose(self, identity: str) -> None:
         """Nobody will tell what became of a request: what was reserved counts as spent."""
         reservation = self._reserved.pop(identity, None)
         for key, began, reserved in reservation.amounts if reservation is not None else ():
-            self._settle(key, began, reserved, reserved)
+            self._settle(key, began, reserved, reserved, None)
 
     def shown(self, config: RouterConfig) -> list[dict[str, Any]]:
         """Every account of the budgets that are configured, fullest first."""
         by_name = {budget.name: budget for budget in config.budgets}
+        for kept in list(self._unopened):
+            if kept[0] in by_name:
+                self._account(kept, by_name[kept[0]])
         rows = []
         for (name, key), account in self._accounts.items():
             budget = by_name.get(name)
             if budget is None or account.began != self._began(budget.window):
                 continue
-            used = account.spent + account.reserved
+            used = account.spent.total + account.reserved.total
             rows.append(
                 {
                     "budget": name,
@@ -191,8 +298,8 @@ class Budgets:
                     "window": account.began,
                     "unit": "USD" if budget.usd is not None else "tokens",
                     "limit": plain(budget.limit),
-                    "spent": plain(account.spent),
-                    "reserved": plain(account.reserved),
+                    "spent": plain(account.spent.total),
+                    "reserved": plain(account.reserved.total),
                     "percent": round(float(used / budget.limit * 100), 2),
                 }
             )
@@ -203,7 +310,9 @@ class Budgets:
         at = time.monotonic()
         if self._path is not None and self._dirty and (now or at - self._saved_at >= SAVE_SECONDS):
             self._dirty, self._saved_at = False, at
-            self._saver.put([(*key, account.began, account.spent) for key, account in self._accounts.items()])
+            accounts = [(*key, account.began, account.spent.total) for key, account in self._accounts.items()]
+            accounts += [(*key, kept.began, kept.spent) for key, kept in self._unopened.items()]
+            self._saver.put(Unwritten(accounts, self._tally.left()))
 
     def _scales(self, routed: Routed, tenant: str, config: RouterConfig) -> Iterator[_Scale]:
         """The budgets that a request counts for."""
@@ -212,7 +321,7 @@ class Budgets:
             key = _key(budget, routed, tenant)
             if key is None or (budget.only is not None and key not in budget.only):
                 continue
-            scale = _Scale(budget, (budget.name, key), self._account((budget.name, key), budget.window))
+            scale = _Scale(budget, (budget.name, key), self._account((budget.name, key), budget))
             for model in routed.plan.models:
                 usage = expected(routed.request)
                 usd = budget.usd is not None
@@ -220,6 +329,21 @@ class Budgets:
                 amount = cost_of(price_now, usage) if usd else Decimal(usage.input + usage.output)
                 scale.takes[model] = amount
             yield scale
+
+    def _judged(self, scales: list[_Scale], routed: Routed) -> _Verdict:
+        """What all budgets together leave of the plan."""
+        models, reason, actions, out = list(routed.plan.models), "", [], dict[str, str]()
+        named = routed.decision.band is Band.NAMED
+        for scale in scales:
+            kept, action = self._kept(scale, models, named)
+            if action:
+                actions.append((scale.budget.name, action))
+                reason = reason or f"budget {scale.budget.name} at {scale.share * 100:.0f} %"
+            if not kept:
+                return _Verdict((), tuple(actions), reason, scale.budget)
+            out.update((model, f"budget {scale.budget.name}") for model in models if model not in kept)
+            models = kept
+        return _Verdict(tuple(models), tuple(actions), reason, out=out)
 
     def _kept(self, scale: _Scale, models: list[str], named: bool) -> tuple[list[str], str]:
         """The models that this budget leaves of `models`, and what it did; none left means that it refuses."""
@@ -235,22 +359,43 @@ class Budgets:
             return ordered, "cheaper" if ordered != models else ""
         return fitting, "trimmed" if len(fitting) < len(models) else ""
 
-    def _reserve(self, identity: str, scales: list[_Scale], models: list[str], config: RouterConfig) -> None:
-        amounts = []
+    def _hold(self, scales: list[_Scale], verdict: _Verdict | None) -> None:
+        """Reserves what the plan that is left may take, instead of what is held; nothing for a refused one."""
+        models = verdict.models if verdict is not None else ()
         for scale in scales:
             # Any of them may answer in the end.
-            amount = max(scale.takes[model] for model in models)
-            scale.account.reserved = EXACT.add(scale.account.reserved, amount)
-            amounts.append((scale.key, scale.account.began, amount))
-        until = time.monotonic() + config.retry.total_seconds + 60
-        self._reserved[identity] = Reservation(tuple(amounts), until)
+            amount = max((scale.takes[model] for model in models), default=ZERO)
+            if amount != scale.held:
+                self._tally.add(scale.account.reserved, EXACT.subtract(amount, scale.held))
+                scale.held = amount
 
-    def _settle(self, key: tuple[str, str], began: str, reserved: Decimal, spent: Decimal) -> None:
+    async def _agreed(self, scales: list[_Scale], routed: Routed, verdict: _Verdict) -> tuple[_Verdict, str]:
+        """The verdict once the other replicas' part is known, and why it is not known (empty when it is)."""
+        if not self._tally.shared:
+            return verdict, ""
+        until = time.monotonic() + self._wait_seconds
+        for turn in range(AGREED_ROUNDS):
+            counters = [counter for scale in scales for counter in (scale.account.spent, scale.account.reserved)]
+            if not await self._tally.agreed(counters, until - time.monotonic()):
+                if turn or not self._wait_seconds:
+                    break
+                self._alone(self._tally.trouble)
+                return verdict, self._tally.trouble
+            again = self._judged(scales, routed)
+            if again.models == verdict.models:
+                return again, ""
+            verdict = again
+            self._hold(scales, verdict)
+        return verdict, ""
+
+    def _settle(self, key: Key, began: str, reserved: Decimal, spent: Decimal, budget: Budget | None) -> None:
         account = self._accounts.get(key)
+        if account is None and budget is not None:
+            account = self._account(key, budget)
         # The window that a request began in pays for it; when that is over, nobody asks any more.
         if account is not None and account.began == began:
-            account.reserved = EXACT.subtract(account.reserved, reserved)
-            account.spent = EXACT.add(account.spent, spent)
+            self._tally.add(account.reserved, -reserved)
+            self._tally.add(account.spent, spent)
             self._dirty = True
 
     def _expire(self) -> None:
@@ -262,17 +407,34 @@ class Budgets:
                 return
             del self._reserved[identity]
             for key, began, reserved in reservation.amounts:
-                self._settle(key, began, reserved, reserved)
+                self._settle(key, began, reserved, reserved, None)
 
-    def _account(self, key: tuple[str, str], window: BudgetWindow) -> Account:
-        began = self._began(window)
+    def _account(self, key: Key, budget: Budget) -> Account:
+        began = self._began(budget.window)
         account = self._accounts.get(key)
-        if account is None or account.began != began:
-            account = self._accounts[key] = Account(began)
+        if account is None or account.began != began or account.spent.scale != _scale(budget):
+            account = self._accounts[key] = self._opened(key, began, _scale(budget), self._left(budget.window))
             if len(self._accounts) > MAX_ACCOUNTS:
                 self._accounts.popitem(last=False)
         self._accounts.move_to_end(key)
         return account
+
+    def _opened(self, key: Key, began: str, scale: int, seconds: int) -> Account:
+        # Tenants and users are no business of who can list the store's keys.
+        named = hashlib.sha256("\n".join((*key, began, str(scale))).encode()).hexdigest()[:32]
+        spent, reserved = (Counter(f"b:{named}:{part}", scale, seconds + OVERTIME) for part in "sr")
+        kept = self._unopened.pop(key, None)
+        if kept is not None and kept.began == began:
+            if self._tally.shared and kept.counted:
+                spent.known = kept.spent
+            else:
+                self._tally.add(spent, kept.spent)
+        return Account(began, spent, reserved)
+
+    def _counters(self) -> Iterator[Counter]:
+        for account in reversed(self._accounts.values()):
+            yield account.spent
+            yield account.reserved
 
     def _began(self, window: BudgetWindow) -> str:
         return _bounds(window, self._now())[0].isoformat()
@@ -282,16 +444,41 @@ class Budgets:
         now = self._now()
         return max(1, int((_bounds(window, now)[1] - now).total_seconds()) + 1)
 
-    def _save(self, batch: list[list[tuple[str, str, str, Decimal]]]) -> None:
+    def _save(self, batch: list[Unwritten]) -> None:
         if self._path is None or not batch:
             return
+        newest = batch[-1]
+        rows = [[name, key, began, plain(spent)] for name, key, began, spent in newest.accounts]
+        kept: dict[str, Any] = {"version": 1, "accounts": rows}
+        if self._tally.shared:
+            kept["owed"] = [
+                [each.writer, each.number, [[change.key, change.amount, change.seconds] for change in each.changes]]
+                for each in newest.owed
+            ]
         draft = self._path.with_suffix(".draft")
-        rows = [[name, key, began, plain(spent)] for name, key, began, spent in batch[-1]]
         try:
-            draft.write_text(json.dumps({"version": 1, "accounts": rows}), encoding="utf-8")
+            draft.write_text(json.dumps(kept), encoding="utf-8")
             draft.replace(self._path)
         except OSError as error:
             log.error("what was spent of the budgets cannot be written: %s", error)
+
+
+def _scale(budget: Budget) -> int:
+    return USD_UNITS if budget.usd is not None else 1
+
+
+def _written(amounts: Held) -> str:
+    """As the metadata carries it to whoever is told the outcome."""
+    return json.dumps([[*key, began, plain(amount)] for key, began, amount in amounts], separators=(",", ":"))
+
+
+def _read_held(text: str) -> Held:
+    """What a request held; nothing where the metadata does not say so."""
+    try:
+        rows = json.loads(text) if text else []
+        return tuple(((str(name), str(key)), str(began), Decimal(amount)) for name, key, began, amount in rows)
+    except (ValueError, TypeError, ArithmeticError):
+        return ()
 
 
 def expected(request: LlmRequest) -> Usage:
@@ -312,7 +499,7 @@ def _key(budget: Budget, routed: Routed, tenant: str) -> str | None:
     """What the request is counted under; None when it has no such thing."""
     match budget.per:
         case BudgetScope.TOTAL:
-            return "total"
+            return TOTAL
         case BudgetScope.ROUTE:
             return routed.decision.route
         case BudgetScope.USER:

@@ -186,7 +186,8 @@ class Outcome:
     `status` is 0 when the client left before an answer. `model` is the catalogue model that answered (None when no
     upstream was reached), `attempts` counts upstream tries, times are seconds, `first_byte_seconds` is the time to
     the first byte of the answer, `flags` are Envoy's response flags ("DC", "UF", ...). `request_id` is Envoy's, which
-    names an exchange that the sidecar never saw. `stream` says whether the answer streamed.
+    names an exchange that the sidecar never saw. `stream` says whether the answer streamed. `held` is what the request
+    held of shared budgets, as admission wrote it.
     """
 
     decision_id: str
@@ -204,3 +205,4 @@ class Outcome:
     request_id: str = ""
     tenant: str = ""
     stream: bool = False
+    held: str = ""

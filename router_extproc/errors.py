@@ -15,6 +15,7 @@ RouterError
  +-- ConfigError             a router.yaml that cannot be used; never reaches a client
  +-- ConfigMistakes          the same while it is compiled: paths into the document instead of lines of the file
  +-- inference.base.InferenceError   a signal that is absent; never reaches a client
+ +-- stores.base.StoreError          what replicas share gave no answer; never reaches a client
 
 Anything else that escapes is a bug: the client gets the default model, the log gets the traceback.
 """

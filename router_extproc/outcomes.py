@@ -72,6 +72,7 @@ def outcomes(
             request_id=entry.request.request_id,
             tenant=str(text.get("tenant", "")),
             stream=text.get("stream") is True,
+            held=str(text.get("held", "")),
         )
 
 

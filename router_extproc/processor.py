@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 
 from router_extproc import wire
 from router_extproc.apis.mask import mask
@@ -33,8 +33,12 @@ from router_extproc.wire import BodyMode, Message, Reply, RequestBody, RequestHe
 log = logging.getLogger(__name__)
 
 
-Admit = Callable[[str, Routed, Mapping[str, str], str, RouterConfig], Routed]
+Admit = Callable[[str, Routed, Mapping[str, str], str, RouterConfig], Awaitable[Routed]]
 """Decision id, plan, request headers, tenant and configuration -> the plan to follow."""
+
+
+async def _as_routed(_identity: str, routed: Routed, *_: object) -> Routed:
+    return routed
 
 
 class ClientGone(Exception):
@@ -49,7 +53,7 @@ class Processor:
         runtimes: Runtimes,
         recorder: Recorder,
         max_held_bytes: int = 1 << 30,
-        admit: Admit = lambda _identity, routed, *_: routed,
+        admit: Admit = _as_routed,
     ) -> None:
         """The bodies of all streams together hold at most `max_held_bytes`; beyond that requests go unrouted.
 
@@ -150,7 +154,7 @@ class Processor:
             request, exchange.headers, deadline, exchange.speculated(request), exchange.ahead
         )
         routed = router.choose(judged, exchange.headers)
-        routed = self._admit(exchange.id, routed, exchange.headers, exchange.tenant, exchange.runtime.config)
+        routed = await self._admit(exchange.id, routed, exchange.headers, exchange.tenant, exchange.runtime.config)
         router.keep(routed)
         self._recorder.decided(
             Decided(
@@ -271,6 +275,8 @@ def _route(exchange: Exchange, routed: Routed, length: int) -> tuple[dict[str, s
         "stream": request.stream,
         "priority_groups": [{"name": cluster} for cluster in clusters],
     }
+    if routed.held:
+        metadata["held"] = routed.held
     if request.model_span is not None:
         metadata["body"] = {
             "offset": request.model_span[0],

@@ -66,7 +66,10 @@ class Judged:
 
 @dataclass(frozen=True, slots=True)
 class Routed:
-    """A request with everything that was decided about it. `stages` says how many seconds each part of it took."""
+    """A request with everything that was decided about it. `stages` says how many seconds each part of it took.
+
+    `held` is what it holds of budgets that replicas share: it travels with the request and comes back with its outcome.
+    """
 
     request: LlmRequest
     signals: SignalSet
@@ -76,6 +79,7 @@ class Routed:
     session: str = ""
     kept: Kept | None = None
     wishes: Wishes = NO_WISHES
+    held: str = ""
 
 
 def classifier_prompt(request: LlmRequest) -> Prompt:

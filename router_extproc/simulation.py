@@ -4,7 +4,7 @@ known."""
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Coroutine, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -122,6 +122,16 @@ class Simulation:
         return "\n".join(lines)
 
 
+def _at_once(admitted: Coroutine[Any, Any, Routed]) -> Routed:
+    """Its result: budgets that are not shared wait for nobody."""
+    try:
+        admitted.send(None)
+    except StopIteration as done:
+        routed: Routed = done.value
+        return routed
+    raise RuntimeError("a simulation has no store to wait for")
+
+
 class _Replay:
     """A router as it would have been, on the clock of the records: what it spent, learnt and remembered."""
 
@@ -182,7 +192,8 @@ class _Replay:
         kept = self.affinity.find(session) if session else None
         decision, plan = router.plan_for(request, signals, headers, kept, self.now)
         routed = Routed(request, signals, decision, plan, session=session, kept=kept)
-        routed = self.admission.admit(str(made["id"]), routed, headers, str(made.get("tenant") or ""), self.config)
+        tenant = str(made.get("tenant") or "")
+        routed = _at_once(self.admission.admit(str(made["id"]), routed, headers, tenant, self.config))
         router.keep(routed)
         self.observed.picked(routed.plan.pick)
         return routed

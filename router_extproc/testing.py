@@ -80,10 +80,12 @@ class FakeModel:
         version: str = "fake-1",
         batch_tokens: int = 512,
         poison: str | None = None,
+        folds: bool = False,
     ) -> None:
         self._fake = FakeClassifier(answers, labels, version=version)
         self._poison = poison
         self.batch_tokens = batch_tokens
+        self.folds = folds
         self.batches: list[int] = []
 
     @property

@@ -528,6 +528,69 @@ class Budget(Section):
         return self
 
 
+MOST_SHARED_USD = 9_000_000
+"""Shared budgets are counted in millionths of a millionth of a dollar, in 63 bits."""
+
+
+def _without_password(value: Any) -> Any:
+    if isinstance(value, str) and "@" in value:
+        # The value itself must not reach a message.
+        raise ValueError("holds no user or password here: give username, and password_env or password_file")
+    return value
+
+
+class Store(Section):
+    """A Redis or Valkey server in which replicas share what budgets have spent and what the classifier has read. Read
+    when the process starts: a change needs a restart."""
+
+    url: Annotated[str, BeforeValidator(_without_password)] | None = Field(
+        None,
+        pattern=r"^(rediss?://[A-Za-z0-9._\[\]:-]+(/[0-9]{1,4})?|memory:)$",
+        description="`redis://host:6379/0`, or `rediss://` for TLS. `memory:` is a store inside the process, to try "
+        "things out. Default: none, each replica keeps its own.",
+    )
+    username: str | None = Field(None, min_length=1, description="User name, where the server has users.")
+    password_env: str | None = Field(
+        None, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", description="Environment variable that holds the password."
+    )
+    password_file: str | None = Field(
+        None, min_length=1, description="File that holds the password; read for each connection, so that it can change."
+    )
+    ca_file: str | None = Field(
+        None, min_length=1, description="Certificates that the server's must lead to. Default: the system's."
+    )
+    prefix: str = Field(
+        "mom",
+        pattern=r"^[A-Za-z0-9._-]{1,63}$",
+        description="Beginning of all keys, as `{mom}:`. Replicas that share have the same one.",
+    )
+    wait_ms: int = Field(
+        10,
+        ge=0,
+        le=500,
+        description="Milliseconds that a decision waits for the shared budgets, at most. 0: it never waits, and counts "
+        "what other replicas admit a moment later.",
+    )
+    timeout_ms: int = Field(
+        250, ge=10, le=10_000, description="Milliseconds without an answer after which the server counts as down."
+    )
+    budgets: bool = Field(True, description="Whether replicas share what budgets have spent.")
+    classifications: bool = Field(
+        True, description="Whether replicas share what the classifier said of texts, under hashes of these."
+    )
+    classification_seconds: int = Field(
+        86_400, ge=1, le=2_592_000, description="How long the store keeps what the classifier said."
+    )
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        if self.password_env is not None and self.password_file is not None:
+            raise ValueError("give either password_env or password_file")
+        if self.ca_file is not None and not (self.url or "").startswith("rediss:"):
+            raise ValueError("ca_file belongs to a rediss:// url")
+        return self
+
+
 class RouterConfig(Section):
     """The whole of router.yaml."""
 
@@ -548,6 +611,7 @@ class RouterConfig(Section):
     ledger: Ledger = Field(default_factory=Ledger)
     sessions: Sessions = Field(default_factory=Sessions)
     budgets: list[Budget] = Field(default_factory=list, description="Limits on what requests may cost.")
+    store: Store = Field(default_factory=Store)
 
     @model_validator(mode="after")
     def _books_make_sense(self) -> Self:
@@ -559,4 +623,7 @@ class RouterConfig(Section):
             raise ValueError(f"budgets: two are called `{doubled[0]}`")
         if self.ledger.tenant_header is None and any(budget.per is BudgetScope.TENANT for budget in self.budgets):
             raise ValueError("budgets: a budget per tenant needs `ledger.tenant_header`")
+        large = [budget.name for budget in self.budgets if budget.usd is not None and budget.usd > MOST_SHARED_USD]
+        if large and self.store.url is not None and self.store.budgets:
+            raise ValueError(f"budgets: `{large[0]}` is over {MOST_SHARED_USD:,} USD, too large to be shared")
         return self

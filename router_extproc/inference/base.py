@@ -110,6 +110,10 @@ class Model(Protocol):
     def batch_tokens(self) -> int:
         """Tokens (padding included) that one batch should hold on this device: more only adds waiting."""
 
+    @property
+    def folds(self) -> bool:
+        """Whether the case of ASCII letters and runs of blanks and line ends make no difference to its answers."""
+
     def warm_up(self) -> None:
         """Runs every shape that traffic will use, so that the first request pays nothing."""
 

@@ -4,7 +4,8 @@ The thread takes a batch whenever it is idle; there is no timer and nothing wait
 runs, the next one gathers in the queue, so batches grow with the load by themselves.
 
 Windows that have been read are remembered for a while. A text that is classified again while it grows, because its
-body is still arriving, thus only has its new windows read; and a text that comes again costs nothing.
+body is still arriving, thus only has its new windows read; and a text that comes again costs nothing. What other
+replicas remember is asked for while a window waits: the answer that comes first counts, and nobody waits for the other.
 """
 
 from __future__ import annotations
@@ -27,12 +28,12 @@ from router_extproc.inference.base import (
     Prompt,
     UnusableModel,
 )
-from router_extproc.inference.memory import WindowMemory
+from router_extproc.inference.memory import Elsewhere, Labels, WindowMemory, key_for, keys_of
 from router_extproc.inference.pooling import combine
 from router_extproc.inference.queue import BatchQueue, Job
 from router_extproc.inference.reading import Part, Reading
 from router_extproc.inference.stats import Counters, EngineStats
-from router_extproc.inference.windows import cut, reading_order
+from router_extproc.inference.windows import Window, cut, reading_order
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +54,8 @@ class Engine:
 
     `max_queued` bounds the windows that wait, `max_queued_bytes` their text, `max_batch_tokens` one batch (default:
     what the model finds best for its device), `max_windows` how much of a very long text is read: its beginning, its
-    end and evenly spread windows between. `remembered_windows` (about 20 KB each) are kept with their answers.
+    end and evenly spread windows between. `remembered_windows` (about 20 KB each) are kept with their answers, and
+    `elsewhere` has what other replicas keep.
     """
 
     def __init__(
@@ -65,13 +67,17 @@ class Engine:
         max_batch_tokens: int | None = None,
         max_windows: int = 64,
         remembered_windows: int = 1024,
+        elsewhere: Elsewhere | None = None,
     ) -> None:
         self._model = model
         self._labels = model.labels
         self._version = model.version
+        self._folds = model.folds
         self._max_batch_tokens = max_batch_tokens
         self._max_windows = max_windows
         self._memory = WindowMemory(remembered_windows)
+        self._elsewhere = elsewhere
+        self._asking: set[asyncio.Task[None]] = set()
         self._wake = threading.Condition()
         self._queue: BatchQueue[Part] = BatchQueue(max_jobs=max_queued, max_bytes=max_queued_bytes)
         self._running: list[Job[Part]] = []
@@ -121,6 +127,8 @@ class Engine:
             self._wake.notify()
         for job in left:
             self._fail(job.payload.reading, ModelFailed("the classifier is shutting down"))
+        for asking in self._asking:
+            asking.cancel()
         if self._thread is not None:
             await self._gone.wait()
             self._thread.join()
@@ -139,9 +147,11 @@ class Engine:
         reading = Reading(loop.create_future(), len(prompt.text), len(windows))
         for index in reading_order(len(windows)):
             window = windows[index]
-            known = self._memory.recall(self._version, Prompt(window.text, prompt.context))
+            keys = keys_of(self._version, Prompt(window.text, prompt.context), folds=self._folds)
+            known = self._memory.recall(keys)
             if known is None:
-                reading.jobs.append(reading.job(window, prompt, deadline, now))
+                self._counters.unknown += 1
+                reading.jobs.append(reading.job(window, prompt, deadline, now, keys, self._version))
             else:
                 self._counters.remembered += 1
                 reading.add(window, known)
@@ -163,6 +173,10 @@ class Engine:
         self._counters.texts += 1
         self._waiting_tokens += leading
         timer = loop.call_later(deadline - now, self._expire, reading)
+        if self._elsewhere is not None:
+            asking = loop.create_task(self._ask(self._elsewhere, reading, self._version, self._labels))
+            self._asking.add(asking)
+            asking.add_done_callback(self._asking.discard)
         try:
             return await reading.future
         except asyncio.CancelledError:
@@ -190,21 +204,44 @@ class Engine:
 
     # On the event loop.
 
+    async def _ask(self, elsewhere: Elsewhere, reading: Reading, version: str, labels: Labels) -> None:
+        """Takes over what another replica has read, of the windows that are still to be read here."""
+        jobs = list(reading.jobs)
+        answers = await elsewhere.recall([job.payload.keys for job in jobs], version, labels)
+        for job, answer in zip(jobs, answers, strict=True):
+            part = job.payload
+            if answer is not None:
+                self._memory.keep(key_for(answer, part.keys), answer)
+            if answer is None or part.window.start in reading.read or reading.future.done():
+                self._counters.unshared += 1
+                continue
+            self._counters.shared += 1
+            with self._wake:
+                self._queue.drop(job)
+            self._add(reading, part.window, answer)
+
+    def _add(self, reading: Reading, window: Window, answer: Classified) -> None:
+        reading.add(window, answer)
+        if len(reading.done) == reading.windows:
+            self._finish(reading)
+
     def _deliver(self, finished: Sequence[tuple[Job[Part], Classified | InferenceError]]) -> None:
         for job, outcome in finished:
             part = job.payload
             reading = part.reading
-            if isinstance(outcome, Classified):
-                self._memory.keep(part.prompt, outcome)
-            if reading.future.done():
+            # A model that was swapped in meanwhile has other keys and labels.
+            if isinstance(outcome, Classified) and outcome.version == part.version:
+                key = key_for(outcome, part.keys)
+                self._memory.keep(key, outcome)
+                if self._elsewhere is not None and outcome.version == self._version:
+                    self._elsewhere.keep(key, outcome, self._labels)
+            if reading.future.done() or part.window.start in reading.read:
                 continue
             if isinstance(outcome, InferenceError):
                 self._counters.failed += 1
                 self._fail(reading, outcome)
                 continue
-            reading.add(part.window, outcome)
-            if len(reading.done) == reading.windows:
-                self._finish(reading)
+            self._add(reading, part.window, outcome)
 
     def _expire(self, reading: Reading) -> None:
         """The deadline has come: what has been read of a long text is an answer, nothing is not."""
@@ -241,6 +278,7 @@ class Engine:
     def _taken_over(self, swap: _Swap) -> None:
         self._labels = swap.model.labels
         self._version = swap.model.version
+        self._folds = swap.model.folds
         if not swap.taken.done():
             swap.taken.set_result(None)
 

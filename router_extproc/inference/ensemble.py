@@ -47,6 +47,11 @@ class Ensemble:
         return self._base.batch_tokens
 
     @property
+    def folds(self) -> bool:
+        """As the base model, where nobody else reads the text."""
+        return self._base.folds and not self._guests
+
+    @property
     def reports(self) -> Mapping[str, LeaveOneOut]:
         """How well each head does that was fitted on examples."""
         return {name: head.report for name, head in self._fitted.items()}

@@ -15,12 +15,14 @@ CONTEXT_TOKENS = 96
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Part:
-    """What a job carries: a window of a reading, and when it was queued (`time.monotonic()`)."""
+    """What a job carries: a window of a reading, when it was queued (`time.monotonic()`), and how to remember it."""
 
     reading: Reading
     window: Window
     prompt: Prompt
     queued_at: float
+    keys: tuple[bytes, ...]
+    version: str
 
 
 @dataclass(slots=True, eq=False)
@@ -32,18 +34,23 @@ class Reading:
     windows: int
     jobs: list[Job[Part]] = field(default_factory=list)
     done: list[tuple[Window, Classified]] = field(default_factory=list)
+    read: set[int] = field(default_factory=set)
+    """Where the windows that are done begin."""
 
-    def job(self, window: Window, prompt: Prompt, deadline: float, now: float) -> Job[Part]:
-        """The job that reads one of its windows."""
+    def job(
+        self, window: Window, prompt: Prompt, deadline: float, now: float, keys: tuple[bytes, ...], version: str
+    ) -> Job[Part]:
+        """The job that reads one of its windows. `keys`: under which the answer of that `version` may be remembered."""
         tokens = estimate_tokens(window.text)
         if prompt.context:
             tokens += min(CONTEXT_TOKENS, estimate_tokens(prompt.context))
         size = len(window.text) + len(prompt.context)
-        return Job(Part(self, window, Prompt(window.text, prompt.context), now), tokens, size, deadline)
+        return Job(Part(self, window, Prompt(window.text, prompt.context), now, keys, version), tokens, size, deadline)
 
     def add(self, window: Window, result: Classified) -> None:
         """One of its windows has been read."""
         self.done.append((window, result))
+        self.read.add(window.start)
 
     def in_order(self) -> list[tuple[int, Classified]]:
         """What has come back, by the windows' offsets in the text."""

@@ -12,9 +12,10 @@ class EngineStats:
 
     `texts` were accepted, `refused` found the queue full, `late` got no answer in time, `partial` an answer from some
     of their windows, `cancelled` lost their caller, `failed` is windows whose pass raised, `remembered` windows that
-    needed none because they had been read before. `batches` and `windows` count what ran, `batch_sizes` batches by
-    their number of windows rounded up to a power of two. `tokens` are real ones, `padded_tokens` longest window x
-    windows summed over the batches. Times are summed milliseconds.
+    needed none because they had been read before, and `unknown` all others; of these, `shared` are those of which
+    another replica knew before we did, and `unshared` those that it was asked for in vain. `batches` and `windows`
+    count what ran, `batch_sizes` batches by their number of windows rounded up to a power of two. `tokens` are real
+    ones, `padded_tokens` longest window x windows summed over the batches. Times are summed milliseconds.
     """
 
     queued: int
@@ -26,6 +27,9 @@ class EngineStats:
     cancelled: int
     failed: int
     remembered: int
+    unknown: int
+    shared: int
+    unshared: int
     batches: int
     windows: int
     tokens: int
@@ -51,6 +55,9 @@ class Counters:
     cancelled: int = 0
     failed: int = 0
     remembered: int = 0
+    unknown: int = 0
+    shared: int = 0
+    unshared: int = 0
     batches: int = 0
     windows: int = 0
     tokens: int = 0
@@ -82,6 +89,9 @@ class Counters:
             cancelled=self.cancelled,
             failed=self.failed,
             remembered=self.remembered,
+            unknown=self.unknown,
+            shared=self.shared,
+            unshared=self.unshared,
             batches=self.batches,
             windows=self.windows,
             tokens=self.tokens,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,6 +55,14 @@ class TokenWindows:
             self._tokenizer: Tokenizer = Tokenizer.from_file(str(path))
         except Exception as error:  # the binding raises bare Exception
             raise UnusableModel(f"{path}: {error}") from error
+        described = json.loads(self._tokenizer.to_str())
+        normalizer, splitter = described.get("normalizer") or {}, described.get("pre_tokenizer") or {}
+        self.folds = (
+            normalizer.get("type") == "BertNormalizer"
+            and normalizer.get("lowercase") is True
+            and splitter.get("type") == "BertPreTokenizer"
+        )
+        """Whether neither case nor runs of blanks reach the tokens."""
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
         self._cls, self._sep = self._special("[CLS]"), self._special("[SEP]")

@@ -1,1 +1,1 @@
-"""What outlives a request: `journal` append-only files on disk."""
+"""What outlives a request: `journal` files on disk; `base` what replicas share, in `memory` or `redis`, per `table`."""

@@ -225,6 +225,21 @@ BUDGET_ACTIONS = Instrument(
     "Requests whose plan a budget changed: trimmed, cheaper, cheapest, refused",
     ("budget", "action"),
 )
+BUDGET_ALONE = Instrument(
+    "counter",
+    "mom.budget.alone",
+    "{request}",
+    "Requests whose budgets were judged without the other replicas: store slow, down or refused",
+    ("reason",),
+)
+STORE_UP = Instrument(
+    "gauge",
+    "mom.store.up",
+    "",
+    "Whether the store that replicas share answers, by use",
+    ("use",),
+    observed=True,
+)
 GUARD_ACTIONS = Instrument(
     "counter",
     "mom.guard.actions",
@@ -313,6 +328,21 @@ WINDOWS = Instrument(
     "{window}",
     "Windows of text: run, failed, or remembered from an earlier request",
     ("result",),
+    observed=True,
+)
+LOOKUPS = Instrument(
+    "counter",
+    "mom.classifier.lookups",
+    "{window}",
+    "Windows of text that were looked up: in the process's memory, and those it lacks in the store",
+    ("where", "result"),
+    observed=True,
+)
+STORE_DROPPED = Instrument(
+    "counter",
+    "mom.store.dropped",
+    "{window}",
+    "Answers of the classifier that did not get into the store",
     observed=True,
 )
 CLASSIFIER_TOKENS = Instrument(

@@ -136,6 +136,8 @@ class Recorder:
         """Told of each decision when it is made, while Envoy waits for the answer."""
         self.on_refusal: list[Callable[[Refused], None]] = []
         """The same for requests that are refused after they have been read."""
+        self._stores: Values = {}
+        metrics.watch(instruments.STORE_UP, lambda: self._stores)
         for instrument in (instruments.GENERATION, instruments.RELOAD_OK):
             metrics.watch(instrument, partial(self._shown, instrument))
 
@@ -184,6 +186,14 @@ class Recorder:
     def budget_acted(self, budget: str, action: str) -> None:
         """A budget changed or refused a plan."""
         self._count(instruments.BUDGET_ACTIONS, budget, action)
+
+    def budget_alone(self, reason: str) -> None:
+        """Budgets judged a request without knowing the other replicas' part."""
+        self._count(instruments.BUDGET_ALONE, reason)
+
+    def store_answers(self, use: str, answers: bool) -> None:
+        """Whether the store answers, for one of its uses."""
+        self._stores = {**self._stores, (use,): int(answers)}
 
     def lagged(self, seconds: float) -> None:
         """The event loop woke up this late."""

@@ -135,6 +135,7 @@ def test_a_route_edit_changes_neither_envoy_s_configuration_nor_its_checksum() -
     after["router"]["routes"] = [{"name": "any", "when": "true", "models": "small"}]
     after["router"]["bands"] = {"recommended": 0.5, "fallback": 0.1}
     after["router"]["virtual_models"] = {"best": {}}
+    after["router"]["store"] = {"url": "redis://valkey"}
 
     def envoy(given: dict[str, Any]) -> str:
         return render(parse(yaml.safe_dump(given["router"]).encode(), CHART).config, EnvoyOptions())
@@ -201,6 +202,50 @@ def test_the_network_policy_lets_in_gateways_and_prometheus_and_lets_out_dns() -
     assert [port["port"] for rule in spec["egress"] for port in rule["ports"]] == [53, 53, 443]
 
 
+def test_a_shared_store_is_configured_mounted_and_let_out_to() -> None:
+    found = objects(values("redis"))
+    for name in ("router-extproc-routes", "router-extproc-check"):
+        config = parse(one(found, "ConfigMap", name)["data"]["router.yaml"].encode(), CHART).config
+        store = config.store
+        assert (store.url, store.username) == ("rediss://valkey.data.svc.cluster.local:6380/1", "mom")
+        assert (store.password_file, store.ca_file) == ("/etc/router-redis/password", "/etc/router-redis-ca/ca.crt")
+        assert (store.wait_ms, config.budgets[0].name) == (20, "tenants-daily")
+    pod = one(found, "Deployment")["spec"]["template"]["spec"]
+    mounts = {mount["name"]: mount["mountPath"] for mount in pod["containers"][0]["volumeMounts"]}
+    secrets = {v["name"]: v["secret"]["secretName"] for v in pod["volumes"] if "secret" in v}
+    assert {mounts[name]: secret for name, secret in secrets.items()} == {
+        "/etc/router-redis": "mom-valkey",
+        "/etc/router-redis-ca": "mom-valkey-ca",
+    }
+    rule = one(found, "NetworkPolicy")["spec"]["egress"][-1]
+    assert rule["ports"] == [{"port": 6380, "protocol": "TCP"}]
+    assert rule["to"] == values("redis")["redis"]["networkPolicyTo"]
+
+
+@pytest.mark.parametrize(
+    ("url", "port"),
+    [
+        ("redis://valkey", 6379),
+        ("redis://valkey:6400", 6400),
+        ("redis://valkey/3", 6379),
+        ("redis://[fd00::1]:7000/2", 7000),
+    ],
+)
+def test_the_network_policy_finds_the_stores_port(url: str, port: int) -> None:
+    given = values("minimal", redis={"url": url}, networkPolicy={"enabled": True})
+    assert one(objects(given), "NetworkPolicy")["spec"]["egress"][-1]["ports"][0]["port"] == port
+
+
+def test_another_store_restarts_the_sidecar_and_not_envoy() -> None:
+    before, after = values("envoy"), values("envoy", redis={"url": "redis://valkey:6379"})
+    assert _checksums(before, "router-extproc") != _checksums(after, "router-extproc")
+    assert _checksums(before, "router-extproc-envoy") == _checksums(after, "router-extproc-envoy")
+    own = values("envoy")
+    own["router"]["store"] = {"url": "redis://valkey:6379"}
+    assert _checksums(before, "router-extproc") != _checksums(own, "router-extproc")
+    assert _checksums(before, "router-extproc-envoy") == _checksums(own, "router-extproc-envoy")
+
+
 def test_native_sidecars_only_where_kubernetes_has_them() -> None:
     for version, native in (("v1.29.0", True), ("v1.28.5", False)):
         pod = one(objects(values("envoy-sidecar", kubeVersion=version)), "Deployment")["spec"]["template"]["spec"]
@@ -223,6 +268,7 @@ REFUSED = [
     ({"router": {"models": {}, "default": "a"}}, "minProperties"),
     ({"router": {"models": {"a": {"url": "ftp://a", "price": {"input": 1, "output": 1}}}, "default": "a"}}, "pattern"),
     ({"router": {"models": {"a": {"url": "http://a"}}, "default": "a"}}, "missing property 'price'"),
+    ({"redis": {"url": "redis://user:secret@host"}}, "does not match pattern"),
     ({"router": {"modelz": {}}}, "additional properties 'modelz' not allowed"),
 ]
 
@@ -248,6 +294,12 @@ NONSENSE = [
     ({"attach": {"provider": "istio"}}, "set targetRefs or workloadSelector"),
     ({"attach": {"provider": "envoy-gateway"}}, r"gateway.name: which Gateway\?"),
     ({"router": {}, "existingRoutesConfigMap": "mine", "attach": ISTIO}, "it needs the models in `router`"),
+    (
+        {"router": {}, "existingRoutesConfigMap": "mine", "redis": {"url": "redis://r"}},
+        "write the `store` section there",
+    ),
+    ({"redis": {"url": "redis://r", "caSecret": {"name": "ca"}}}, "redis.caSecret needs a rediss:// url"),
+    ({"redis": {"passwordSecret": {"name": "secret"}}}, "do nothing without redis.url"),
 ]
 
 

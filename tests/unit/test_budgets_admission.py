@@ -65,10 +65,10 @@ def used(budgets: Budgets, found: RouterConfig) -> dict[str, tuple[str, str]]:
     return {f"{row['budget']}/{row['key']}": (row["spent"], row["reserved"]) for row in budgets.shown(found)}
 
 
-def test_a_reservation_becomes_what_the_answer_cost(clock: Clock) -> None:
+async def test_a_reservation_becomes_what_the_answer_cost(clock: Clock) -> None:
     found, budgets = config("[{name: day, usd: 1}]"), Budgets(now=clock)
     plan = routed("small", "middle")
-    assert budgets.admit("a", plan, "", found) is plan
+    assert await budgets.admit("a", plan, "", found) is plan
     assert used(budgets, found) == {"day/total": ("0", "0.02")}
     budgets.settle(outcome("a", "small", 500), None, found)
     assert used(budgets, found) == {"day/total": ("0.001", "0")}
@@ -76,9 +76,9 @@ def test_a_reservation_becomes_what_the_answer_cost(clock: Clock) -> None:
     assert used(budgets, found) == {"day/total": ("0.001", "0")}
 
 
-def test_a_failed_exchange_gives_its_reservation_back(clock: Clock) -> None:
+async def test_a_failed_exchange_gives_its_reservation_back(clock: Clock) -> None:
     found, budgets = config("[{name: day, usd: 1}]"), Budgets(now=clock)
-    budgets.admit("a", routed("small"), "", found)
+    await budgets.admit("a", routed("small"), "", found)
     budgets.settle(replace(outcome("a", "small"), status=503, usage=None), None, found)
     assert used(budgets, found) == {"day/total": ("0", "0")}
 
@@ -93,57 +93,58 @@ def test_a_failed_exchange_gives_its_reservation_back(clock: Clock) -> None:
         (70, ("premium", "small"), ("premium", "small"), "sure"),
     ],
 )
-def test_each_level_changes_the_plan(
+async def test_each_level_changes_the_plan(
     clock: Clock, spent: float, plan: tuple[str, ...], expected_plan: tuple[str, ...], reason: str
 ) -> None:
     found, budgets = config("[{name: day, usd: 0.9}]"), Budgets(now=clock)
     # Tokens that cost the given part of the budget.
-    budgets.admit("before", routed("small"), "", found)
+    await budgets.admit("before", routed("small"), "", found)
     budgets.settle(outcome("before", "small", int(spent / 100 * 450_000)), None, found)
-    result = budgets.admit("a", routed(*plan), "", found)
+    result = await budgets.admit("a", routed(*plan), "", found)
     assert (result.plan.models, result.decision.reason) == (expected_plan, reason)
 
 
-def test_a_spent_budget_can_refuse_until_it_begins_anew(clock: Clock) -> None:
+async def test_a_spent_budget_can_refuse_until_it_begins_anew(clock: Clock) -> None:
     found = config("[{name: hourly, window: hour, usd: 0.01, when_spent: refuse}]")
     actions: list[tuple[str, str]] = []
     budgets = Budgets(now=clock, acted=lambda name, action: actions.append((name, action)))
     for identity in "abcde":
-        budgets.admit(identity, routed("small"), "", found)
+        await budgets.admit(identity, routed("small"), "", found)
     with pytest.raises(BudgetSpent, match="hour's budget `hourly`") as caught:
-        budgets.admit("f", routed("small"), "", found)
+        await budgets.admit("f", routed("small"), "", found)
     assert caught.value.status == 429
     assert 1795 <= caught.value.retry_after <= 1801
     assert actions == [("hourly", "refused")]
     clock.now += timedelta(minutes=30)
-    budgets.admit("g", routed("small"), "", found)
+    await budgets.admit("g", routed("small"), "", found)
 
 
-def test_a_named_model_is_never_replaced(clock: Clock) -> None:
+async def test_a_named_model_is_never_replaced(clock: Clock) -> None:
     found, budgets = config("[{name: day, usd: 0.1, when_spent: refuse}]"), Budgets(now=clock)
-    assert budgets.admit("a", routed("middle", "small", band=Band.NAMED), "", found).plan.pick == "middle"
+    assert (await budgets.admit("a", routed("middle", "small", band=Band.NAMED), "", found)).plan.pick == "middle"
     with pytest.raises(BudgetSpent):
-        budgets.admit("b", routed("premium", "small", band=Band.NAMED), "", found)
+        await budgets.admit("b", routed("premium", "small", band=Band.NAMED), "", found)
     lenient = config("[{name: day, usd: 0.1}]")
-    assert budgets.admit("c", routed("premium", "small", band=Band.NAMED), "", lenient).plan.models == ("premium",)
+    result = await budgets.admit("c", routed("premium", "small", band=Band.NAMED), "", lenient)
+    assert result.plan.models == ("premium",)
 
 
-def test_accounts_are_kept_apart(clock: Clock) -> None:
+async def test_accounts_are_kept_apart(clock: Clock) -> None:
     by_route = "{name: r, per: route, only: other, usd: 1}"
     found = config(f"[{{name: t, per: tenant, usd: 1}}, {{name: u, per: user, tokens: 9000}}, {by_route}]")
     budgets = Budgets(now=clock)
-    budgets.admit("a", routed("small", user="ann"), "acme", found)
-    budgets.admit("b", routed("small"), "globex", found)
+    await budgets.admit("a", routed("small", user="ann"), "acme", found)
+    await budgets.admit("b", routed("small"), "globex", found)
     budgets.settle(outcome("a", "small", 700), None, found)
     assert used(budgets, found) == {"t/acme": ("0.0014", "0"), "t/globex": ("0", "0.002"), "u/ann": ("1400", "0")}
 
 
-def test_what_was_spent_outlives_the_process(tmp_path: Path, clock: Clock) -> None:
+async def test_what_was_spent_outlives_the_process(tmp_path: Path, clock: Clock) -> None:
     found, budgets = config("[{name: day, usd: 1}]"), Budgets(tmp_path, now=clock)
     budgets.start()
-    budgets.admit("a", routed("small"), "", found)
+    await budgets.admit("a", routed("small"), "", found)
     budgets.settle(outcome("a", "small"), None, found)
-    budgets.admit("b", routed("small"), "", found)
+    await budgets.admit("b", routed("small"), "", found)
     budgets.close()
     again = Budgets(tmp_path, now=clock)
     again.start()
@@ -156,19 +157,19 @@ def test_what_was_spent_outlives_the_process(tmp_path: Path, clock: Clock) -> No
     broken.close()
 
 
-def test_a_window_that_is_over_starts_from_nothing(clock: Clock) -> None:
+async def test_a_window_that_is_over_starts_from_nothing(clock: Clock) -> None:
     found, budgets = config("[{name: m, window: month, usd: 1}]"), Budgets(now=clock)
-    budgets.admit("a", routed("small"), "", found)
+    await budgets.admit("a", routed("small"), "", found)
     clock.now += timedelta(hours=3)  # June
-    budgets.admit("b", routed("small"), "", found)
+    await budgets.admit("b", routed("small"), "", found)
     budgets.settle(outcome("a", "small"), None, found)
     assert used(budgets, found) == {"m/total": ("0", "0.002")}
 
 
-def test_accounts_are_bounded(clock: Clock) -> None:
+async def test_accounts_are_bounded(clock: Clock) -> None:
     found, budgets = config("[{name: u, per: user, usd: 1}]"), Budgets(now=clock)
     for number in range(MAX_ACCOUNTS + 50):
-        budgets.admit(str(number), routed("small", user=f"user {number}"), "", found)
+        await budgets.admit(str(number), routed("small", user=f"user {number}"), "", found)
     assert len(budgets.shown(found)) == MAX_ACCOUNTS
 
 
@@ -206,7 +207,7 @@ steps = st.lists(
 
 @settings(max_examples=60)
 @given(steps)
-def test_nothing_stays_reserved_and_a_refusing_budget_is_never_exceeded_by_reservations(
+async def test_nothing_stays_reserved_and_a_refusing_budget_is_never_exceeded_by_reservations(
     moves: list[tuple[str, bool, str]],
 ) -> None:
     found = config("[{name: day, usd: 0.5, when_spent: refuse}]")
@@ -214,7 +215,7 @@ def test_nothing_stays_reserved_and_a_refusing_budget_is_never_exceeded_by_reser
     for identity, admit, model in moves:
         if admit and identity not in open_requests:
             try:
-                open_requests[identity] = budgets.admit(identity, routed(model), "", found).plan.pick
+                open_requests[identity] = (await budgets.admit(identity, routed(model), "", found)).plan.pick
             except BudgetSpent:
                 continue
         elif not admit and identity in open_requests:
@@ -226,10 +227,10 @@ def test_nothing_stays_reserved_and_a_refusing_budget_is_never_exceeded_by_reser
     assert all(reserved == "0" for _, reserved in used(budgets, found).values())
 
 
-def test_the_file_is_plain(tmp_path: Path, clock: Clock) -> None:
+async def test_the_file_is_plain(tmp_path: Path, clock: Clock) -> None:
     found, budgets = config("[{name: day, usd: 1}]"), Budgets(tmp_path, now=clock)
     budgets.start()
-    budgets.admit("a", routed("small"), "", found)
+    await budgets.admit("a", routed("small"), "", found)
     budgets.settle(outcome("a", "small"), None, found)
     budgets.close()
     rows = json.loads((tmp_path / "budgets.json").read_text())["accounts"]

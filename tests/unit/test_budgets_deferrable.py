@@ -37,12 +37,12 @@ def config(text: str = TEXT) -> RouterConfig:
     return parse(text.encode(), Path("router.yaml")).config
 
 
-def admitted(now: datetime, deadline: str | None, band: Band = Band.RECOMMENDED) -> tuple[str, ...]:
+async def admitted(now: datetime, deadline: str | None, band: Band = Band.RECOMMENDED) -> tuple[str, ...]:
     decision = Decision("chat", band, 0.9, ("steady",), "sure")
     request = LlmRequest("chat_completions", "auto", None, "hello", tokens=1000)
     routed = Routed(request, SignalSet({}), decision, Plan(("steady", "nightly")))
     headers = {} if deadline is None else {"x-mom-deadline": deadline}
-    return Admission(Budgets(), lambda: now).admit("a", routed, headers, "", config()).plan.models
+    return (await Admission(Budgets(), lambda: now).admit("a", routed, headers, "", config())).plan.models
 
 
 def test_the_price_is_that_of_the_hour() -> None:
@@ -73,12 +73,12 @@ def test_the_ledger_pays_the_price_of_the_hour() -> None:
         (DAY, "12h", "steady"),
     ],
 )
-def test_who_can_wait_goes_where_it_is_cheap_now(now: datetime, deadline: str | None, first: str) -> None:
-    assert admitted(now, deadline)[0] == first
+async def test_who_can_wait_goes_where_it_is_cheap_now(now: datetime, deadline: str | None, first: str) -> None:
+    assert (await admitted(now, deadline))[0] == first
 
 
-def test_a_named_model_stays() -> None:
-    assert admitted(NIGHT, "12h", Band.NAMED)[0] == "steady"
+async def test_a_named_model_stays() -> None:
+    assert (await admitted(NIGHT, "12h", Band.NAMED))[0] == "steady"
 
 
 @pytest.mark.parametrize("text", ["", "9999999999s", "12", "h", "-5m", "0" * 500, "2026-13-01", "9999999d"])

@@ -9,7 +9,7 @@ import yaml
 from router_extproc import cli
 from router_extproc.admin import Admin
 from router_extproc.config.cost_plan import CostPlan
-from router_extproc.config.schema import Budget, Ledger, Price
+from router_extproc.config.schema import Budget, Ledger, Price, Store
 from router_extproc.cost import calculate
 from router_extproc.telemetry.metrics import Metrics
 from router_extproc.validation import validate
@@ -23,11 +23,12 @@ def snippets() -> list[dict[str, object]]:
 
 
 def test_every_snippet_is_valid() -> None:
-    ledger, price, budgets, plan = snippets()
+    ledger, price, budgets, store, plan = snippets()
     assert validate(Ledger, ledger["ledger"]).tenant_header == "x-tenant"
     assert len(validate(Price, price["price"]).windows) == 1
     assert isinstance(budgets["budgets"], list)
     assert [validate(Budget, budget).name for budget in budgets["budgets"]] == ["tenants-daily", "trial"]
+    assert validate(Store, store["store"]).password_env == "STORE_PASSWORD"
     assert calculate(validate(CostPlan, plan)).figures["saved"] > 0
 
 

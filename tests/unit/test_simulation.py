@@ -88,7 +88,8 @@ class Sidecar:
         tenant = headers.get(header, "") if header is not None else ""
         judged = asyncio.run(router.judge(request, headers, time.monotonic() + 5))
         try:
-            routed = self.admit(identity, router.choose(judged, headers), headers, tenant, self.runtime.config)
+            chosen = router.choose(judged, headers)
+            routed = asyncio.run(self.admit(identity, chosen, headers, tenant, self.runtime.config))
         except ClientError as error:
             guards = error.guards if isinstance(error, GuardBlocked) else ()
             why = (error.status, error.code, guards, 1, tenant, judged.session, judged.wishes)

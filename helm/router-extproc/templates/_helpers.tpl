@@ -171,6 +171,16 @@ volumeMounts:
     mountPath: /etc/router-admin
     readOnly: true
   {{- end }}
+  {{- if $values.redis.passwordSecret.name }}
+  - name: router-redis-password
+    mountPath: /etc/router-redis
+    readOnly: true
+  {{- end }}
+  {{- if $values.redis.caSecret.name }}
+  - name: router-redis-ca
+    mountPath: /etc/router-redis-ca
+    readOnly: true
+  {{- end }}
   {{- if .uds }}
   - name: router-socket
     mountPath: {{ dir (include "router-extproc.udsPath" $root) }}
@@ -214,10 +224,38 @@ volumeMounts:
   secret:
     secretName: {{ .Values.admin.tokenSecret.name }}
 {{- end }}
+{{- if .Values.redis.passwordSecret.name }}
+- name: router-redis-password
+  secret:
+    secretName: {{ .Values.redis.passwordSecret.name }}
+{{- end }}
+{{- if .Values.redis.caSecret.name }}
+- name: router-redis-ca
+  secret:
+    secretName: {{ .Values.redis.caSecret.name }}
+{{- end }}
 {{- include "router-extproc.modelVolume" . }}
 {{- with .Values.extraVolumes }}
 {{ toYaml . }}
 {{- end }}
+{{- end -}}
+
+{{/* router.yaml: `router`, with the store of `redis` in it. */}}
+{{- define "router-extproc.routerYaml" -}}
+{{- $redis := .Values.redis -}}
+{{- $router := deepCopy .Values.router -}}
+{{- if $redis.url -}}
+{{- $store := dict "url" $redis.url -}}
+{{- with $redis.username -}}{{- $_ := set $store "username" . -}}{{- end -}}
+{{- if $redis.passwordSecret.name -}}
+{{- $_ := set $store "password_file" (printf "/etc/router-redis/%s" $redis.passwordSecret.key) -}}
+{{- end -}}
+{{- if $redis.caSecret.name -}}
+{{- $_ := set $store "ca_file" (printf "/etc/router-redis-ca/%s" $redis.caSecret.key) -}}
+{{- end -}}
+{{- $_ := set $router "store" (mergeOverwrite (deepCopy ($router.store | default dict)) $store) -}}
+{{- end -}}
+{{- toYaml $router -}}
 {{- end -}}
 
 {{- define "router-extproc.modelVolume" -}}
@@ -337,6 +375,18 @@ topologySpreadConstraints:
 {{- if and $v.router $v.existingRoutesConfigMap -}}
 {{- fail "router and existingRoutesConfigMap are both set: the ConfigMap would win and router would do nothing" -}}
 {{- end -}}
+{{- if and $v.redis.url $v.existingRoutesConfigMap -}}
+{{- fail "redis.url goes into `router`: with existingRoutesConfigMap, write the `store` section there and mount its Secret with extraVolumes" -}}
+{{- end -}}
+{{- if and $v.redis.url ($v.router.store | default dict).url -}}
+{{- fail "redis.url and router.store.url are both set: give one" -}}
+{{- end -}}
+{{- if and $v.redis.caSecret.name (not (hasPrefix "rediss://" $v.redis.url)) -}}
+{{- fail "redis.caSecret needs a rediss:// url" -}}
+{{- end -}}
+{{- if and (not $v.redis.url) (or $v.redis.passwordSecret.name $v.redis.username) -}}
+{{- fail "redis.passwordSecret and redis.username do nothing without redis.url" -}}
+{{- end -}}
 {{- range $name := $v.router.default | default list | kindIs "string" | ternary (list $v.router.default) ($v.router.default | default list) -}}
 {{- if not (hasKey ($v.router.models | default dict) $name) -}}
 {{- fail (printf "router.default names the model %q, which is not in router.models" $name) -}}
@@ -411,8 +461,8 @@ topologySpreadConstraints:
 {{- end -}}
 {{- end -}}
 
-{{/* Of what the process reads only at its start. Everything in `router` is left out: it is read anew while it runs. */}}
+{{/* Of what the process reads only at its start. Everything in `router` but the store is left out: it is read anew while it runs. */}}
 {{- define "router-extproc.staticChecksum" -}}
 {{- $v := .Values -}}
-{{- list $v.mode $v.grpc $v.admin $v.listenHost $v.logLevel $v.maxQueued $v.maxStreams $v.recordPrompts $v.state $v.device $v.gpu.enabled $v.drain $v.models | toJson | sha256sum -}}
+{{- list $v.mode $v.grpc $v.admin $v.listenHost $v.logLevel $v.maxQueued $v.maxStreams $v.recordPrompts $v.state $v.device $v.gpu.enabled $v.drain $v.models $v.redis ($v.router.store | default dict) | toJson | sha256sum -}}
 {{- end -}}

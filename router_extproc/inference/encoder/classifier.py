@@ -93,6 +93,11 @@ class BertClassifier:
         """Tokens that a batch should hold, padding included."""
         return self._batch_tokens
 
+    @property
+    def folds(self) -> bool:
+        """Where its tokenizer drops case and blanks, before any head sees them."""
+        return self._tokens.folds
+
     def warm_up(self) -> None:
         """Runs every rounded batch length up to one full row, so that each kernel exists, and one batch of several.
 

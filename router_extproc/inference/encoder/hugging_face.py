@@ -120,6 +120,11 @@ class HuggingFaceClassifier:
         """Tokens that a batch should hold, padding included."""
         return self._batch_tokens
 
+    @property
+    def folds(self) -> bool:
+        """Not known of a model that others have made."""
+        return False
+
     def warm_up(self) -> None:
         """One short and one long text."""
         self.run([Prompt("a"), Prompt("a " * self._max_tokens)])
