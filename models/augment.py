@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 import re
+from collections.abc import Mapping
 from dataclasses import replace
 
 from models.data import Example
@@ -264,8 +265,11 @@ WRITTEN_SHARE = {"domain": 0.7, "intent": 0.6, "guard": 0.45}
 
 def synthetic(task: str, rng: random.Random) -> Example:
     """A composed example for `domain`, `intent`, `guard` or `pii`."""
-    if rng.random() < WRITTEN_SHARE.get(task, 0.0):
-        return _written(task, rng)
+    return _written(task, rng) if rng.random() < WRITTEN_SHARE.get(task, 0.0) else templated(task, rng)
+
+
+def templated(task: str, rng: random.Random) -> Example:
+    """One that is put together from templates."""
     if task == "pii":
         sentence, spans = personal(rng)
         return Example(sentence, "synth", spans=spans)
@@ -286,7 +290,11 @@ def synthetic(task: str, rng: random.Random) -> Example:
 def _written(task: str, rng: random.Random) -> Example:
     """A written prompt with all its labels. Labels are drawn with the root of their number of rows."""
     groups = written_for(task)
-    row = rng.choice(rng.choices(groups, [len(group) ** 0.5 for group in groups])[0])
+    return as_example(rng.choice(rng.choices(groups, [len(group) ** 0.5 for group in groups])[0]))
+
+
+def as_example(row: Mapping[str, str]) -> Example:
+    """A written prompt with all its labels; harmless where nothing else is said."""
     labels = {head: row[head] for head in HEADS if head in row}
     weights = dict.fromkeys(labels, 1.0)
     if "guard" not in labels:
