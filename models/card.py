@@ -171,9 +171,9 @@ def figures(test: Figures, written: Figures, without: Figures) -> str:
             guard(tasks),
             pii(tasks),
             "![Reliability diagrams](figures/reliability.svg)",
-            "### Sources that the joint training never saw\n\nHeads fitted without them (`models/refit.py`), on most of their "
-            "rows; the better guess at what you will see. The written prompts and exam templates cover the five MMLU "
-            "subjects, as they cover all others; the shipped heads are fitted with these sources, too.",
+            "### Sources that the joint training never saw\n\nOutput layers fitted without them, from random weights, on the frozen encoder and the written prompts "
+            "and templates beside the real rows. The better guess at what you will see on subjects and sources without labelled rows; the shipped "
+            "heads are fitted with these sources, too.",
             unseen(without),
             "### Written prompts that were kept back\n\nOne in ten of `models/synthetic/written/`, never trained on. Composed, "
             "and of the same authors as the training's: how well it knows their words, no forecast.",

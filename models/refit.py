@@ -48,6 +48,8 @@ COUNTS = {
 }
 """Loss weight by head and source, else 1. On left-out subjects the domain head was right for .59 of the rows with all
 sources alike, .62 so, and .50 with the real rows alone; on subjects that it knows .80, .80 and .82."""
+LEAST = {"seen": 50, "unseen": 50, "written": 300, "users": 50}
+"""Rows from which a temperature is fitted. The guard's written rows that were kept back are few, and hard on purpose."""
 REAL_USERS = ("arena_hard_v2", "self_instruct_seed")
 BENIGN = 1.5
 """Loss weight of harmless rows for the guard: at 1 it called 17 % of the look-alikes of a left-out source attacks, at 2
@@ -234,7 +236,7 @@ def _unseen_figures(
     users = np.asarray([r["source"] in REAL_USERS for r in rows])
     parts = {"seen": ~unseen & real & val, "unseen": unseen & not_test, "written": kept, "users": users & val}
     for what, part in parts.items():
-        if part.sum() >= 50:
+        if part.sum() >= LEAST[what]:
             subs = [rows[i]["sub"] for i in np.flatnonzero(part)]
             temperatures.append(fit_temperature(found[part], wanted[part], source_weights(subs)))
             figures[f"temperature_{what}"] = temperatures[-1]
