@@ -49,7 +49,8 @@ COUNTS = {
 """Loss weight by head and source, else 1. On left-out subjects the domain head was right for .59 of the rows with all
 sources alike, .62 so, and .50 with the real rows alone; on subjects that it knows .80, .80 and .82."""
 LEAST = {"seen": 50, "unseen": 50, "written": 300, "users": 50}
-"""Rows from which a temperature is fitted. The guard's written rows that were kept back are few, and hard on purpose."""
+"""Rows from which a temperature is fitted. The written rows that were kept back for the guard are few, and hard on
+purpose."""
 REAL_USERS = ("arena_hard_v2", "self_instruct_seed")
 BENIGN = 1.5
 """Loss weight of harmless rows for the guard: at 1 it called 17 % of the look-alikes of a left-out source attacks, at 2
