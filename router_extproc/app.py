@@ -33,6 +33,7 @@ from router_extproc.signals.base import SHIPPED
 from router_extproc.signals.own_heads import OwnHeads, load_guest
 from router_extproc.telemetry.metrics import Metrics
 from router_extproc.telemetry.recorder import Decided, Recorder
+from router_extproc.tls import TlsFiles
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +52,7 @@ class ServeOptions:
     `drain_notice` seconds pass between saying NOT_SERVING and refusing new streams: longer than Envoy's health check
     interval. `drain_grace` seconds are for the streams in flight then. The ledger is kept in `state_dir`; without it,
     it is lost when the process ends. `threads` are the cores that one pass of the classifier uses on a CPU, 0 for all.
+    `tls` is for `listen`; the admin port has none.
     """
 
     config: Path
@@ -68,6 +70,7 @@ class ServeOptions:
     live: Callable[[Outcome, Decided | None], None] | None = None
     books: BookOptions = field(default_factory=BookOptions)
     admin_token: str | None = field(default=None, repr=False)
+    tls: TlsFiles | None = None
 
 
 async def serve(options: ServeOptions, stop: asyncio.Event | None = None) -> None:
@@ -117,7 +120,12 @@ async def serve(options: ServeOptions, stop: asyncio.Event | None = None) -> Non
 
         processor = Processor(runtimes, recorder, admit=Admission(books.budgets).admit)
         server = Server(
-            options.listen, processor, recorder, lambda: runtimes.current.models_by_cluster, options.max_streams
+            options.listen,
+            processor,
+            recorder,
+            lambda: runtimes.current.models_by_cluster,
+            max_streams=options.max_streams,
+            tls=options.tls,
         )
         await server.start()
         stack.push_async_callback(server.drain, 0.0, 0.0)

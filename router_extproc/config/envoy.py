@@ -24,6 +24,7 @@ from router_extproc.config.envoy_clusters import (
     socket_address,
 )
 from router_extproc.config.envoy_routes import AI_MANAGER, EXT_PROC, NAMESPACE, error_mappers, virtual_host
+from router_extproc.config.envoy_tls import SidecarTls
 from router_extproc.config.providers import cluster_of, endpoint_of
 from router_extproc.config.schema import RouterConfig
 from router_extproc.config.yaml_text import dump
@@ -61,7 +62,8 @@ class EnvoyOptions:
 
     Addresses are `host:port`; a sidecar may also be `unix:/path`. `message_timeout_seconds` defaults to the deadline
     of router.yaml and 2 s. `access_log` is a path (`/dev/stdout` too) for one JSON line per request, besides what the
-    sidecar gets. `ca_file` holds the certificates that https providers are verified with.
+    sidecar gets. `ca_file` holds the certificates that https providers are verified with. Without `sidecar_tls` the
+    connections to the sidecars are plaintext.
     """
 
     listen: str = "127.0.0.1:10000"
@@ -73,6 +75,7 @@ class EnvoyOptions:
     access_log: str | None = None
     ca_file: str = "/etc/ssl/certs/ca-certificates.crt"
     max_connections: int = 20_000
+    sidecar_tls: SidecarTls | None = None
 
     @staticmethod
     def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -102,6 +105,14 @@ class EnvoyOptions:
         )
         parser.add_argument("--access-log", metavar="PATH", help="one JSON line per request, for instance /dev/stdout")
         parser.add_argument("--ca-file", metavar="PATH", default=defaults.ca_file, help="verifies https providers")
+        for name, metavar, text in (
+            ("ca", "PATH", "TLS to the sidecars: verifies their certificate"),
+            ("name", "NAME", "the DNS name that their certificate is for"),
+            ("cert", "PATH", "shown to sidecars that ask for a client's certificate"),
+            ("key", "PATH", "its key"),
+            ("sds", "DIRECTORY", "write files there through which Envoy follows renewed certificates"),
+        ):
+            parser.add_argument(f"--sidecar-{name}", metavar=metavar, default=None, help=text)
 
     @staticmethod
     def from_arguments(arguments: argparse.Namespace) -> EnvoyOptions:
@@ -115,7 +126,18 @@ class EnvoyOptions:
             message_timeout_seconds=arguments.message_timeout,
             access_log=arguments.access_log,
             ca_file=arguments.ca_file,
+            sidecar_tls=_sidecar_tls(arguments),
         )
+
+
+def _sidecar_tls(arguments: argparse.Namespace) -> SidecarTls | None:
+    rest = (arguments.sidecar_name, arguments.sidecar_cert, arguments.sidecar_key, arguments.sidecar_sds)
+    if arguments.sidecar_ca is None:
+        if any(value is not None for value in rest):
+            raise ConfigError(["TLS to the sidecar needs --sidecar-ca"])
+        return None
+    name, certificate, key, directory = rest
+    return SidecarTls(arguments.sidecar_ca, name or "", certificate, key, directory)
 
 
 def render(config: RouterConfig, options: EnvoyOptions) -> str:
@@ -131,6 +153,9 @@ def render(config: RouterConfig, options: EnvoyOptions) -> str:
         "# Generated from router.yaml by `router-extproc envoy`: change that file, not this one.": None,
         "admin": {"address": socket_address(options.admin)},
     }
+    if options.sidecar_tls is not None and options.sidecar_tls.sds_directory is not None:
+        document["# Secret discovery wants a name for this Envoy, from files too."] = None
+        document["node"] = {"id": NAMESPACE, "cluster": NAMESPACE}
     document["overload_manager"] = {
         "resource_monitors": [
             extension(
@@ -151,7 +176,7 @@ def render(config: RouterConfig, options: EnvoyOptions) -> str:
         "clusters": [
             *model_clusters(config, options.ca_file),
             passthrough_cluster(config, options.ca_file),
-            sidecar_cluster(options.sidecars),
+            sidecar_cluster(options.sidecars, options.sidecar_tls),
         ],
     }
     return dump(document)
@@ -170,6 +195,8 @@ def _mistakes(config: RouterConfig, options: EnvoyOptions) -> list[str]:
         except ValueError as error:
             mistakes.append(f"models.{name}.url: {error}")
     mistakes += [f"default: unknown model {name!r}" for name in config.default if name not in config.models]
+    if options.sidecar_tls is not None:
+        mistakes += options.sidecar_tls.mistakes()
     if not options.sidecars:
         mistakes.append("at least one sidecar address is needed")
     for address in (options.listen, options.admin, *options.sidecars):

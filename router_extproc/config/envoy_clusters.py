@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from importlib.resources import files
 from typing import Any
 
+from router_extproc.config.envoy_tls import SidecarTls, transport_socket
 from router_extproc.config.providers import (
     API_PATHS,
     Endpoint,
@@ -120,7 +121,7 @@ def passthrough_cluster(config: RouterConfig, ca_file: str) -> dict[str, Any]:
     }
 
 
-def sidecar_cluster(addresses: tuple[str, ...]) -> dict[str, Any]:
+def sidecar_cluster(addresses: tuple[str, ...], tls: SidecarTls | None = None) -> dict[str, Any]:
     """The sidecars: each its own endpoint, so that every Envoy worker connects to each."""
     endpoints = [_sidecar_address(address) for address in addresses]
     named = any("socket_address" in e and not _is_ip(e["socket_address"]["address"]) for e in endpoints)
@@ -147,6 +148,7 @@ def sidecar_cluster(addresses: tuple[str, ...]) -> dict[str, Any]:
         "typed_extension_protocol_options": {
             _HTTP_OPTIONS: typed(_HTTP_OPTIONS, explicit_http_config={"http2_protocol_options": {}})
         },
+        **({"transport_socket": transport_socket(tls)} if tls is not None else {}),
         "load_assignment": {
             "cluster_name": "mom-sidecar",
             "endpoints": [{"lb_endpoints": [{"endpoint": {"address": address}} for address in endpoints]}],

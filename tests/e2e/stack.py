@@ -25,6 +25,7 @@ from typing import Any, Self
 from simulated_models import SimulatedModel, servers_for
 
 from router_extproc.config.envoy import BodyMode, EnvoyOptions, render
+from router_extproc.config.envoy_tls import SidecarTls, write_secrets
 from router_extproc.config.loader import load
 from router_extproc.config.schema import RouterConfig
 
@@ -252,10 +253,13 @@ def running(
     message_timeout: float | None = None,
     prepare: Callable[[dict[str, SimulatedModel]], None] = lambda servers: None,
     ca_file: str = EnvoyOptions().ca_file,
+    sidecar_tls: SidecarTls | None = None,
+    wait_healthy: bool = True,
 ) -> Iterator[Stack]:
     """Starts everything and stops it again.
 
     `addresses` are sidecars that somebody else runs; `prepare` may change or drop simulated models before they start.
+    `wait_healthy` waits until Envoy takes every sidecar for healthy.
     """
     loaded = load(config).config
     keys = envoy_keys(loaded)
@@ -276,7 +280,10 @@ def running(
             message_timeout_seconds=message_timeout,
             access_log=str(directory / "access.log"),
             ca_file=ca_file,
+            sidecar_tls=sidecar_tls,
         )
+        if sidecar_tls is not None and sidecar_tls.sds_directory is not None:
+            write_secrets(sidecar_tls, Path(sidecar_tls.sds_directory))
         path = directory / "envoy.yaml"
         path.write_text(render(loaded, options))
         command = [ENVOY, "-c", str(path), "--concurrency", "2", "--use-dynamic-base-id"]
@@ -292,7 +299,7 @@ def running(
         wait_until(ready, "Envoy ready")
         for car in cars:
             car.wait_ready()
-        if cars or addresses:
+        if wait_healthy and (cars or addresses):
             found.wait_sidecars(len(cars) + len(addresses))
         yield found
         envoy.check()

@@ -27,6 +27,7 @@ import yaml
 from tests.e2e.stack import ENVOY, Process, Sidecar, free_ports, get, wait_until
 from tests.helm.gateways import TYPE, Addresses, cluster, gateway, through_envoy_gateway, through_istio
 from tests.helm.rendering import CHART, Object, cases, objects, one, values
+from tests.mounted import Mounted
 
 KEYS = {"CODER_KEY": "sk-coder", "PREMIUM_KEY": "sk-premium"}
 
@@ -141,30 +142,6 @@ class Provider:
     def __exit__(self, *_: object) -> None:
         self._server.shutdown()
         self._server.server_close()
-
-
-@dataclass
-class Mounted:
-    """A ConfigMap volume as the kubelet keeps it: versions in folders of their own, swapped by one rename."""
-
-    path: Path
-    versions: int = 0
-
-    def swap(self, data: dict[str, str]) -> None:
-        """A new version."""
-        self.versions += 1
-        version = self.path / f"..2026_{self.versions:04d}"
-        version.mkdir(parents=True)
-        for name, text in data.items():
-            (version / name).write_text(text)
-            if not (self.path / name).is_symlink():
-                (self.path / name).symlink_to(Path("..data") / name)
-        new = self.path / "..data_tmp"
-        new.symlink_to(version.name)
-        old = (self.path / "..data").resolve() if (self.path / "..data").is_symlink() else None
-        new.rename(self.path / "..data")
-        if old is not None:
-            shutil.rmtree(old)
 
 
 @dataclass

@@ -13,9 +13,11 @@ import pytest
 import yaml
 
 from router_extproc.config.envoy import BodyMode, EnvoyOptions, render
+from router_extproc.config.envoy_tls import SidecarTls
 from router_extproc.config.providers import endpoint_of, key_header, upstream_path
 from router_extproc.config.schema import Api, RouterConfig
 from router_extproc.errors import ConfigError
+from tests.certificates import Authority
 
 ENVOY = str(files("envoy") / "_bin" / "envoy")
 PRICE = {"input": 1, "output": 2}
@@ -82,6 +84,20 @@ def test_envoy_accepts_sidecars_on_a_socket_or_by_name(tmp_path: Path) -> None:
     config = config_of({"local": LOCAL})
     for sidecar in ("unix:/run/router-extproc.sock", "router-extproc.mom.svc:50051"):
         validate(render(config, EnvoyOptions(sidecars=(sidecar,), failure_mode_allow=False)), tmp_path)
+
+
+def test_envoy_accepts_tls_to_sidecars_from_fixed_files(tmp_path: Path) -> None:
+    files = {name: str(tmp_path / name) for name in ("ca.crt", "tls.crt", "tls.key")}
+    for name, text in Authority(tmp_path).issue("gateway").items():
+        (tmp_path / name).write_text(text)
+    tls = SidecarTls(files["ca.crt"], "router.mom.svc", files["tls.crt"], files["tls.key"])
+    text = render(everything(tmp_path), EnvoyOptions(sidecar_tls=tls))
+    assert "OK" in validate(text, tmp_path)
+    (cluster,) = [c for c in yaml.safe_load(text)["static_resources"]["clusters"] if c["name"] == "mom-sidecar"]
+    socket = cluster["transport_socket"]["typed_config"]
+    assert socket["sni"] == "router.mom.svc"
+    (name,) = socket["common_tls_context"]["validation_context"]["match_typed_subject_alt_names"]
+    assert name == {"san_type": "DNS", "matcher": {"exact": "router.mom.svc"}}
 
 
 def test_no_key_is_ever_printed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
