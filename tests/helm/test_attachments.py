@@ -24,6 +24,7 @@ from typing import Any, Self
 import pytest
 import yaml
 
+from tests.certificates import Authority
 from tests.e2e.stack import ENVOY, Process, Sidecar, free_ports, get, wait_until
 from tests.helm.gateways import TYPE, Addresses, cluster, gateway, through_envoy_gateway, through_istio
 from tests.helm.rendering import CHART, Object, cases, objects, one, values
@@ -444,40 +445,86 @@ def test_the_rendered_envoy_routes(plain: str, installed: Installed) -> None:
     assert got["authorization"] == "Bearer sk-coder"
 
 
-def test_sidecar_mode_runs_on_its_settings_over_a_unix_socket(installed: Installed, tmp_path: Path) -> None:
-    listen, stats, admin, page = free_ports(4)
-    attach = {"provider": "envoy", "envoy": {"port": listen, "statsPort": stats, "concurrency": 1}}
-    found = objects({**installed.given, "mode": "sidecar", "attach": attach})
-    sockets = tempfile.mkdtemp(prefix="mom")  # a socket's path may have 107 characters
-    local = {
-        "/var/run/router-extproc": sockets,
-        "/var/lib/router-extproc": str(tmp_path / "state"),
-        "/etc/router-extproc": str(installed.mounted.path),
-        "0.0.0.0:9090": f"127.0.0.1:{page}",
-    }
+@contextmanager
+def serving(found: list[Object], directory: Path, local: dict[str, str]) -> Iterator[dict[str, str]]:
+    """A sidecar on the chart's settings, with paths and addresses of the pod replaced. Gives the settings."""
     settings = dict(one(found, "ConfigMap", "router-extproc-static")["data"])
-    for old, new in local.items():
+    (page,) = free_ports(1)
+    local = {**local, "/var/lib/router-extproc": str(directory / "state"), "0.0.0.0:9090": f"127.0.0.1:{page}"}
+    for old, new in {**local, "0.0.0.0:": "127.0.0.1:"}.items():
         settings = {name: value.replace(old, new) for name, value in settings.items()}
-    assert settings["ROUTER_EXTPROC_LISTEN"] == f"unix:{sockets}/router.sock"
-    serve = [sys.executable, "-m", "router_extproc", "serve"]
-    sidecar = Process(serve, tmp_path / "sidecar.log", settings)
+    process = Process([sys.executable, "-m", "router_extproc", "serve"], directory / "sidecar.log", settings)
+
+    def ready() -> bool:
+        process.check()
+        return bool(get(f"http://127.0.0.1:{page}/readyz"))
+
     try:
-        wait_until(lambda: get(f"http://127.0.0.1:{page}/readyz"), "sidecar ready")
-        replace = {
-            "0.0.0.0": "127.0.0.1",
-            "/var/run/router-extproc": sockets,
-            "port_value: 9901": f"port_value: {admin}",
-            "router-extproc envoy ": f"{sys.executable} -m router_extproc envoy --envoy-admin 127.0.0.1:{admin} ",
-        }
-        command, _ = rendered_envoy(found, tmp_path, replace)
-        with envoy(command, tmp_path, lambda: get(f"http://127.0.0.1:{stats}/ready") == b"LIVE\n"):
-            healthy = b'membership_healthy{envoy_cluster_name="mom-sidecar"} 1'
-            wait_until(lambda: healthy in get(f"http://127.0.0.1:{stats}/stats/prometheus"), "healthy sidecar")
-            status, headers, _ = chat(f"http://127.0.0.1:{listen}", "some Python please")
-        assert (status, headers["x-mom-model"], headers["x-mom-route"]) == (200, "coder", "code")
+        wait_until(ready, "sidecar ready", 90)
+        yield settings
     finally:
-        sidecar.stop()
+        process.stop()
+
+
+def routed_by_the_envoy_of(found: list[Object], directory: Path, local: dict[str, str]) -> None:
+    """The chart's Envoy asks that sidecar."""
+    pod = one(found, "Deployment", "router-extproc-envoy")["spec"]["template"]["spec"]
+    container = next(c for c in pod["containers"] if c["name"] == "envoy")
+    listen, stats = (port["containerPort"] for port in container["ports"])
+    (admin,) = free_ports(1)
+    replace = {
+        "0.0.0.0": "127.0.0.1",
+        "port_value: 9901": f"port_value: {admin}",
+        "router-extproc envoy ": f"{sys.executable} -m router_extproc envoy --envoy-admin 127.0.0.1:{admin} ",
+        **local,
+    }
+    command, _ = rendered_envoy(found, directory, replace)
+    with envoy(command, directory, lambda: get(f"http://127.0.0.1:{stats}/ready") == b"LIVE\n"):
+        healthy = b'membership_healthy{envoy_cluster_name="mom-sidecar"} 1'
+        wait_until(lambda: healthy in get(f"http://127.0.0.1:{stats}/stats/prometheus"), "healthy sidecar")
+        status, headers, _ = chat(f"http://127.0.0.1:{listen}", "some Python please")
+    assert (status, headers["x-mom-model"], headers["x-mom-route"]) == (200, "coder", "code")
+
+
+def attach_envoy() -> Object:
+    listen, stats = free_ports(2)
+    return {"provider": "envoy", "envoy": {"port": listen, "statsPort": stats, "concurrency": 1}}
+
+
+def test_sidecar_mode_runs_on_its_settings_over_a_unix_socket(installed: Installed, tmp_path: Path) -> None:
+    found = objects({**installed.given, "mode": "sidecar", "attach": attach_envoy()})
+    sockets = tempfile.mkdtemp(prefix="mom")  # a socket's path may have 107 characters
+    socket = {"/var/run/router-extproc": sockets}
+    try:
+        with serving(found, tmp_path, {**socket, "/etc/router-extproc": str(installed.mounted.path)}) as settings:
+            assert settings["ROUTER_EXTPROC_LISTEN"] == f"unix:{sockets}/router.sock"
+            routed_by_the_envoy_of(found, tmp_path, socket)
+    finally:
         shutil.rmtree(sockets)
+
+
+def test_tls_runs_on_the_chart_s_settings_and_secrets(installed: Installed, tmp_path: Path) -> None:
+    (port,) = free_ports(1)
+    tls = {"enabled": True, "serverSecret": "server", "clientSecret": "client"}
+    found = objects({**installed.given, "grpc": {"port": port}, "tls": tls, "attach": attach_envoy()})
+    authority = Authority(tmp_path)
+    for name, data in (("server", authority.issue("router-extproc.mom.svc")), ("client", authority.issue("gateway"))):
+        Mounted(tmp_path / name).swap(data)
+    server = {"/etc/router-tls": str(tmp_path / "server"), "/etc/router-extproc": str(installed.mounted.path)}
+    client = {
+        "/etc/router-tls": str(tmp_path / "client"),
+        f"router-extproc-headless.mom.svc.cluster.local:{port}": f"127.0.0.1:{port}",
+        f"router-extproc:{port}": f"127.0.0.1:{port}",
+    }
+    with serving(found, tmp_path, server):
+        routed_by_the_envoy_of(found, tmp_path, client)
+        for name in ("health", "route"):  # the pods of `helm test`
+            arguments = one(found, "Pod", f"router-extproc-test-{name}")["spec"]["containers"][0]["args"]
+            for old, new in client.items():
+                arguments = [argument.replace(old, new) for argument in arguments]
+            script = str(CHART / "files" / "tests" / f"{name}.py")
+            done = subprocess.run([sys.executable, script, *arguments], capture_output=True, text=True, check=False)
+            assert done.returncode == 0, done.stdout + done.stderr
 
 
 def _last_is(answers: list[tuple[int, str]], name: str) -> bool:

@@ -22,6 +22,7 @@ from tests.helm.rendering import ROOT, Object, built_in, cases, objects, values
 LOCKED = Path(__file__).parent / "typed-crds"
 WORK = ROOT / ".run" / "typed-crds"
 PACKAGES = {
+    "cert-manager.io": "cert-manager",
     "networking.istio.io": "istio",
     "gateway.envoyproxy.io": "envoy-gateway",
     "gateway.networking.k8s.io": "gateway-api",
@@ -83,6 +84,7 @@ def test_no_field_is_unknown_or_of_a_wrong_type() -> None:
     assert kinds == {
         "BackendTrafficPolicy",
         "Backend",
+        "Certificate",
         "ClientTrafficPolicy",
         "DestinationRule",
         "EnvoyExtensionPolicy",
