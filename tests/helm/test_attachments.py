@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import re
@@ -107,6 +108,9 @@ class Provider:
 
     def __init__(self) -> None:
         self.seen: list[tuple[str, dict[str, str], Any]] = []
+        self.answering = threading.Event()
+        """Cleared, it holds every answer back."""
+        self.answering.set()
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -115,6 +119,7 @@ class Provider:
             def do_POST(self) -> None:
                 body = json.loads(self.rfile.read(int(self.headers.get("content-length", 0))))
                 outer.seen.append((self.path, {k.lower(): v for k, v in self.headers.items()}, body))
+                outer.answering.wait()
                 answer = json.dumps({"id": "1", "object": "chat.completion", "model": body["model"]}).encode()
                 self.send_response(200)
                 self.send_header("content-type", "application/json")
@@ -525,6 +530,63 @@ def test_tls_runs_on_the_chart_s_settings_and_secrets(installed: Installed, tmp_
             script = str(CHART / "files" / "tests" / f"{name}.py")
             done = subprocess.run([sys.executable, script, *arguments], capture_output=True, text=True, check=False)
             assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_a_stopping_envoy_sends_clients_away_and_waits_for_the_last_answer(
+    installed: Installed, tmp_path: Path
+) -> None:
+    """The preStop command against the running Envoy; the kubelet's SIGTERM would come when it ends."""
+    listen, stats, admin = free_ports(3)
+    attach = {"provider": "envoy", "envoy": {"port": listen, "statsPort": stats, "concurrency": 1, "drainSeconds": 60}}
+    found = objects({**installed.given, "drain": {"preStopSeconds": 1}, "attach": attach})
+    replace = {
+        "0.0.0.0": "127.0.0.1",
+        "router-extproc-headless.mom.svc.cluster.local:50051": installed.sidecar.address,
+        "port_value: 9901": f"port_value: {admin}",
+        "router-extproc envoy ": f"{sys.executable} -m router_extproc envoy --envoy-admin 127.0.0.1:{admin} ",
+    }
+    command, _ = rendered_envoy(found, tmp_path, replace)
+    pod = one(found, "Deployment", "router-extproc-envoy")["spec"]["template"]["spec"]
+    container = next(c for c in pod["containers"] if c["name"] == "envoy")
+    *shell, script = container["lifecycle"]["preStop"]["exec"]["command"]
+    assert pod["terminationGracePeriodSeconds"] > 60
+    page, slow = f"http://127.0.0.1:{admin}", installed.providers["coder"]
+
+    mine = 0
+
+    def asked_by_the_script() -> int:
+        nonlocal mine
+        mine += 1
+        return int(re.findall(r"http.admin.downstream_rq_total: (\d+)", get(f"{page}/stats").decode())[0]) - mine
+
+    with envoy(command, tmp_path, lambda: get(f"http://127.0.0.1:{stats}/ready") == b"LIVE\n"):
+        kept = http.client.HTTPConnection("127.0.0.1", listen, timeout=20)  # connects anew where it has to
+
+        def closed_by(path: str) -> bool:
+            kept.request("GET", path)
+            with kept.getresponse() as answer:
+                answer.read()
+                return answer.getheader("connection") == "close"
+
+        assert not closed_by("/v1/models")
+        slow.answering.clear()
+        slow.seen.clear()
+        answers: list[int] = []
+        client = threading.Thread(target=lambda: answers.append(chat(f"http://127.0.0.1:{listen}", "Python")[0]))
+        client.start()
+        try:
+            wait_until(lambda: slow.seen, "a request in flight")
+            stopping = subprocess.Popen([*shell, script.replace("/9901", f"/{admin}")])
+            wait_until(lambda: closed_by("/v1/models"), "connections are closed")
+            before = asked_by_the_script()
+            wait_until(lambda: asked_by_the_script() >= before + 2, "it asked for requests in flight, and again")
+            assert stopping.poll() is None
+        finally:
+            slow.answering.set()
+            client.join()
+            kept.close()
+        assert answers == [200]
+        assert stopping.wait(20) == 0
 
 
 def _last_is(answers: list[tuple[int, str]], name: str) -> bool:
