@@ -28,16 +28,33 @@ import yaml
 from tests.certificates import Authority
 from tests.e2e.stack import ENVOY, Process, Sidecar, free_ports, get, wait_until
 from tests.helm.gateways import TYPE, Addresses, cluster, gateway, through_envoy_gateway, through_istio
-from tests.helm.rendering import CHART, Object, cases, objects, one, values
+from tests.helm.rendering import CHART, ROOT, Object, cases, objects, one, values
 from tests.mounted import Mounted
+
+OLD_ENVOY = ROOT / ".venv-old-envoy"
+"""An Envoy before priority groups, retries to other clusters and key prefixes: what gateways of others may bring."""
 
 KEYS = {"CODER_KEY": "sk-coder", "PREMIUM_KEY": "sk-premium"}
 
 
-def validate(path: Path, *arguments: str, environment: dict[str, str] | None = None) -> None:
+@pytest.fixture
+def proxy(request: pytest.FixtureRequest) -> str:
+    """The Envoy that a test asks for by its version."""
+    if request.param == "1.40":
+        return ENVOY
+    found = list(OLD_ENVOY.glob("lib/python*/site-packages/envoy/_bin/envoy"))
+    if not found:
+        pytest.fail(f"{OLD_ENVOY.name} is missing: `make {OLD_ENVOY.name}/.installed` makes it")
+    return str(found[0])
+
+
+EVERY_ENVOY = pytest.mark.parametrize("proxy", ["1.40", "1.36"], indirect=True)
+
+
+def validate(path: Path, *arguments: str, environment: dict[str, str] | None = None, proxy: str = ENVOY) -> None:
     """Raises unless Envoy takes the configuration."""
     done = subprocess.run(
-        [ENVOY, "--mode", "validate", "-c", str(path), *arguments],
+        [proxy, "--mode", "validate", "-c", str(path), *arguments],
         capture_output=True,
         text=True,
         env={**os.environ, **(environment or {})},
@@ -84,14 +101,15 @@ def test_envoy_takes_what_the_init_container_writes(case: str, tmp_path: Path) -
     validate(Path(command[2]), *command[3:], environment=environment)
 
 
+@EVERY_ENVOY
 @pytest.mark.parametrize("case", [case for case in cases() if case.startswith("istio")])
-def test_envoy_takes_every_patch_of_the_envoy_filter(case: str, tmp_path: Path) -> None:
+def test_envoy_takes_every_patch_of_the_envoy_filter(case: str, proxy: str, tmp_path: Path) -> None:
     found = objects(values(case))
     text = json.dumps(one(found, "EnvoyFilter"))
     names = {part.split('"')[0] for part in text.split('"outbound|')[1:]}
     path = tmp_path / "envoy.json"
     path.write_text(json.dumps(through_istio(found, 1, 2, {f"outbound|{name}": ("127.0.0.1", 9) for name in names})))
-    validate(path, environment={"OPENAI_API_KEY": "a", "ANTHROPIC_API_KEY": "b"})
+    validate(path, environment={"OPENAI_API_KEY": "a", "ANTHROPIC_API_KEY": "b"}, proxy=proxy)
 
 
 def test_validation_would_find_a_wrong_field(tmp_path: Path) -> None:
@@ -255,7 +273,13 @@ def envoy(command: list[str], directory: Path, ready: Callable[[], Any]) -> Iter
 
 @contextmanager
 def attached(
-    installed: Installed, kind: str, directory: Path, make: Callable[..., Object], *, sidecar: bool = True
+    installed: Installed,
+    kind: str,
+    directory: Path,
+    make: Callable[..., Object],
+    proxy: str = ENVOY,
+    *,
+    sidecar: bool = True,
 ) -> Iterator[str]:
     """A gateway with our objects; gives its URL."""
     listen, admin, nobody = free_ports(3)
@@ -272,7 +296,7 @@ def attached(
     path = directory / "gateway.json"
     path.write_text(json.dumps(config))
     url = f"http://127.0.0.1:{admin}/ready"
-    command = [ENVOY, "-c", str(path), "--concurrency", "1", "--log-level", "warning"]
+    command = [proxy, "-c", str(path), "--concurrency", "1", "--log-level", "warning"]
     with envoy(command, directory, lambda: get(url) == b"LIVE\n"):
         yield f"http://127.0.0.1:{listen}"
 
@@ -290,14 +314,15 @@ def outcomes(installed: Installed) -> Counter[str]:
 GATEWAYS = [("istio", through_istio), ("envoy-gateway", through_envoy_gateway)]
 
 
+@EVERY_ENVOY
 @pytest.mark.parametrize(("kind", "make"), GATEWAYS, ids=["istio", "envoy-gateway"])
 def test_a_gateway_routes_by_the_rendered_objects(
-    kind: str, make: Callable[..., Object], installed: Installed, tmp_path: Path
+    kind: str, make: Callable[..., Object], proxy: str, installed: Installed, tmp_path: Path
 ) -> None:
     for provider in installed.providers.values():
         provider.seen.clear()
     before = outcomes(installed)
-    with attached(installed, kind, tmp_path, make) as url:
+    with attached(installed, kind, tmp_path, make, proxy) as url:
         forged = {"x-mom-model": "premium", "x-mom-cluster": "premium", "authorization": "Bearer client"}
         status, headers, document = chat(url, "some Python please", **forged)
         assert (status, headers["x-mom-model"], document["model"]) == (200, "coder", "gpt")
@@ -329,7 +354,8 @@ def test_a_gateway_routes_by_the_rendered_objects(
         assert not [name for name in seen if name.startswith("x-mom-")]
 
 
-def test_a_backup_with_the_same_name_takes_over_in_istio(installed: Installed, tmp_path: Path) -> None:
+@EVERY_ENVOY
+def test_a_backup_with_the_same_name_takes_over_in_istio(proxy: str, installed: Installed, tmp_path: Path) -> None:
     """`small` refuses connections; the request ends at a model with the same upstream name."""
     given = values("istio-backup")
     small, west = (given["router"]["models"][name] for name in ("small", "small-west"))
@@ -340,7 +366,7 @@ def test_a_backup_with_the_same_name_takes_over_in_istio(installed: Installed, t
     path = tmp_path / "gateway.json"
     path.write_text(json.dumps(through_istio(objects(given), listen, admin, addresses)))
     installed.providers["small"].seen.clear()
-    command = [ENVOY, "-c", str(path), "--concurrency", "1", "--log-level", "warning"]
+    command = [proxy, "-c", str(path), "--concurrency", "1", "--log-level", "warning"]
     with envoy(command, tmp_path, lambda: get(f"http://127.0.0.1:{admin}/ready") == b"LIVE\n"):
         assert [chat(f"http://127.0.0.1:{listen}", "hello")[0] for _ in range(5)] == [200] * 5
     assert len(installed.providers["small"].seen) == 5
@@ -400,13 +426,14 @@ def test_other_traffic_of_an_istio_gateway_never_meets_the_sidecar(installed: In
         assert asked() == 2
 
 
+@EVERY_ENVOY
 @pytest.mark.parametrize(("kind", "make"), GATEWAYS, ids=["istio", "envoy-gateway"])
 def test_without_a_sidecar_the_default_model_serves_and_no_client_chooses(
-    kind: str, make: Callable[..., Object], installed: Installed, tmp_path: Path
+    kind: str, make: Callable[..., Object], proxy: str, installed: Installed, tmp_path: Path
 ) -> None:
     for provider in installed.providers.values():
         provider.seen.clear()
-    with attached(installed, kind, tmp_path, make, sidecar=False) as url:
+    with attached(installed, kind, tmp_path, make, proxy, sidecar=False) as url:
         status, headers, _ = chat(url, "python", **{"x-mom-model": "coder", "x-mom-cluster": "coder"})
         assert (status, headers["x-mom-model"]) == (200, "premium")
         assert "x-mom-route" not in headers
