@@ -9,10 +9,13 @@ from __future__ import annotations
 import argparse
 import math
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import partial
 from typing import Any
 
+from router_extproc.config import envoy_compatible
 from router_extproc.config.envoy_clusters import (
     CLIENT_CREDENTIALS,
     client_state,
@@ -56,6 +59,13 @@ class BodyMode(StrEnum):
     BUFFERED = "buffered"
 
 
+class Profile(StrEnum):
+    """What the Envoy can run."""
+
+    FULL = "full"
+    COMPATIBLE = "compatible"
+
+
 @dataclass(frozen=True, slots=True)
 class EnvoyOptions:
     """What is not in router.yaml because it belongs to this Envoy.
@@ -63,7 +73,7 @@ class EnvoyOptions:
     Addresses are `host:port`; a sidecar may also be `unix:/path`. `message_timeout_seconds` defaults to the deadline
     of router.yaml and 2 s. `access_log` is a path (`/dev/stdout` too) for one JSON line per request, besides what the
     sidecar gets. `ca_file` holds the certificates that https providers are verified with. Without `sidecar_tls` the
-    connections to the sidecars are plaintext.
+    connections to the sidecars are plaintext. `backups` are for the compatible profile, which cannot fail over by plan.
     """
 
     listen: str = "127.0.0.1:10000"
@@ -76,6 +86,8 @@ class EnvoyOptions:
     ca_file: str = "/etc/ssl/certs/ca-certificates.crt"
     max_connections: int = 20_000
     sidecar_tls: SidecarTls | None = None
+    profile: Profile = Profile.FULL
+    backups: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @staticmethod
     def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -105,6 +117,20 @@ class EnvoyOptions:
         )
         parser.add_argument("--access-log", metavar="PATH", help="one JSON line per request, for instance /dev/stdout")
         parser.add_argument("--ca-file", metavar="PATH", default=defaults.ca_file, help="verifies https providers")
+        parser.add_argument(
+            "--profile",
+            type=Profile,
+            choices=list(Profile),
+            default=defaults.profile,
+            help="full needs Envoy 1.40; compatible runs with 1.36, without failover to other models",
+        )
+        parser.add_argument(
+            "--backup",
+            metavar="MODEL=OTHER[,OTHER]",
+            action="append",
+            default=[],
+            help="compatible: models that take over from one with the same name upstream, key and path",
+        )
         for name, metavar, text in (
             ("ca", "PATH", "TLS to the sidecars: verifies their certificate"),
             ("name", "NAME", "the DNS name that their certificate is for"),
@@ -127,7 +153,19 @@ class EnvoyOptions:
             access_log=arguments.access_log,
             ca_file=arguments.ca_file,
             sidecar_tls=_sidecar_tls(arguments),
+            profile=arguments.profile,
+            backups=_backups(arguments.backup),
         )
+
+
+def _backups(given: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    found = {}
+    for text in given:
+        name, _, others = text.partition("=")
+        if not name or not others:
+            raise ConfigError([f"--backup {text}: must be MODEL=OTHER"])
+        found[name] = tuple(others.split(","))
+    return found
 
 
 def _sidecar_tls(arguments: argparse.Namespace) -> SidecarTls | None:
@@ -165,7 +203,13 @@ def render(config: RouterConfig, options: EnvoyOptions) -> str:
             )
         ]
     }
-    found = secrets(config)
+    full = options.profile is Profile.FULL
+    found = secrets(config) if full else []
+    models = (
+        model_clusters(config, options.ca_file)
+        if full
+        else envoy_compatible.clusters(config, options.ca_file, options.backups)
+    )
     document["static_resources"] = {
         **(
             {"# Keys, read by Envoy when it starts: restart it after changing one.": None, "secrets": found}
@@ -174,7 +218,7 @@ def render(config: RouterConfig, options: EnvoyOptions) -> str:
         ),
         "listeners": [_listener(config, options)],
         "clusters": [
-            *model_clusters(config, options.ca_file),
+            *models,
             passthrough_cluster(config, options.ca_file),
             sidecar_cluster(options.sidecars, options.sidecar_tls),
         ],
@@ -195,6 +239,10 @@ def _mistakes(config: RouterConfig, options: EnvoyOptions) -> list[str]:
         except ValueError as error:
             mistakes.append(f"models.{name}.url: {error}")
     mistakes += [f"default: unknown model {name!r}" for name in config.default if name not in config.models]
+    if options.profile is Profile.COMPATIBLE and not mistakes:
+        mistakes += envoy_compatible.mistakes(config, options.backups)
+    elif options.backups:
+        mistakes.append("backups are for the compatible profile; the full one fails over by the routes' fallback")
     if options.sidecar_tls is not None:
         mistakes += options.sidecar_tls.mistakes()
     if not options.sidecars:
@@ -210,6 +258,12 @@ def _mistakes(config: RouterConfig, options: EnvoyOptions) -> list[str]:
 
 def _listener(config: RouterConfig, options: EnvoyOptions) -> dict[str, Any]:
     strip = [{"remove": header} for header in _OUR_HEADERS]
+    api_routes = None
+    limit: dict[str, Any] = {}
+    if options.profile is Profile.COMPATIBLE:
+        # Old Envoys hold a body up to the connection's limit, whatever the route says.
+        limit = {"per_connection_buffer_limit_bytes": config.limits.max_body_bytes + 1024 * 1024}
+        api_routes = partial(envoy_compatible.api_routes, backups=options.backups)
     manager = {
         "stat_prefix": "mom",
         "use_remote_address": True,
@@ -233,7 +287,7 @@ def _listener(config: RouterConfig, options: EnvoyOptions) -> dict[str, Any]:
             "mappers": error_mappers(),
         },
         "access_log": _access_logs(options),
-        "route_config": {"name": "mom", "virtual_hosts": [virtual_host(config)]},
+        "route_config": {"name": "mom", "virtual_hosts": [virtual_host(config, api_routes)]},
         "http_filters": _http_filters(config, options),
     }
     connection = extension(
@@ -244,6 +298,7 @@ def _listener(config: RouterConfig, options: EnvoyOptions) -> dict[str, Any]:
     return {
         "name": "mom",
         "address": socket_address(options.listen),
+        **limit,
         "filter_chains": [{"filters": [connection]}],
     }
 
@@ -284,17 +339,22 @@ def _http_filters(config: RouterConfig, options: EnvoyOptions) -> list[Any]:
                 on_request_headers=keep,
             )
         )
+    usage: list[Any] = []
+    if options.profile is Profile.FULL:
+        usage = [
+            "# Reads the token usage of answers, streamed or not; the access log carries it to the sidecar.",
+            extension(
+                AI_MANAGER,
+                "envoy.extensions.filters.http.ai_protocol_manager.v3.AiProtocolManager",
+                response_handling={
+                    "token_usage": {"limits": {"max_sse_event_size": 1024 * 1024, "max_parsed_sse_events": 1_000_000}}
+                },
+            ),
+        ]
     return [
         *rules,
         _ext_proc(config, options),
-        "# Reads the token usage of answers, streamed or not; the access log carries it to the sidecar.",
-        extension(
-            AI_MANAGER,
-            "envoy.extensions.filters.http.ai_protocol_manager.v3.AiProtocolManager",
-            response_handling={
-                "token_usage": {"limits": {"max_sse_event_size": 1024 * 1024, "max_parsed_sse_events": 1_000_000}}
-            },
-        ),
+        *usage,
         extension(
             "envoy.filters.http.router",
             "envoy.extensions.filters.http.router.v3.Router",

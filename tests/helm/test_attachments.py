@@ -26,13 +26,10 @@ import pytest
 import yaml
 
 from tests.certificates import Authority
-from tests.e2e.stack import ENVOY, Process, Sidecar, free_ports, get, wait_until
+from tests.e2e.stack import ENVOY, Process, Sidecar, envoy_of, free_ports, get, wait_until
 from tests.helm.gateways import TYPE, Addresses, cluster, gateway, through_envoy_gateway, through_istio
-from tests.helm.rendering import CHART, ROOT, Object, cases, objects, one, values
+from tests.helm.rendering import CHART, Object, cases, objects, one, values
 from tests.mounted import Mounted
-
-OLD_ENVOY = ROOT / ".venv-old-envoy"
-"""An Envoy before priority groups, retries to other clusters and key prefixes: what gateways of others may bring."""
 
 KEYS = {"CODER_KEY": "sk-coder", "PREMIUM_KEY": "sk-premium"}
 
@@ -40,12 +37,7 @@ KEYS = {"CODER_KEY": "sk-coder", "PREMIUM_KEY": "sk-premium"}
 @pytest.fixture
 def proxy(request: pytest.FixtureRequest) -> str:
     """The Envoy that a test asks for by its version."""
-    if request.param == "1.40":
-        return ENVOY
-    found = list(OLD_ENVOY.glob("lib/python*/site-packages/envoy/_bin/envoy"))
-    if not found:
-        pytest.fail(f"{OLD_ENVOY.name} is missing: `make {OLD_ENVOY.name}/.installed` makes it")
-    return str(found[0])
+    return envoy_of(request.param)
 
 
 EVERY_ENVOY = pytest.mark.parametrize("proxy", ["1.40", "1.36"], indirect=True)
