@@ -85,12 +85,20 @@ def rendered_envoy(found: list[Object], directory: Path, replace: dict[str, str]
     return [ENVOY, *map(local, envoy["args"])], wanted
 
 
-@pytest.mark.parametrize("case", ["envoy", "envoy-behind-gateway", "envoy-sidecar"])
+OWN_ENVOY = [case for case in cases() if case.startswith("envoy") and "gateway" not in case] + ["envoy-behind-gateway"]
+
+
+@pytest.mark.parametrize("case", OWN_ENVOY)
 def test_envoy_takes_what_the_init_container_writes(case: str, tmp_path: Path) -> None:
-    command, environment = rendered_envoy(objects(values(case)), tmp_path, {})
-    assert environment == {name: f"key-{name}" for name in ("OPENAI_API_KEY", "ANTHROPIC_API_KEY")}
+    given = values(case)
+    Mounted(tmp_path / "client").swap(Authority(tmp_path).issue("gateway"))
+    command, environment = rendered_envoy(objects(given), tmp_path, {"/etc/router-tls": str(tmp_path / "client")})
+    wanted = {model["auth"]["env"] for model in given["router"]["models"].values() if "auth" in model}
+    assert environment == {name: f"key-{name}" for name in wanted}
     assert command[1] == "--config-path"
     validate(Path(command[2]), *command[3:], environment=environment)
+    if case == "envoy-compatible":
+        validate(Path(command[2]), *command[3:], environment=environment, proxy=envoy_of("1.36"))
 
 
 @EVERY_ENVOY

@@ -432,10 +432,11 @@ topologySpreadConstraints:
 {{- fail "mode sidecar: set attach.provider, there is no pod to be beside of otherwise" -}}
 {{- end -}}
 {{- if $v.attach.backup -}}
-{{- if not (has $v.attach.provider (list "istio" "envoy-gateway")) -}}
-{{- fail "attach.backup is for the providers istio and envoy-gateway; envoy fails over by the routes' fallback" -}}
-{{- end -}}
+{{- if has $v.attach.provider (list "istio" "envoy-gateway") -}}
 {{- include "router-extproc.validateBackup" . -}}
+{{- else if or (ne $v.attach.provider "envoy") (ne $v.attach.envoy.profile "compatible") -}}
+{{- fail "attach.backup is for the providers istio and envoy-gateway, and envoy with the profile compatible; the full one fails over by the routes' fallback" -}}
+{{- end -}}
 {{- end -}}
 {{- $slugs := dict -}}
 {{- range $name, $_ := $v.router.models | default dict -}}
