@@ -408,6 +408,9 @@ topologySpreadConstraints:
 {{- end -}}
 {{- else if eq $models.source "ociVolume" -}}
 {{- if not $models.ociVolume.reference -}}{{- fail "models.source ociVolume: set models.ociVolume.reference" -}}{{- end -}}
+{{- if not (or (contains "@sha256:" $models.ociVolume.reference) $models.digest) -}}
+{{- fail "models.source ociVolume: a tag may be moved: name the image by digest (@sha256:...), or set models.digest" -}}
+{{- end -}}
 {{- if semverCompare "<1.31-0" (include "router-extproc.kubeVersion" .) -}}
 {{- fail "models.source ociVolume: image volumes need Kubernetes 1.31 (and the ImageVolume feature gate before 1.35)" -}}
 {{- end -}}
@@ -458,5 +461,5 @@ topologySpreadConstraints:
 {{/* Of what the process reads only at its start. Everything in `router` is left out: it is read anew while it runs. */}}
 {{- define "router-extproc.staticChecksum" -}}
 {{- $v := .Values -}}
-{{- list $v.mode $v.grpc $v.admin $v.listenHost $v.logLevel $v.maxQueued $v.maxStreams $v.recordPrompts $v.state $v.device $v.gpu.enabled $v.drain $v.models $v.tls | toJson | sha256sum -}}
+{{- list $v.mode $v.grpc $v.admin $v.listenHost $v.logLevel $v.maxQueued $v.maxStreams $v.recordPrompts $v.state $v.device $v.gpu.enabled $v.drain $v.models $v.tls $v.tracing $v.threads | toJson | sha256sum -}}
 {{- end -}}
