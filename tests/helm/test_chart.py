@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import runpy
 import subprocess
 import sys
@@ -365,9 +366,29 @@ def test_every_value_is_described() -> None:
 
 @pytest.mark.parametrize("case", cases())
 def test_the_notes_say_what_to_do_next(case: str) -> None:
-    notes = texts(values(case))["NOTES.txt"]
-    assert "kubectl -n mom" in notes
+    given = values(case)
+    notes, found = texts(given)["NOTES.txt"], objects(given)
     assert "<no value>" not in notes
+    steps = [int(number) for number in re.findall(r"^(\d+)\. ", notes, re.MULTILINE)]
+    assert steps == list(range(1, len(steps) + 1))
+    there = {(o["kind"].lower(), o["metadata"]["name"]) for o in found}
+    named = re.findall(r"\b(deployment|service|configmap|httproute|certificate)[/ ](router-extproc[a-z-]*)", notes)
+    assert named
+    assert set(named) <= there
+    wanted = {
+        "none": ["-headless.mom.svc.cluster.local:50051"],
+        "envoy": ["port-forward service/router-extproc-envoy"],
+        "istio": ["istioctl proxy-config listener"],
+        "envoy-gateway": ['"kind":"EnvoyProxy","name":"router-extproc"', "status.ancestors", "/v1/chat/completions"],
+    }
+    for text in wanted[given.get("attach", {}).get("provider", "none")]:
+        assert text in notes
+    if given.get("tls", {}).get("certManager"):
+        assert "get certificate" in notes
+    if "targetRefs" in given.get("attach", {}).get("istio", {}) and "providerKeys" in given:
+        assert "patch gateway inference-gateway" in notes
+    elif case == "istio-outbound":
+        assert "patch deployment YOUR-DEPLOYMENT --type strategic" in notes
 
 
 def test_a_model_list_is_split_over_routes_of_sixteen_rules() -> None:
