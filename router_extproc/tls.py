@@ -35,7 +35,8 @@ def server_credentials(files: TlsFiles) -> grpc.ServerCredentials:
         first = source.read()
     except (OSError, ssl.SSLError) as error:
         raise ConfigError([f"TLS: {error}"]) from error
-    return grpc.dynamic_ssl_server_credentials(first, source.renewed, files.client_ca is not None)
+    # The stub forgets that the callback may answer None: no change.
+    return grpc.dynamic_ssl_server_credentials(first, source.renewed, files.client_ca is not None)  # type: ignore[arg-type]
 
 
 class _Source:

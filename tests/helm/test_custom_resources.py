@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.helm.rendering import ROOT, Object, built_in, cases, objects, values
+from tests.helm.rendering import ROOT, Object, built_in, cases, objects, values, yaml_blocks
 
 LOCKED = Path(__file__).parent / "typed-crds"
 WORK = ROOT / ".run" / "typed-crds"
@@ -61,8 +61,9 @@ def _module(thing: Object) -> str:
 
 
 def custom_resources() -> list[Object]:
-    """Each different custom resource of all values files."""
-    found = {}
+    """Each different custom resource of all values files, and of the page that says how to begin."""
+    page = yaml_blocks((ROOT / "docs" / "kubernetes.md").read_text(encoding="utf-8"))
+    found = {json.dumps(thing): thing for thing in page if "apiVersion" in thing}
     for case in cases():
         for thing in objects(values(case)):
             if not built_in(thing):
@@ -90,6 +91,8 @@ def test_no_field_is_unknown_or_of_a_wrong_type() -> None:
         "EnvoyExtensionPolicy",
         "EnvoyFilter",
         "EnvoyProxy",
+        "Gateway",
+        "GatewayClass",
         "HTTPRoute",
         "PodMonitor",
         "PrometheusRule",

@@ -106,7 +106,7 @@ def test_a_rollout_never_takes_a_pod_away_before_its_successor_is_ready() -> Non
     assert with_claim["strategy"] == {"type": "Recreate"}
 
 
-WEIGHTS = {
+WEIGHTS: dict[str, Object] = {
     "models-pvc": {"persistentVolumeClaim": {"claimName": "router-extproc-model", "readOnly": True}},
     "models-download": {"emptyDir": {"sizeLimit": "1Gi"}},
     "gpu": {
