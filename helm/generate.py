@@ -31,6 +31,18 @@ _INTRODUCTION = """\
 helm install router-extproc ./helm/router-extproc --namespace mom --create-namespace -f values.yaml
 ```
 
+A `values.yaml` to begin with: everything goes to the first model of `default`, the second takes over when it fails.
+
+```yaml
+image: {{registry: registry.example.com}} # where you pushed the image to
+router:
+  models:
+    small: {{url: "http://vllm-small.models.svc:8000", provider: vllm, price: {{input: 0.1, output: 0.3}}}}
+    large: {{url: "http://vllm-large.models.svc:8000", provider: vllm, price: {{input: 0.6, output: 1.8}}}}
+  default: [small, large]
+attach: {{provider: envoy}} # or istio, or envoy-gateway: into the gateway that runs already
+```
+
 What goes into `values.yaml` for each gateway, upgrade, sizing, security and troubleshooting:
 [docs/kubernetes.md](../../docs/kubernetes.md). The content of `router`:
 [docs/configuration.md](../../docs/configuration.md). Needs Kubernetes {kubernetes}.

@@ -40,6 +40,7 @@ from router_extproc.stores.table import open_store
 from router_extproc.telemetry import instruments
 from router_extproc.telemetry.metrics import Metrics, Values
 from router_extproc.telemetry.recorder import Decided, Recorder
+from router_extproc.tls import TlsFiles
 
 if TYPE_CHECKING:
     from router_extproc.telemetry.otlp import Collector
@@ -61,7 +62,8 @@ class ServeOptions:
     `drain_notice` seconds pass between saying NOT_SERVING and refusing new streams: longer than Envoy's health check
     interval. `drain_grace` seconds are for the streams in flight then. The ledger is kept in `state_dir`; without it,
     it is lost when the process ends. `session_secret` is the file of the secret that conversations are hashed with.
-    `threads` are the cores that one pass of the classifier uses on a CPU, 0 for all.
+    `threads` are the cores that one pass of the classifier uses on a CPU, 0 for all. `tls` is for `listen`; the admin
+    port has none.
     """
 
     config: Path
@@ -80,6 +82,7 @@ class ServeOptions:
     books: BookOptions = field(default_factory=BookOptions)
     session_secret: Path | None = None
     admin_token: str | None = field(default=None, repr=False)
+    tls: TlsFiles | None = None
 
 
 async def serve(options: ServeOptions, stop: asyncio.Event | None = None) -> None:
@@ -136,7 +139,12 @@ async def serve(options: ServeOptions, stop: asyncio.Event | None = None) -> Non
 
         processor = Processor(runtimes, recorder, admit=Admission(books.budgets).admit)
         server = Server(
-            options.listen, processor, recorder, lambda: runtimes.current.models_by_cluster, options.max_streams
+            options.listen,
+            processor,
+            recorder,
+            lambda: runtimes.current.models_by_cluster,
+            max_streams=options.max_streams,
+            tls=options.tls,
         )
         await server.start()
         stack.push_async_callback(server.drain, 0.0, 0.0)

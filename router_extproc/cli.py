@@ -18,6 +18,7 @@ from router_extproc.app import SHIPPED_MODEL, ServeOptions, serve
 from router_extproc.bookkeeping import BookOptions
 from router_extproc.config.cost_plan import load_plan
 from router_extproc.config.envoy import EnvoyOptions, render
+from router_extproc.config.envoy_tls import write_secrets
 from router_extproc.config.loader import load
 from router_extproc.cost import calculate
 from router_extproc.decision_log import read_log
@@ -35,6 +36,7 @@ from router_extproc.simulation import simulate
 from router_extproc.telemetry import logs
 from router_extproc.telemetry.recorder import Decided
 from router_extproc.telemetry.reference import metrics_reference
+from router_extproc.tls import TlsFiles
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -63,6 +65,9 @@ def _parser() -> argparse.ArgumentParser:
     _add_config(command)
     _add_model(command)
     _flag(command, "listen", "127.0.0.1:50051", "HOST:PORT or unix:/PATH of ext_proc, access log service and health")
+    _flag(command, "tls-cert", "", "PEM file with the certificate of --listen, followed when it changes; empty: no TLS")
+    _flag(command, "tls-key", "", "PEM file with its key")
+    _flag(command, "tls-client-ca", "", "PEM file: whoever connects must show a certificate that this authority signed")
     _flag(command, "admin", "127.0.0.1:9090", "HOST:PORT of the page, /livez, /readyz, /metrics, /config, /savings")
     _flag(command, "admin-token-file", "", "file with the bearer token that opens the admin port beyond loopback")
     text = "file with the secret that conversations are hashed with, the same for all replicas; empty: one of its own"
@@ -177,6 +182,7 @@ def _serve(arguments: argparse.Namespace) -> int:
         live=_live if arguments.live else None,
         session_secret=Path(arguments.session_secret_file) if arguments.session_secret_file else None,
         admin_token=_token(arguments.admin_token_file),
+        tls=_tls(arguments.tls_cert, arguments.tls_key, arguments.tls_client_ca),
         books=BookOptions(
             state_dir=Path(arguments.state_dir) if arguments.state_dir else None,
             prompts=arguments.record_prompts,
@@ -204,6 +210,14 @@ def _token(path: str) -> str | None:
     if not token:
         raise ConfigError([f"{path}: holds no token"])
     return token
+
+
+def _tls(certificate: str, key: str, client_ca: str) -> TlsFiles | None:
+    if not certificate and not key and not client_ca:
+        return None
+    if not certificate or not key:
+        raise ConfigError(["TLS needs --tls-cert and --tls-key"])
+    return TlsFiles(Path(certificate), Path(key), Path(client_ca) if client_ca else None)
 
 
 def _live(outcome: Outcome, decided: Decided | None) -> None:
@@ -237,7 +251,11 @@ def _check(arguments: argparse.Namespace) -> int:
 
 
 def _envoy(arguments: argparse.Namespace) -> int:
-    return _print(render(load(arguments.file).config, EnvoyOptions.from_arguments(arguments)))
+    options = EnvoyOptions.from_arguments(arguments)
+    text = render(load(arguments.file).config, options)
+    if options.sidecar_tls is not None and options.sidecar_tls.sds_directory is not None:
+        write_secrets(options.sidecar_tls, Path(options.sidecar_tls.sds_directory))
+    return _print(text)
 
 
 def _cost(arguments: argparse.Namespace) -> int:

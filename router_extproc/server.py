@@ -21,6 +21,7 @@ from router_extproc.outcomes import outcomes
 from router_extproc.pb import access_log_pb2, access_log_pb2_grpc, ext_proc_pb2, ext_proc_pb2_grpc
 from router_extproc.processor import Processor
 from router_extproc.telemetry.recorder import Recorder
+from router_extproc.tls import TlsFiles, server_credentials
 
 log = logging.getLogger(__name__)
 
@@ -86,8 +87,12 @@ class Server:
         recorder: Recorder,
         models_by_cluster: Callable[[], Mapping[str, str]],
         max_streams: int = 8192,
+        tls: TlsFiles | None = None,
     ) -> None:
-        """More than `max_streams` at once are refused with RESOURCE_EXHAUSTED: Envoy then fails open at once."""
+        """More than `max_streams` at once are refused with RESOURCE_EXHAUSTED: Envoy then fails open at once.
+
+        Without `tls` the port is plaintext. Raises ConfigError when the certificate cannot be used.
+        """
         self._server = grpc.aio.server(options=list(OPTIONS), maximum_concurrent_rpcs=max_streams)
         self._health = HealthServicer()
         ext_proc_pb2_grpc.add_ExternalProcessorServicer_to_server(_ExternalProcessor(processor), self._server)
@@ -95,7 +100,11 @@ class Server:
             _AccessLog(recorder, models_by_cluster), self._server
         )
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        self.port = self._server.add_insecure_port(address)
+        self.port = (
+            self._server.add_insecure_port(address)
+            if tls is None
+            else self._server.add_secure_port(address, server_credentials(tls))
+        )
 
     async def start(self) -> Self:
         """Listens; not ready yet."""

@@ -9,10 +9,13 @@ from __future__ import annotations
 import argparse
 import math
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import partial
 from typing import Any
 
+from router_extproc.config import envoy_compatible
 from router_extproc.config.access_log import LINE
 from router_extproc.config.envoy_clusters import (
     CLIENT_CREDENTIALS,
@@ -26,6 +29,7 @@ from router_extproc.config.envoy_clusters import (
     socket_address,
 )
 from router_extproc.config.envoy_routes import AI_MANAGER, EXT_PROC, error_mappers, virtual_host
+from router_extproc.config.envoy_tls import SidecarTls
 from router_extproc.config.providers import cluster_of, endpoint_of
 from router_extproc.config.schema import RouterConfig
 from router_extproc.config.yaml_text import dump
@@ -57,13 +61,21 @@ class BodyMode(StrEnum):
     BUFFERED = "buffered"
 
 
+class Profile(StrEnum):
+    """What the Envoy can run."""
+
+    FULL = "full"
+    COMPATIBLE = "compatible"
+
+
 @dataclass(frozen=True, slots=True)
 class EnvoyOptions:
     """What is not in router.yaml because it belongs to this Envoy.
 
     Addresses are `host:port`; a sidecar may also be `unix:/path`. `message_timeout_seconds` defaults to the deadline
     of router.yaml and 2 s. `access_log` is a path (`/dev/stdout` too) for one JSON line per request, besides what the
-    sidecar gets. `ca_file` holds the certificates that https providers are verified with.
+    sidecar gets. `ca_file` holds the certificates that https providers are verified with. Without `sidecar_tls` the
+    connections to the sidecars are plaintext. `backups` are for the compatible profile, which cannot fail over by plan.
     """
 
     listen: str = "127.0.0.1:10000"
@@ -75,6 +87,9 @@ class EnvoyOptions:
     access_log: str | None = None
     ca_file: str = "/etc/ssl/certs/ca-certificates.crt"
     max_connections: int = 20_000
+    sidecar_tls: SidecarTls | None = None
+    profile: Profile = Profile.FULL
+    backups: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @staticmethod
     def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -104,6 +119,28 @@ class EnvoyOptions:
         )
         parser.add_argument("--access-log", metavar="PATH", help="one JSON line per request, for instance /dev/stdout")
         parser.add_argument("--ca-file", metavar="PATH", default=defaults.ca_file, help="verifies https providers")
+        parser.add_argument(
+            "--profile",
+            type=Profile,
+            choices=list(Profile),
+            default=defaults.profile,
+            help="full needs Envoy 1.40; compatible runs with 1.36, without failover to other models",
+        )
+        parser.add_argument(
+            "--backup",
+            metavar="MODEL=OTHER[,OTHER]",
+            action="append",
+            default=[],
+            help="compatible: models that take over from one with the same name upstream, key and path",
+        )
+        for name, metavar, text in (
+            ("ca", "PATH", "TLS to the sidecars: verifies their certificate"),
+            ("name", "NAME", "the DNS name that their certificate is for"),
+            ("cert", "PATH", "shown to sidecars that ask for a client's certificate"),
+            ("key", "PATH", "its key"),
+            ("sds", "DIRECTORY", "write files there through which Envoy follows renewed certificates"),
+        ):
+            parser.add_argument(f"--sidecar-{name}", metavar=metavar, default=None, help=text)
 
     @staticmethod
     def from_arguments(arguments: argparse.Namespace) -> EnvoyOptions:
@@ -117,7 +154,30 @@ class EnvoyOptions:
             message_timeout_seconds=arguments.message_timeout,
             access_log=arguments.access_log,
             ca_file=arguments.ca_file,
+            sidecar_tls=_sidecar_tls(arguments),
+            profile=arguments.profile,
+            backups=_backups(arguments.backup),
         )
+
+
+def _backups(given: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    found = {}
+    for text in given:
+        name, _, others = text.partition("=")
+        if not name or not others:
+            raise ConfigError([f"--backup {text}: must be MODEL=OTHER"])
+        found[name] = tuple(others.split(","))
+    return found
+
+
+def _sidecar_tls(arguments: argparse.Namespace) -> SidecarTls | None:
+    rest = (arguments.sidecar_name, arguments.sidecar_cert, arguments.sidecar_key, arguments.sidecar_sds)
+    if arguments.sidecar_ca is None:
+        if any(value is not None for value in rest):
+            raise ConfigError(["TLS to the sidecar needs --sidecar-ca"])
+        return None
+    name, certificate, key, directory = rest
+    return SidecarTls(arguments.sidecar_ca, name or "", certificate, key, directory)
 
 
 def render(config: RouterConfig, options: EnvoyOptions) -> str:
@@ -133,6 +193,9 @@ def render(config: RouterConfig, options: EnvoyOptions) -> str:
         "# Generated from router.yaml by `router-extproc envoy`: change that file, not this one.": None,
         "admin": {"address": socket_address(options.admin)},
     }
+    if options.sidecar_tls is not None and options.sidecar_tls.sds_directory is not None:
+        document["# Secret discovery wants a name for this Envoy, from files too."] = None
+        document["node"] = {"id": NAMESPACE, "cluster": NAMESPACE}
     document["overload_manager"] = {
         "resource_monitors": [
             extension(
@@ -142,7 +205,13 @@ def render(config: RouterConfig, options: EnvoyOptions) -> str:
             )
         ]
     }
-    found = secrets(config)
+    full = options.profile is Profile.FULL
+    found = secrets(config) if full else []
+    models = (
+        model_clusters(config, options.ca_file)
+        if full
+        else envoy_compatible.clusters(config, options.ca_file, options.backups)
+    )
     document["static_resources"] = {
         **(
             {"# Keys, read by Envoy when it starts: restart it after changing one.": None, "secrets": found}
@@ -151,9 +220,9 @@ def render(config: RouterConfig, options: EnvoyOptions) -> str:
         ),
         "listeners": [_listener(config, options)],
         "clusters": [
-            *model_clusters(config, options.ca_file),
+            *models,
             passthrough_cluster(config, options.ca_file),
-            sidecar_cluster(options.sidecars),
+            sidecar_cluster(options.sidecars, options.sidecar_tls),
         ],
     }
     return dump(document)
@@ -172,6 +241,12 @@ def _mistakes(config: RouterConfig, options: EnvoyOptions) -> list[str]:
         except ValueError as error:
             mistakes.append(f"models.{name}.url: {error}")
     mistakes += [f"default: unknown model {name!r}" for name in config.default if name not in config.models]
+    if options.profile is Profile.COMPATIBLE and not mistakes:
+        mistakes += envoy_compatible.mistakes(config, options.backups)
+    elif options.backups:
+        mistakes.append("backups are for the compatible profile; the full one fails over by the routes' fallback")
+    if options.sidecar_tls is not None:
+        mistakes += options.sidecar_tls.mistakes()
     if not options.sidecars:
         mistakes.append("at least one sidecar address is needed")
     for address in (options.listen, options.admin, *options.sidecars):
@@ -185,6 +260,12 @@ def _mistakes(config: RouterConfig, options: EnvoyOptions) -> list[str]:
 
 def _listener(config: RouterConfig, options: EnvoyOptions) -> dict[str, Any]:
     strip = [{"remove": header} for header in _OUR_HEADERS]
+    api_routes = None
+    limit: dict[str, Any] = {}
+    if options.profile is Profile.COMPATIBLE:
+        # Old Envoys hold a body up to the connection's limit, whatever the route says.
+        limit = {"per_connection_buffer_limit_bytes": config.limits.max_body_bytes + 1024 * 1024}
+        api_routes = partial(envoy_compatible.api_routes, backups=options.backups)
     manager = {
         "stat_prefix": "mom",
         "use_remote_address": True,
@@ -208,7 +289,7 @@ def _listener(config: RouterConfig, options: EnvoyOptions) -> dict[str, Any]:
             "mappers": error_mappers(),
         },
         "access_log": _access_logs(options),
-        "route_config": {"name": "mom", "virtual_hosts": [virtual_host(config)]},
+        "route_config": {"name": "mom", "virtual_hosts": [virtual_host(config, api_routes)]},
         "http_filters": _http_filters(config, options),
     }
     connection = extension(
@@ -219,6 +300,7 @@ def _listener(config: RouterConfig, options: EnvoyOptions) -> dict[str, Any]:
     return {
         "name": "mom",
         "address": socket_address(options.listen),
+        **limit,
         "filter_chains": [{"filters": [connection]}],
     }
 
@@ -259,17 +341,22 @@ def _http_filters(config: RouterConfig, options: EnvoyOptions) -> list[Any]:
                 on_request_headers=keep,
             )
         )
+    usage: list[Any] = []
+    if options.profile is Profile.FULL:
+        usage = [
+            "# Reads the token usage of answers, streamed or not; the access log carries it to the sidecar.",
+            extension(
+                AI_MANAGER,
+                "envoy.extensions.filters.http.ai_protocol_manager.v3.AiProtocolManager",
+                response_handling={
+                    "token_usage": {"limits": {"max_sse_event_size": 1024 * 1024, "max_parsed_sse_events": 1_000_000}}
+                },
+            ),
+        ]
     return [
         *rules,
         _ext_proc(config, options),
-        "# Reads the token usage of answers, streamed or not; the access log carries it to the sidecar.",
-        extension(
-            AI_MANAGER,
-            "envoy.extensions.filters.http.ai_protocol_manager.v3.AiProtocolManager",
-            response_handling={
-                "token_usage": {"limits": {"max_sse_event_size": 1024 * 1024, "max_parsed_sse_events": 1_000_000}}
-            },
-        ),
+        *usage,
         extension(
             "envoy.filters.http.router",
             "envoy.extensions.filters.http.router.v3.Router",

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from importlib.resources import files
 from typing import Any
 
+from router_extproc.config.envoy_tls import SidecarTls, transport_socket
 from router_extproc.config.providers import (
     API_PATHS,
     GEN_AI_PROVIDERS,
@@ -23,8 +24,8 @@ from router_extproc.config.yaml_text import Alias, Anchored
 TYPE = "type.googleapis.com/"
 NAMESPACE = "mom"
 """Namespace of our metadata: what the sidecar decided, and what the clusters say of their models."""
-_HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
-_ANTHROPIC_VERSION = "2023-06-01"
+HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+ANTHROPIC_VERSION = "2023-06-01"
 
 # Headers that carry a credential, or that say whose account a credential belongs to.
 _CREDENTIALS = (
@@ -40,6 +41,13 @@ _CREDENTIALS = (
 CLIENT_CREDENTIALS = ("authorization", "x-api-key", "api-key", "openai-organization", "openai-project")
 """What `auth.passthrough` hands on. Kept aside in the filter state: an attempt at another model removes it."""
 
+OUTLIERS = {
+    "# For models with several addresses. The panic threshold stays at its default: with all addresses ejected they "
+    "are tried all the same, and a failed attempt moves on by the plan.": None,
+    "consecutive_5xx": 10,
+    "base_ejection_time": "5s",
+    "max_ejection_percent": 50,
+}
 _BREAKERS = {
     "thresholds": [{f"max_{what}": 100_000 for what in ("connections", "pending_requests", "requests", "retries")}]
 }
@@ -63,6 +71,11 @@ def client_state(header: str) -> str:
 def set_header(key: str, value: str, action: str = "OVERWRITE_IF_EXISTS_OR_ADD") -> dict[str, Any]:
     """A header mutation that sets `key`."""
     return {"append": {"header": {"key": key, "value": value}, "append_action": action}}
+
+
+def credential_headers(models: Mapping[str, Model]) -> list[str]:
+    """Every header that carries a key for any model, or that a client may have sent one in."""
+    return sorted({*_CREDENTIALS, *(key_header(model)[0] for model in models.values())})
 
 
 def secret_name(name: str) -> str:
@@ -89,28 +102,13 @@ def model_clusters(config: RouterConfig, ca_file: str) -> list[Any]:
         clusters.append(
             {
                 f"# {name}: {model.provider.value}, {', '.join(api.value for api in model.speaks)}": None,
-                **_reachable(cluster_of(name, model), endpoint_of(model), ca_file),
-                "# For the access log: who answered.": None,
-                "metadata": {
-                    "filter_metadata": {
-                        NAMESPACE: {
-                            "model": name,
-                            "upstream_model": upstream_name(name, model),
-                            "provider": GEN_AI_PROVIDERS[model.provider],
-                        }
-                    }
-                },
-                "outlier_detection": {
-                    "# For models with several addresses. The panic threshold stays at its default: with all "
-                    "addresses ejected they are tried all the same, and a failed attempt moves on by the plan.": None,
-                    "consecutive_5xx": 10,
-                    "base_ejection_time": "5s",
-                    "max_ejection_percent": 50,
-                },
+                **reachable(cluster_of(name, model), endpoint_of(model), ca_file),
+                **says_who(name, model),
+                "outlier_detection": OUTLIERS,
                 "typed_extension_protocol_options": {
-                    _HTTP_OPTIONS: {
-                        "@type": TYPE + _HTTP_OPTIONS,
-                        **_protocol(endpoint_of(model), config.retry.per_try_seconds),
+                    HTTP_OPTIONS: {
+                        "@type": TYPE + HTTP_OPTIONS,
+                        **protocol(endpoint_of(model), config.retry.per_try_seconds),
                         "# Once per attempt, in this order.": None,
                         "http_filters": _attempt_filters(name, model, config.models, lua),
                     }
@@ -121,19 +119,33 @@ def model_clusters(config: RouterConfig, ca_file: str) -> list[Any]:
     return clusters
 
 
+def says_who(name: str, model: Model) -> dict[str, Any]:
+    """Metadata of a model's cluster, for the access log."""
+    return {
+        "# For the access log: who answered.": None,
+        "metadata": {
+            "filter_metadata": {
+                NAMESPACE: {
+                    "model": name,
+                    "upstream_model": upstream_name(name, model),
+                    "provider": GEN_AI_PROVIDERS[model.provider],
+                }
+            }
+        },
+    }
+
+
 def passthrough_cluster(config: RouterConfig, ca_file: str) -> dict[str, Any]:
     """Where every path goes that is no LLM API: the first default model's host, without our credentials."""
     endpoint = endpoint_of(config.models[config.default[0]])
     return {
         "# Everything that is no LLM API: the default model's host, the client's own headers, no key of ours.": None,
-        **_reachable("mom-passthrough", endpoint, ca_file),
-        "typed_extension_protocol_options": {
-            _HTTP_OPTIONS: {"@type": TYPE + _HTTP_OPTIONS, **_protocol(endpoint, None)}
-        },
+        **reachable("mom-passthrough", endpoint, ca_file),
+        "typed_extension_protocol_options": {HTTP_OPTIONS: {"@type": TYPE + HTTP_OPTIONS, **protocol(endpoint, None)}},
     }
 
 
-def sidecar_cluster(addresses: tuple[str, ...]) -> dict[str, Any]:
+def sidecar_cluster(addresses: tuple[str, ...], tls: SidecarTls | None = None) -> dict[str, Any]:
     """The sidecars: each its own endpoint, so that every Envoy worker connects to each."""
     endpoints = [_sidecar_address(address) for address in addresses]
     named = any("socket_address" in e and not _is_ip(e["socket_address"]["address"]) for e in endpoints)
@@ -158,8 +170,9 @@ def sidecar_cluster(addresses: tuple[str, ...]) -> dict[str, Any]:
             }
         ],
         "typed_extension_protocol_options": {
-            _HTTP_OPTIONS: typed(_HTTP_OPTIONS, explicit_http_config={"http2_protocol_options": {}})
+            HTTP_OPTIONS: typed(HTTP_OPTIONS, explicit_http_config={"http2_protocol_options": {}})
         },
+        **({"transport_socket": transport_socket(tls)} if tls is not None else {}),
         "load_assignment": {
             "cluster_name": "mom-sidecar",
             "endpoints": [{"lb_endpoints": [{"endpoint": {"address": address}} for address in endpoints]}],
@@ -190,18 +203,17 @@ def _lua(text: str) -> str:
 
 
 def _attempt_filters(name: str, model: Model, models: Mapping[str, Model], lua: Any) -> list[Any]:
-    foreign = sorted({*_CREDENTIALS, *(key_header(other)[0] for other in models.values())})
     # `x-mom-*` covers our internals; `x-envoy-*` and `x-forwarded-*` would tell a provider about the inside.
     requests: list[Any] = [
         "# Headers that an earlier attempt set for its own provider are still on the request: all go first.",
-        *({"remove": header} for header in foreign),
+        *({"remove": header} for header in credential_headers(models)),
         *({"remove_on_match": {"key_matcher": {"prefix": p}}} for p in ("x-mom-", "x-envoy-", "x-forwarded-")),
         "# Token usage is read from uncompressed answers only.",
         set_header("accept-encoding", "identity"),
         set_header("x-mom-upstream", cluster_of(name, model)),
     ]
     if model.provider is Provider.ANTHROPIC:
-        requests.append(set_header("anthropic-version", model.api_version or _ANTHROPIC_VERSION, "ADD_IF_ABSENT"))
+        requests.append(set_header("anthropic-version", model.api_version or ANTHROPIC_VERSION, "ADD_IF_ABSENT"))
     if model.auth is not None and model.auth.passthrough:
         requests.append("# auth.passthrough: the client's own credentials, never those of an earlier attempt.")
         requests += [set_header(h, f"%FILTER_STATE({client_state(h)}:PLAIN)%") for h in CLIENT_CREDENTIALS]
@@ -244,10 +256,15 @@ def _attempt_filters(name: str, model: Model, models: Mapping[str, Model], lua: 
     return filters
 
 
-def _reachable(cluster: str, endpoint: Endpoint, ca_file: str) -> dict[str, Any]:
+def reachable(cluster: str, endpoint: Endpoint, ca_file: str, *, tell_host: bool = False) -> dict[str, Any]:
+    """A cluster without its protocol options. `ca_file` verifies it if it speaks TLS.
+
+    `tell_host` is for routes with `auto_host_rewrite`, which put the host of whichever endpoint an attempt goes to.
+    """
     named = endpoint.address == "name"
     address = {"socket_address": {"address": endpoint.host, "port_value": endpoint.port}}
-    localities: list[Any] = [{"lb_endpoints": [{"endpoint": {"address": address}}]}]
+    hostname = {"hostname": endpoint.authority} if tell_host else {}
+    localities: list[Any] = [{"lb_endpoints": [{"endpoint": {**hostname, "address": address}}]}]
     if named:
         nowhere = {"socket_address": {"address": "127.0.0.1", "port_value": 0}}
         localities += [
@@ -282,7 +299,8 @@ def _reachable(cluster: str, endpoint: Endpoint, ca_file: str) -> dict[str, Any]
     return found
 
 
-def _protocol(endpoint: Endpoint, attempt_seconds: float | None) -> dict[str, Any]:
+def protocol(endpoint: Endpoint, attempt_seconds: float | None) -> dict[str, Any]:
+    """HTTP options of a model's cluster. No attempt lasts longer than `attempt_seconds`."""
     # Servers such as uvicorn close idle connections after 5 s; a request sent just then would fail, and move on to
     # another model for no reason.
     common: dict[str, Any] = {"idle_timeout": "60s" if endpoint.tls else "4s"}

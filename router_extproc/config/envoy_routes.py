@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 from router_extproc.config.envoy_clusters import NAMESPACE, extension, typed
@@ -16,18 +17,23 @@ _PRIORITY_GROUP = "envoy.extensions.router.cluster_specifiers.priority_group.v3.
 # Who speaks which protocol, for reading token usage. Completions and embeddings report it as chat completions do.
 _USAGE = {Api.RESPONSES: "OPENAI_RESPONSES", Api.MESSAGES: "ANTHROPIC_MESSAGES"}
 # Retries move on to another model, so there is nothing to wait for.
-_BACK_OFF = {"base_interval": "0.025s", "max_interval": "0.25s"}
+BACK_OFF = {"base_interval": "0.025s", "max_interval": "0.25s"}
 
+# POST only: a GET here would read stored answers of the account that our key belongs to.
+_POST = {"name": ":method", "string_match": {"exact": "POST"}}
 _METADATA_HEADERS = ("route", "band", "confidence", "reason", "decision_id")
 
 
-def virtual_host(config: RouterConfig) -> dict[str, Any]:
-    """The one virtual host."""
+def virtual_host(
+    config: RouterConfig, api_routes: Callable[[RouterConfig, Api], list[Any]] | None = None
+) -> dict[str, Any]:
+    """The one virtual host. `api_routes` are those of an API that some model speaks; by default by the plan."""
+    api_routes = api_routes or _planned_routes
     headers = {f"x-mom-{key.replace('_', '-')}": f"%DYNAMIC_METADATA({NAMESPACE}:{key})%" for key in _METADATA_HEADERS}
     headers["x-mom-attempts"] = "%UPSTREAM_REQUEST_ATTEMPT_COUNT%"
     routes: list[Any] = []
     for api in Api:
-        routes += _api_routes(config, api)
+        routes += api_routes(config, api) if default_order(config, api) else [_unsupported(api)]
     return {
         "name": "mom",
         "domains": ["*"],
@@ -46,12 +52,8 @@ def default_order(config: RouterConfig, api: Api) -> list[str]:
     return [cluster_of(n, config.models[n]) for n in names if n in config.models and api in config.models[n].speaks]
 
 
-def _api_routes(config: RouterConfig, api: Api) -> list[Any]:
+def _planned_routes(config: RouterConfig, api: Api) -> list[Any]:
     clusters = default_order(config, api)
-    # POST only: a GET here would read stored answers of the account that our key belongs to.
-    post = {"name": ":method", "string_match": {"exact": "POST"}}
-    if not clusters:
-        return [_unsupported(api, post)]
     retry = config.retry
     common: dict[str, Any] = {"timeout": f"{retry.total_seconds:g}s"}
     # One limit for all that has to hold a body: a held request, its replay on a retry, the model's name put in.
@@ -70,7 +72,7 @@ def _api_routes(config: RouterConfig, api: Api) -> list[Any]:
         "match": {
             "path": API_PATHS[api],
             "headers": [
-                post,
+                _POST,
                 {"name": "x-mom-cluster", "present_match": True},
                 {"name": "x-mom-plan", "string_match": {"exact": "single"}},
             ],
@@ -83,7 +85,7 @@ def _api_routes(config: RouterConfig, api: Api) -> list[Any]:
             "retry_policy": {
                 "retry_on": "connect-failure,refused-stream",
                 "num_retries": 1,
-                "retry_back_off": _BACK_OFF,
+                "retry_back_off": BACK_OFF,
             },
         },
     }
@@ -92,7 +94,7 @@ def _api_routes(config: RouterConfig, api: Api) -> list[Any]:
         "# By the sidecar's plan: attempt n goes to its n-th model. Without a plan (the sidecar is down) by this "
         "order, the default model first.": None,
         "name": api.value,
-        "match": {"path": API_PATHS[api], "headers": [post]},
+        "match": {"path": API_PATHS[api], "headers": [_POST]},
         **buffer,
         "typed_per_filter_config": usage,
         "route": {
@@ -113,21 +115,21 @@ def _api_routes(config: RouterConfig, api: Api) -> list[Any]:
                 "# Only counts until the answer begins: it never cuts a running stream.": None,
                 "per_try_timeout": f"{retry.first_byte_seconds:g}s",
                 "refresh_cluster_on_retry": True,
-                "retry_back_off": _BACK_OFF,
+                "retry_back_off": BACK_OFF,
             },
         },
     }
     return [single, planned]
 
 
-def _unsupported(api: Api, post: dict[str, Any]) -> dict[str, Any]:
+def _unsupported(api: Api) -> dict[str, Any]:
     message = "no model here speaks this API"
     body: dict[str, Any] = {"error": {"message": message, "type": "invalid_request_error", "param": None, "code": None}}
     if api is Api.MESSAGES:
         body = {"type": "error", "error": {"type": "not_found_error", "message": message}}
     return {
         "name": api.value,
-        "match": {"path": API_PATHS[api], "headers": [post]},
+        "match": {"path": API_PATHS[api], "headers": [_POST]},
         "response_headers_to_add": [
             {
                 "header": {"key": "content-type", "value": "application/json"},

@@ -19,17 +19,30 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Any, Self
 
 from simulated_models import SimulatedModel, servers_for
 
-from router_extproc.config.envoy import BodyMode, EnvoyOptions, render
+from router_extproc.config.envoy import BodyMode, EnvoyOptions, Profile, render
+from router_extproc.config.envoy_tls import SidecarTls, write_secrets
 from router_extproc.config.loader import load
 from router_extproc.config.schema import RouterConfig
 
 ENVOY = str(files("envoy") / "_bin" / "envoy")
+OLD_ENVOY = Path(__file__).parents[2] / ".venv-old-envoy"
+"""An Envoy before priority groups, retries to other clusters and key prefixes: what gateways of others may bring."""
 QUICKSTART = Path(__file__).parents[2] / "examples" / "quickstart" / "router.yaml"
+
+
+def envoy_of(version: str) -> str:
+    """The Envoy of a version: 1.40, which we ship for, or 1.36, the oldest that profiles are run with."""
+    if version == "1.40":
+        return ENVOY
+    found = list(OLD_ENVOY.glob("lib/python*/site-packages/envoy/_bin/envoy"))
+    if not found:
+        raise FileNotFoundError(f"{OLD_ENVOY.name} is missing: `make {OLD_ENVOY.name}/.installed` makes it")
+    return str(found[0])
 
 
 def free_ports(count: int) -> list[int]:
@@ -252,10 +265,16 @@ def running(
     message_timeout: float | None = None,
     prepare: Callable[[dict[str, SimulatedModel]], None] = lambda servers: None,
     ca_file: str = EnvoyOptions().ca_file,
+    sidecar_tls: SidecarTls | None = None,
+    wait_healthy: bool = True,
+    profile: Profile = Profile.FULL,
+    backups: Mapping[str, tuple[str, ...]] = MappingProxyType({}),
+    proxy: str = ENVOY,
 ) -> Iterator[Stack]:
     """Starts everything and stops it again.
 
     `addresses` are sidecars that somebody else runs; `prepare` may change or drop simulated models before they start.
+    `wait_healthy` waits until Envoy takes every sidecar for healthy.
     """
     loaded = load(config).config
     keys = envoy_keys(loaded)
@@ -276,10 +295,15 @@ def running(
             message_timeout_seconds=message_timeout,
             access_log=str(directory / "access.log"),
             ca_file=ca_file,
+            sidecar_tls=sidecar_tls,
+            profile=profile,
+            backups=backups,
         )
+        if sidecar_tls is not None and sidecar_tls.sds_directory is not None:
+            write_secrets(sidecar_tls, Path(sidecar_tls.sds_directory))
         path = directory / "envoy.yaml"
         path.write_text(render(loaded, options))
-        command = [ENVOY, "-c", str(path), "--concurrency", "2", "--use-dynamic-base-id"]
+        command = [proxy, "-c", str(path), "--concurrency", "2", "--use-dynamic-base-id"]
         command += ["--log-level", "warning", "--component-log-level", "misc:error", "--file-flush-interval-msec", "50"]
         envoy = Process(command, directory / "envoy.log", keys)
         stack.callback(envoy.stop)
@@ -292,7 +316,7 @@ def running(
         wait_until(ready, "Envoy ready")
         for car in cars:
             car.wait_ready()
-        if cars or addresses:
+        if wait_healthy and (cars or addresses):
             found.wait_sidecars(len(cars) + len(addresses))
         yield found
         envoy.check()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -71,6 +72,12 @@ def objects(given: dict[str, Any]) -> list[Object]:
         if name.endswith(".yaml"):
             found += [document for document in yaml.load_all(text, UniqueKeys) if document]
     return found
+
+
+def yaml_blocks(page: str) -> list[Object]:
+    """Every document of a page's YAML blocks."""
+    blocks = re.findall(r"```yaml\n(.*?)```", page, flags=re.DOTALL)
+    return [document for block in blocks for document in yaml.load_all(block, UniqueKeys)]
 
 
 def one(found: list[Object], kind: str, name: str | None = None) -> Object:

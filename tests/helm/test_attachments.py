@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import re
@@ -24,17 +25,28 @@ from typing import Any, Self
 import pytest
 import yaml
 
-from tests.e2e.stack import ENVOY, Process, Sidecar, free_ports, get, wait_until
+from tests.certificates import Authority
+from tests.e2e.stack import ENVOY, Process, Sidecar, envoy_of, free_ports, get, wait_until
 from tests.helm.gateways import TYPE, Addresses, cluster, gateway, through_envoy_gateway, through_istio
 from tests.helm.rendering import CHART, Object, cases, objects, one, values
+from tests.mounted import Mounted
 
 KEYS = {"CODER_KEY": "sk-coder", "PREMIUM_KEY": "sk-premium"}
 
 
-def validate(path: Path, *arguments: str, environment: dict[str, str] | None = None) -> None:
+@pytest.fixture
+def proxy(request: pytest.FixtureRequest) -> str:
+    """The Envoy that a test asks for by its version."""
+    return envoy_of(request.param)
+
+
+EVERY_ENVOY = pytest.mark.parametrize("proxy", ["1.40", "1.36"], indirect=True)
+
+
+def validate(path: Path, *arguments: str, environment: dict[str, str] | None = None, proxy: str = ENVOY) -> None:
     """Raises unless Envoy takes the configuration."""
     done = subprocess.run(
-        [ENVOY, "--mode", "validate", "-c", str(path), *arguments],
+        [proxy, "--mode", "validate", "-c", str(path), *arguments],
         capture_output=True,
         text=True,
         env={**os.environ, **(environment or {})},
@@ -73,22 +85,31 @@ def rendered_envoy(found: list[Object], directory: Path, replace: dict[str, str]
     return [ENVOY, *map(local, envoy["args"])], wanted
 
 
-@pytest.mark.parametrize("case", ["envoy", "envoy-behind-gateway", "envoy-sidecar"])
+OWN_ENVOY = [case for case in cases() if case.startswith("envoy") and "gateway" not in case] + ["envoy-behind-gateway"]
+
+
+@pytest.mark.parametrize("case", OWN_ENVOY)
 def test_envoy_takes_what_the_init_container_writes(case: str, tmp_path: Path) -> None:
-    command, environment = rendered_envoy(objects(values(case)), tmp_path, {})
-    assert environment == {name: f"key-{name}" for name in ("OPENAI_API_KEY", "ANTHROPIC_API_KEY")}
+    given = values(case)
+    Mounted(tmp_path / "client").swap(Authority(tmp_path).issue("gateway"))
+    command, environment = rendered_envoy(objects(given), tmp_path, {"/etc/router-tls": str(tmp_path / "client")})
+    wanted = {model["auth"]["env"] for model in given["router"]["models"].values() if "auth" in model}
+    assert environment == {name: f"key-{name}" for name in wanted}
     assert command[1] == "--config-path"
     validate(Path(command[2]), *command[3:], environment=environment)
+    if case == "envoy-compatible":
+        validate(Path(command[2]), *command[3:], environment=environment, proxy=envoy_of("1.36"))
 
 
+@EVERY_ENVOY
 @pytest.mark.parametrize("case", [case for case in cases() if case.startswith("istio")])
-def test_envoy_takes_every_patch_of_the_envoy_filter(case: str, tmp_path: Path) -> None:
+def test_envoy_takes_every_patch_of_the_envoy_filter(case: str, proxy: str, tmp_path: Path) -> None:
     found = objects(values(case))
     text = json.dumps(one(found, "EnvoyFilter"))
     names = {part.split('"')[0] for part in text.split('"outbound|')[1:]}
     path = tmp_path / "envoy.json"
     path.write_text(json.dumps(through_istio(found, 1, 2, {f"outbound|{name}": ("127.0.0.1", 9) for name in names})))
-    validate(path, environment={"OPENAI_API_KEY": "a", "ANTHROPIC_API_KEY": "b"})
+    validate(path, environment={"OPENAI_API_KEY": "a", "ANTHROPIC_API_KEY": "b"}, proxy=proxy)
 
 
 def test_validation_would_find_a_wrong_field(tmp_path: Path) -> None:
@@ -105,6 +126,9 @@ class Provider:
 
     def __init__(self) -> None:
         self.seen: list[tuple[str, dict[str, str], Any]] = []
+        self.answering = threading.Event()
+        """Cleared, it holds every answer back."""
+        self.answering.set()
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -113,6 +137,7 @@ class Provider:
             def do_POST(self) -> None:
                 body = json.loads(self.rfile.read(int(self.headers.get("content-length", 0))))
                 outer.seen.append((self.path, {k.lower(): v for k, v in self.headers.items()}, body))
+                outer.answering.wait()
                 answer = json.dumps({"id": "1", "object": "chat.completion", "model": body["model"]}).encode()
                 self.send_response(200)
                 self.send_header("content-type", "application/json")
@@ -141,30 +166,6 @@ class Provider:
     def __exit__(self, *_: object) -> None:
         self._server.shutdown()
         self._server.server_close()
-
-
-@dataclass
-class Mounted:
-    """A ConfigMap volume as the kubelet keeps it: versions in folders of their own, swapped by one rename."""
-
-    path: Path
-    versions: int = 0
-
-    def swap(self, data: dict[str, str]) -> None:
-        """A new version."""
-        self.versions += 1
-        version = self.path / f"..2026_{self.versions:04d}"
-        version.mkdir(parents=True)
-        for name, text in data.items():
-            (version / name).write_text(text)
-            if not (self.path / name).is_symlink():
-                (self.path / name).symlink_to(Path("..data") / name)
-        new = self.path / "..data_tmp"
-        new.symlink_to(version.name)
-        old = (self.path / "..data").resolve() if (self.path / "..data").is_symlink() else None
-        new.rename(self.path / "..data")
-        if old is not None:
-            shutil.rmtree(old)
 
 
 @dataclass
@@ -272,7 +273,13 @@ def envoy(command: list[str], directory: Path, ready: Callable[[], Any]) -> Iter
 
 @contextmanager
 def attached(
-    installed: Installed, kind: str, directory: Path, make: Callable[..., Object], *, sidecar: bool = True
+    installed: Installed,
+    kind: str,
+    directory: Path,
+    make: Callable[..., Object],
+    proxy: str = ENVOY,
+    *,
+    sidecar: bool = True,
 ) -> Iterator[str]:
     """A gateway with our objects; gives its URL."""
     listen, admin, nobody = free_ports(3)
@@ -291,7 +298,7 @@ def attached(
     path = directory / "gateway.json"
     path.write_text(json.dumps(config))
     url = f"http://127.0.0.1:{admin}/ready"
-    command = [ENVOY, "-c", str(path), "--concurrency", "1", "--log-level", "warning"]
+    command = [proxy, "-c", str(path), "--concurrency", "1", "--log-level", "warning"]
     command += ["--file-flush-interval-msec", "100"]
     with envoy(command, directory, lambda: get(url) == b"LIVE\n"):
         yield f"http://127.0.0.1:{listen}"
@@ -318,14 +325,15 @@ def logged(directory: Path, decision: str) -> dict[str, Any] | None:
 GATEWAYS = [("istio", through_istio), ("envoy-gateway", through_envoy_gateway)]
 
 
+@EVERY_ENVOY
 @pytest.mark.parametrize(("kind", "make"), GATEWAYS, ids=["istio", "envoy-gateway"])
 def test_a_gateway_routes_by_the_rendered_objects(
-    kind: str, make: Callable[..., Object], installed: Installed, tmp_path: Path
+    kind: str, make: Callable[..., Object], proxy: str, installed: Installed, tmp_path: Path
 ) -> None:
     for provider in installed.providers.values():
         provider.seen.clear()
     before = outcomes(installed)
-    with attached(installed, kind, tmp_path, make) as url:
+    with attached(installed, kind, tmp_path, make, proxy) as url:
         forged = {"x-mom-model": "premium", "x-mom-cluster": "premium", "authorization": "Bearer client"}
         status, headers, document = chat(url, "some Python please", **forged)
         assert (status, headers["x-mom-model"], document["model"]) == (200, "coder", "gpt")
@@ -361,7 +369,8 @@ def test_a_gateway_routes_by_the_rendered_objects(
         assert not [name for name in seen if name.startswith("x-mom-")]
 
 
-def test_a_backup_with_the_same_name_takes_over_in_istio(installed: Installed, tmp_path: Path) -> None:
+@EVERY_ENVOY
+def test_a_backup_with_the_same_name_takes_over_in_istio(proxy: str, installed: Installed, tmp_path: Path) -> None:
     """`small` refuses connections; the request ends at a model with the same upstream name."""
     given = values("istio-backup")
     small, west = (given["router"]["models"][name] for name in ("small", "small-west"))
@@ -372,7 +381,7 @@ def test_a_backup_with_the_same_name_takes_over_in_istio(installed: Installed, t
     path = tmp_path / "gateway.json"
     path.write_text(json.dumps(through_istio(objects(given), listen, admin, addresses)))
     installed.providers["small"].seen.clear()
-    command = [ENVOY, "-c", str(path), "--concurrency", "1", "--log-level", "warning"]
+    command = [proxy, "-c", str(path), "--concurrency", "1", "--log-level", "warning"]
     with envoy(command, tmp_path, lambda: get(f"http://127.0.0.1:{admin}/ready") == b"LIVE\n"):
         assert [chat(f"http://127.0.0.1:{listen}", "hello")[0] for _ in range(5)] == [200] * 5
     assert len(installed.providers["small"].seen) == 5
@@ -432,13 +441,14 @@ def test_other_traffic_of_an_istio_gateway_never_meets_the_sidecar(installed: In
         assert asked() == 2
 
 
+@EVERY_ENVOY
 @pytest.mark.parametrize(("kind", "make"), GATEWAYS, ids=["istio", "envoy-gateway"])
 def test_without_a_sidecar_the_default_model_serves_and_no_client_chooses(
-    kind: str, make: Callable[..., Object], installed: Installed, tmp_path: Path
+    kind: str, make: Callable[..., Object], proxy: str, installed: Installed, tmp_path: Path
 ) -> None:
     for provider in installed.providers.values():
         provider.seen.clear()
-    with attached(installed, kind, tmp_path, make, sidecar=False) as url:
+    with attached(installed, kind, tmp_path, make, proxy, sidecar=False) as url:
         status, headers, _ = chat(url, "python", **{"x-mom-model": "coder", "x-mom-cluster": "coder"})
         assert (status, headers["x-mom-model"]) == (200, "premium")
         assert "x-mom-route" not in headers
@@ -482,40 +492,143 @@ def test_the_rendered_envoy_routes(plain: str, installed: Installed) -> None:
     assert got["authorization"] == "Bearer sk-coder"
 
 
-def test_sidecar_mode_runs_on_its_settings_over_a_unix_socket(installed: Installed, tmp_path: Path) -> None:
-    listen, stats, admin, page = free_ports(4)
-    attach = {"provider": "envoy", "envoy": {"port": listen, "statsPort": stats, "concurrency": 1}}
-    found = objects({**installed.given, "mode": "sidecar", "attach": attach})
-    sockets = tempfile.mkdtemp(prefix="mom")  # a socket's path may have 107 characters
-    local = {
-        "/var/run/router-extproc": sockets,
-        "/var/lib/router-extproc": str(tmp_path / "state"),
-        "/etc/router-extproc": str(installed.mounted.path),
-        "0.0.0.0:9090": f"127.0.0.1:{page}",
-    }
+@contextmanager
+def serving(found: list[Object], directory: Path, local: dict[str, str]) -> Iterator[dict[str, str]]:
+    """A sidecar on the chart's settings, with paths and addresses of the pod replaced. Gives the settings."""
     settings = dict(one(found, "ConfigMap", "router-extproc-static")["data"])
-    for old, new in local.items():
+    (page,) = free_ports(1)
+    local = {**local, "/var/lib/router-extproc": str(directory / "state"), "0.0.0.0:9090": f"127.0.0.1:{page}"}
+    for old, new in {**local, "0.0.0.0:": "127.0.0.1:"}.items():
         settings = {name: value.replace(old, new) for name, value in settings.items()}
-    assert settings["ROUTER_EXTPROC_LISTEN"] == f"unix:{sockets}/router.sock"
-    serve = [sys.executable, "-m", "router_extproc", "serve"]
-    sidecar = Process(serve, tmp_path / "sidecar.log", settings)
+    process = Process([sys.executable, "-m", "router_extproc", "serve"], directory / "sidecar.log", settings)
+
+    def ready() -> bool:
+        process.check()
+        return bool(get(f"http://127.0.0.1:{page}/readyz"))
+
     try:
-        wait_until(lambda: get(f"http://127.0.0.1:{page}/readyz"), "sidecar ready")
-        replace = {
-            "0.0.0.0": "127.0.0.1",
-            "/var/run/router-extproc": sockets,
-            "port_value: 9901": f"port_value: {admin}",
-            "router-extproc envoy ": f"{sys.executable} -m router_extproc envoy --envoy-admin 127.0.0.1:{admin} ",
-        }
-        command, _ = rendered_envoy(found, tmp_path, replace)
-        with envoy(command, tmp_path, lambda: get(f"http://127.0.0.1:{stats}/ready") == b"LIVE\n"):
-            healthy = b'membership_healthy{envoy_cluster_name="mom-sidecar"} 1'
-            wait_until(lambda: healthy in get(f"http://127.0.0.1:{stats}/stats/prometheus"), "healthy sidecar")
-            status, headers, _ = chat(f"http://127.0.0.1:{listen}", "some Python please")
-        assert (status, headers["x-mom-model"], headers["x-mom-route"]) == (200, "coder", "code")
+        wait_until(ready, "sidecar ready", 90)
+        yield settings
     finally:
-        sidecar.stop()
+        process.stop()
+
+
+def routed_by_the_envoy_of(found: list[Object], directory: Path, local: dict[str, str]) -> None:
+    """The chart's Envoy asks that sidecar."""
+    pod = one(found, "Deployment", "router-extproc-envoy")["spec"]["template"]["spec"]
+    container = next(c for c in pod["containers"] if c["name"] == "envoy")
+    listen, stats = (port["containerPort"] for port in container["ports"])
+    (admin,) = free_ports(1)
+    replace = {
+        "0.0.0.0": "127.0.0.1",
+        "port_value: 9901": f"port_value: {admin}",
+        "router-extproc envoy ": f"{sys.executable} -m router_extproc envoy --envoy-admin 127.0.0.1:{admin} ",
+        **local,
+    }
+    command, _ = rendered_envoy(found, directory, replace)
+    with envoy(command, directory, lambda: get(f"http://127.0.0.1:{stats}/ready") == b"LIVE\n"):
+        healthy = b'membership_healthy{envoy_cluster_name="mom-sidecar"} 1'
+        wait_until(lambda: healthy in get(f"http://127.0.0.1:{stats}/stats/prometheus"), "healthy sidecar")
+        status, headers, _ = chat(f"http://127.0.0.1:{listen}", "some Python please")
+    assert (status, headers["x-mom-model"], headers["x-mom-route"]) == (200, "coder", "code")
+
+
+def attach_envoy() -> Object:
+    listen, stats = free_ports(2)
+    return {"provider": "envoy", "envoy": {"port": listen, "statsPort": stats, "concurrency": 1}}
+
+
+def test_sidecar_mode_runs_on_its_settings_over_a_unix_socket(installed: Installed, tmp_path: Path) -> None:
+    found = objects({**installed.given, "mode": "sidecar", "attach": attach_envoy()})
+    sockets = tempfile.mkdtemp(prefix="mom")  # a socket's path may have 107 characters
+    socket = {"/var/run/router-extproc": sockets}
+    try:
+        with serving(found, tmp_path, {**socket, "/etc/router-extproc": str(installed.mounted.path)}) as settings:
+            assert settings["ROUTER_EXTPROC_LISTEN"] == f"unix:{sockets}/router.sock"
+            routed_by_the_envoy_of(found, tmp_path, socket)
+    finally:
         shutil.rmtree(sockets)
+
+
+def test_tls_runs_on_the_chart_s_settings_and_secrets(installed: Installed, tmp_path: Path) -> None:
+    (port,) = free_ports(1)
+    tls = {"enabled": True, "serverSecret": "server", "clientSecret": "client"}
+    found = objects({**installed.given, "grpc": {"port": port}, "tls": tls, "attach": attach_envoy()})
+    authority = Authority(tmp_path)
+    for name, data in (("server", authority.issue("router-extproc.mom.svc")), ("client", authority.issue("gateway"))):
+        Mounted(tmp_path / name).swap(data)
+    server = {"/etc/router-tls": str(tmp_path / "server"), "/etc/router-extproc": str(installed.mounted.path)}
+    client = {
+        "/etc/router-tls": str(tmp_path / "client"),
+        f"router-extproc-headless.mom.svc.cluster.local:{port}": f"127.0.0.1:{port}",
+        f"router-extproc:{port}": f"127.0.0.1:{port}",
+    }
+    with serving(found, tmp_path, server):
+        routed_by_the_envoy_of(found, tmp_path, client)
+        for name in ("health", "route"):  # the pods of `helm test`
+            arguments = one(found, "Pod", f"router-extproc-test-{name}")["spec"]["containers"][0]["args"]
+            for old, new in client.items():
+                arguments = [argument.replace(old, new) for argument in arguments]
+            script = str(CHART / "files" / "tests" / f"{name}.py")
+            done = subprocess.run([sys.executable, script, *arguments], capture_output=True, text=True, check=False)
+            assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_a_stopping_envoy_sends_clients_away_and_waits_for_the_last_answer(
+    installed: Installed, tmp_path: Path
+) -> None:
+    """The preStop command against the running Envoy; the kubelet's SIGTERM would come when it ends."""
+    listen, stats, admin = free_ports(3)
+    attach = {"provider": "envoy", "envoy": {"port": listen, "statsPort": stats, "concurrency": 1, "drainSeconds": 60}}
+    found = objects({**installed.given, "drain": {"preStopSeconds": 1}, "attach": attach})
+    replace = {
+        "0.0.0.0": "127.0.0.1",
+        "router-extproc-headless.mom.svc.cluster.local:50051": installed.sidecar.address,
+        "port_value: 9901": f"port_value: {admin}",
+        "router-extproc envoy ": f"{sys.executable} -m router_extproc envoy --envoy-admin 127.0.0.1:{admin} ",
+    }
+    command, _ = rendered_envoy(found, tmp_path, replace)
+    pod = one(found, "Deployment", "router-extproc-envoy")["spec"]["template"]["spec"]
+    container = next(c for c in pod["containers"] if c["name"] == "envoy")
+    *shell, script = container["lifecycle"]["preStop"]["exec"]["command"]
+    assert pod["terminationGracePeriodSeconds"] > 60
+    page, slow = f"http://127.0.0.1:{admin}", installed.providers["coder"]
+
+    mine = 0
+
+    def asked_by_the_script() -> int:
+        nonlocal mine
+        mine += 1
+        return int(re.findall(r"http.admin.downstream_rq_total: (\d+)", get(f"{page}/stats").decode())[0]) - mine
+
+    with envoy(command, tmp_path, lambda: get(f"http://127.0.0.1:{stats}/ready") == b"LIVE\n"):
+        kept = http.client.HTTPConnection("127.0.0.1", listen, timeout=20)  # connects anew where it has to
+
+        def closed_by(path: str) -> bool:
+            kept.request("GET", path)
+            with kept.getresponse() as answer:
+                answer.read()
+                return answer.getheader("connection") == "close"
+
+        assert not closed_by("/v1/models")
+        slow.answering.clear()
+        slow.seen.clear()
+        answers: list[int] = []
+        client = threading.Thread(target=lambda: answers.append(chat(f"http://127.0.0.1:{listen}", "Python")[0]))
+        client.start()
+        try:
+            wait_until(lambda: slow.seen, "a request in flight")
+            stopping = subprocess.Popen([*shell, script.replace("/9901", f"/{admin}")])
+            wait_until(lambda: closed_by("/v1/models"), "connections are closed")
+            before = asked_by_the_script()
+            wait_until(lambda: asked_by_the_script() >= before + 2, "it asked for requests in flight, and again")
+            assert stopping.poll() is None
+        finally:
+            slow.answering.set()
+            client.join()
+            kept.close()
+        assert answers == [200]
+        assert stopping.wait(20) == 0
 
 
 def _last_is(answers: list[tuple[int, str]], name: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import runpy
 import subprocess
 import sys
@@ -246,6 +247,66 @@ def test_another_store_restarts_the_sidecar_and_not_envoy() -> None:
     assert _checksums(before, "router-extproc-envoy") == _checksums(own, "router-extproc-envoy")
 
 
+def test_certificates_are_for_the_name_that_gateways_verify() -> None:
+    found = objects(values("envoy-tls"))
+    name = "router-extproc.mom.svc"
+    server, client = (
+        one(found, "Certificate", f"router-extproc{suffix}")["spec"] for suffix in ("-tls", "-client-tls")
+    )
+    assert name in server["dnsNames"]
+    assert server["usages"][-1:] + client["usages"][-1:] == ["server auth", "client auth"]
+    assert server["issuerRef"] == {"name": "router-ca", "kind": "Issuer", "group": "cert-manager.io"}
+    sidecar = one(found, "Deployment", "router-extproc")["spec"]["template"]["spec"]
+    envoy = one(found, "Deployment", "router-extproc-envoy")["spec"]["template"]["spec"]
+    secrets = [
+        {volume["name"]: volume["secret"]["secretName"] for volume in pod["volumes"] if "secret" in volume}
+        for pod in (sidecar, envoy)
+    ]
+    assert secrets == [{"router-tls": server["secretName"]}, {"router-client-tls": client["secretName"]}]
+    container = sidecar["containers"][0]
+    assert {p: "httpGet" in container[f"{p}Probe"] for p in ("startup", "liveness", "readiness")} == {
+        "startup": True,
+        "liveness": True,
+        "readiness": True,
+    }
+    # A certificate that is renewed restarts nothing: no checksum looks at it.
+    ports = [
+        p["appProtocol"] for o in found if o["kind"] == "Service" for p in o["spec"]["ports"] if p["name"] == "grpc"
+    ]
+    assert ports == ["grpc", "grpc"]
+
+
+def test_gateways_of_others_verify_the_sidecar_too() -> None:
+    rule = one(objects(values("istio-tls")), "DestinationRule", "router-extproc")["spec"]
+    assert rule["workloadSelector"] == {"matchLabels": {"app": "chat-frontend"}}
+    assert rule["trafficPolicy"]["tls"] == {
+        "mode": "MUTUAL",
+        "credentialName": "router-extproc-client-tls",
+        "sni": "router-extproc.mom.svc",
+        "subjectAltNames": ["router-extproc.mom.svc"],
+    }
+    found = objects(values("envoy-gateway-tls"))
+    backend = one(found, "Backend", "router-extproc-sidecar")["spec"]
+    assert backend["tls"] == {
+        "caCertificateRefs": [{"group": "", "kind": "Secret", "name": "router-authority"}],
+        "sni": "router-extproc.mom.svc",
+    }
+    (process,) = one(found, "EnvoyExtensionPolicy")["spec"]["extProc"]
+    (sink,) = one(found, "EnvoyProxy")["spec"]["telemetry"]["accessLog"]["settings"][0]["sinks"]
+    for references in (process["backendRefs"], sink["als"]["backendRefs"]):
+        assert [reference["name"] for reference in references] == ["router-extproc-sidecar"]
+
+
+def test_without_client_certificates_no_client_is_given_a_key() -> None:
+    for name, spec in pod_specs(objects(values("envoy-gateway-tls"))).items():
+        for volume in spec["volumes"]:
+            if volume["name"] == "router-client-tls":
+                assert volume["secret"]["items"] == [{"key": "ca.crt", "path": "ca.crt"}], name
+    settings = one(objects(values("envoy-gateway-tls")), "ConfigMap", "router-extproc-static")["data"]
+    assert "ROUTER_EXTPROC_TLS_CERT" in settings
+    assert "ROUTER_EXTPROC_TLS_CLIENT_CA" not in settings
+
+
 def test_native_sidecars_only_where_kubernetes_has_them() -> None:
     for version, native in (("v1.29.0", True), ("v1.28.5", False)):
         pod = one(objects(values("envoy-sidecar", kubeVersion=version)), "Deployment")["spec"]["template"]["spec"]
@@ -286,6 +347,8 @@ NONSENSE = [
     ({"mode": "sidecar"}, "mode sidecar: set attach.provider"),
     ({"autoscaling": {"type": "hpa", "minReplicas": 5, "maxReplicas": 2}}, "minReplicas is above maxReplicas"),
     ({"state": {"volume": {"persistentVolumeClaim": {"claimName": "c"}}}}, "a ledger has one writer"),
+    ({"tls": {"enabled": True, "serverSecret": "s"}}, "set tls.serverSecret and tls.clientSecret, or tls.certManager"),
+    ({"mode": "sidecar", "attach": {"provider": "envoy"}, "tls": {"enabled": True}}, "a Unix socket, which needs none"),
     ({"models": {"source": "pvc"}}, "set models.pvc.existingClaim, or models.pvc.create"),
     ({"models": {"source": "initContainer"}}, r"set models.initContainer.url and .sha256"),
     ({"attach": {"provider": "envoy", "backup": {"small": ["large"]}}}, "attach.backup is for the providers istio"),
@@ -355,9 +418,29 @@ def test_every_value_is_described() -> None:
 
 @pytest.mark.parametrize("case", cases())
 def test_the_notes_say_what_to_do_next(case: str) -> None:
-    notes = texts(values(case))["NOTES.txt"]
-    assert "kubectl -n mom" in notes
+    given = values(case)
+    notes, found = texts(given)["NOTES.txt"], objects(given)
     assert "<no value>" not in notes
+    steps = [int(number) for number in re.findall(r"^(\d+)\. ", notes, re.MULTILINE)]
+    assert steps == list(range(1, len(steps) + 1))
+    there = {(o["kind"].lower(), o["metadata"]["name"]) for o in found}
+    named = re.findall(r"\b(deployment|service|configmap|httproute|certificate)[/ ](router-extproc[a-z-]*)", notes)
+    assert named
+    assert set(named) <= there
+    wanted = {
+        "none": ["-headless.mom.svc.cluster.local:50051"],
+        "envoy": ["port-forward service/router-extproc-envoy"],
+        "istio": ["istioctl proxy-config listener"],
+        "envoy-gateway": ['"kind":"EnvoyProxy","name":"router-extproc"', "status.ancestors", "/v1/chat/completions"],
+    }
+    for text in wanted[given.get("attach", {}).get("provider", "none")]:
+        assert text in notes
+    if given.get("tls", {}).get("certManager"):
+        assert "get certificate" in notes
+    if "targetRefs" in given.get("attach", {}).get("istio", {}) and "providerKeys" in given:
+        assert "patch gateway inference-gateway" in notes
+    elif case == "istio-outbound":
+        assert "patch deployment YOUR-DEPLOYMENT --type strategic" in notes
 
 
 def test_a_model_list_is_split_over_routes_of_sixteen_rules() -> None:

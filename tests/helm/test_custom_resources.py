@@ -17,11 +17,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.helm.rendering import ROOT, Object, built_in, cases, objects, values
+from tests.helm.rendering import ROOT, Object, built_in, cases, objects, values, yaml_blocks
 
 LOCKED = Path(__file__).parent / "typed-crds"
 WORK = ROOT / ".run" / "typed-crds"
 PACKAGES = {
+    "cert-manager.io": "cert-manager",
     "networking.istio.io": "istio",
     "gateway.envoyproxy.io": "envoy-gateway",
     "gateway.networking.k8s.io": "gateway-api",
@@ -60,8 +61,9 @@ def _module(thing: Object) -> str:
 
 
 def custom_resources() -> list[Object]:
-    """Each different custom resource of all values files."""
-    found = {}
+    """Each different custom resource of all values files, and of the page that says how to begin."""
+    page = yaml_blocks((ROOT / "docs" / "kubernetes.md").read_text(encoding="utf-8"))
+    found = {json.dumps(thing): thing for thing in page if "apiVersion" in thing}
     for case in cases():
         for thing in objects(values(case)):
             if not built_in(thing):
@@ -83,11 +85,14 @@ def test_no_field_is_unknown_or_of_a_wrong_type() -> None:
     assert kinds == {
         "BackendTrafficPolicy",
         "Backend",
+        "Certificate",
         "ClientTrafficPolicy",
         "DestinationRule",
         "EnvoyExtensionPolicy",
         "EnvoyFilter",
         "EnvoyProxy",
+        "Gateway",
+        "GatewayClass",
         "HTTPRoute",
         "PodMonitor",
         "PrometheusRule",

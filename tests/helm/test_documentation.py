@@ -9,12 +9,10 @@ import pytest
 import yaml
 
 from router_extproc.config.loader import parse
-from tests.helm.rendering import CHART, ROOT, objects, one, values
+from tests.helm.rendering import CHART, ROOT, objects, one, values, yaml_blocks
 
 PAGE = (ROOT / "docs" / "kubernetes.md").read_text(encoding="utf-8")
-BLOCKS: list[dict[str, Any]] = [
-    yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", PAGE, flags=re.DOTALL)
-]
+BLOCKS = yaml_blocks(PAGE)
 BASE = next(block for block in BLOCKS if "router" in block)
 ATTACHED = [block for block in BLOCKS if "attach" in block]
 
@@ -27,6 +25,20 @@ def test_the_values_on_the_page_render(block: dict[str, Any]) -> None:
     mentioned = set(re.findall(r"\b(?:service|deploy|configmap|job|httproute)[/ ](router-extproc[a-z-]*)", PAGE))
     known = {o["metadata"]["name"] for case in ("envoy", "minimal") for o in objects(values(case))}
     assert mentioned <= known
+
+
+def test_tls_on_the_page_is_what_the_chart_wants() -> None:
+    (block,) = [block for block in BLOCKS if "tls" in block]
+    name = re.findall(r"--from-file=tls.crt=(\S+)\.crt", PAGE)[0]
+    for tls in (block["tls"], {"enabled": True, "serverSecret": "router-server", "clientSecret": "router-client"}):
+        given = {**BASE, "tls": tls, "attach": {"provider": "envoy"}}
+        render = one(objects(given), "Deployment", "router-extproc-envoy")["spec"]["template"]["spec"]["initContainers"]
+        assert f"--sidecar-name {name} " in render[0]["args"][0]
+
+
+def test_the_values_of_the_readme_render() -> None:
+    (block,) = yaml_blocks((CHART / "README.md").read_text(encoding="utf-8"))
+    assert one(objects(block), "Deployment", "router-extproc-envoy")
 
 
 def test_every_way_to_attach_is_shown() -> None:

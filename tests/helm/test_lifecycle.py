@@ -10,7 +10,7 @@ import helm_python as helm
 import pytest
 
 from tests.helm.cluster import MONITORING, Cluster
-from tests.helm.rendering import CHART, NAMESPACE, NEWEST_MINOR, RELEASE, values
+from tests.helm.rendering import CHART, NAMESPACE, NEWEST_MINOR, RELEASE, built_in, objects, values
 
 UNCHECKED: dict[str, Any] = {"validateRoutes": {"enabled": False}}
 """Without the Job of the hook, which takes Helm seconds to wait for."""
@@ -97,6 +97,31 @@ def test_monitoring_objects_only_where_their_kinds_exist(operator: bool) -> None
         wanted = {"router-extproc"} if operator else set()
         assert cluster.names("servicemonitors") == wanted
         assert cluster.names("prometheusrules") == wanted
+
+
+@pytest.mark.parametrize("case", ["istio", "envoy-gateway", "envoy-gateway-sidecar", "envoy-tls", "keda"])
+def test_objects_of_other_projects_come_and_go_with_the_release(case: str) -> None:
+    given = values(case, **UNCHECKED)
+    kinds: dict[str, set[str]] = {}
+    for thing in objects(given):
+        if not built_in(thing):
+            kinds.setdefault(thing["apiVersion"], set()).add(thing["kind"])
+    assert kinds
+    with (
+        Cluster(NEWEST_MINOR, {api: tuple(sorted(names)) for api, names in kinds.items()}) as cluster,
+        connected(cluster) as config,
+    ):
+        config.install(str(CHART), RELEASE, given, timeout=30)
+        assert {thing["kind"] for thing in cluster.objects.values()} >= set().union(*kinds.values())
+        more = values(case, **UNCHECKED)
+        more["router"]["models"]["another"] = {
+            "url": "http://another.models.svc.cluster.local",
+            "price": {"input": 1, "output": 1},
+        }
+        config.upgrade(str(CHART), RELEASE, more, timeout=30)
+        assert "another" in cluster.get("configmaps", "router-extproc-routes")["data"]["router.yaml"]
+        config.uninstall(RELEASE)
+        assert cluster.objects == {}
 
 
 def test_an_older_kubernetes_is_refused() -> None:

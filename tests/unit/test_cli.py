@@ -99,3 +99,47 @@ def test_an_environment_variable_sets_a_flag(
     monkeypatch.setenv("ROUTER_EXTPROC_CONFIG", write(tmp_path, GOOD))
     assert main(["explain", "--json", "hello"]) == 0
     assert json.loads(capsys.readouterr().out)["signals"]["intent"]["label"] in ("code_generation", "factual_qa")
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--tls-cert", "c.pem"], "TLS needs --tls-cert and --tls-key"),
+        (["--tls-client-ca", "ca.pem"], "TLS needs --tls-cert and --tls-key"),
+    ],
+)
+def test_half_of_tls_is_refused(
+    flags: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["serve", "--config", write(tmp_path, GOOD), *flags]) == 1
+    assert said in capsys.readouterr().err
+
+
+def test_envoy_writes_the_files_by_which_it_follows_certificates(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tls = ["--sidecar-ca", "/tls/ca.crt", "--sidecar-name", "router.mom.svc", "--sidecar-sds", str(tmp_path / "sds")]
+    mine = ["--sidecar-cert", "/tls/tls.crt", "--sidecar-key", "/tls/tls.key"]
+    assert main(["envoy", write(tmp_path, GOOD), *tls, *mine]) == 0
+    rendered = capsys.readouterr().out
+    for path in (tmp_path / "sds").iterdir():
+        assert str(path) in rendered
+        (secret,) = json.loads(path.read_text())["resources"]
+        assert secret["name"] == path.stem
+        assert "/tls" in json.dumps(secret)
+    assert len(list((tmp_path / "sds").iterdir())) == 2
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--sidecar-cert", "c"], "TLS to the sidecar needs --sidecar-ca"),
+        (["--sidecar-ca", "a"], "TLS to the sidecar needs the DNS name"),
+        (["--sidecar-ca", "a", "--sidecar-name", "n", "--sidecar-key", "k"], "a certificate needs its key"),
+    ],
+)
+def test_half_of_tls_to_the_sidecar_is_refused(
+    flags: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["envoy", write(tmp_path, GOOD), *flags]) == 1
+    assert said in capsys.readouterr().err

@@ -13,10 +13,13 @@ from typing import Any
 import pytest
 import yaml
 
-from router_extproc.config.envoy import BodyMode, EnvoyOptions, render
+from router_extproc.config.envoy import BodyMode, EnvoyOptions, Profile, render
+from router_extproc.config.envoy_tls import SidecarTls
 from router_extproc.config.providers import endpoint_of, key_header, upstream_path
 from router_extproc.config.schema import Api, RouterConfig
 from router_extproc.errors import ConfigError
+from tests.certificates import Authority
+from tests.e2e.stack import envoy_of
 
 ENVOY = str(files("envoy") / "_bin" / "envoy")
 PRICE = {"input": 1, "output": 2}
@@ -57,13 +60,13 @@ def everything(tmp_path: Path) -> RouterConfig:
     return config_of({**EVERYTHING, "claude": claude}, ["gpt", "claude"], retry={"per_try_seconds": 90})
 
 
-def validate(text: str, directory: Path) -> str:
+def validate(text: str, directory: Path, proxy: str = ENVOY) -> str:
     path = directory / "envoy.yaml"
     path.write_text(text)
     environment = {"VLLM_KEY": "sk-vllm", "OPENAI_KEY": "sk-openai", "AZURE_KEY": "sk-azure"}
     environment |= {f"{name}_API_KEY": "sk" for name in ("SMALL", "CODER", "GENERAL", "PREMIUM")}
     done = subprocess.run(
-        [ENVOY, "--mode", "validate", "-c", str(path), "--log-level", "error"],
+        [proxy, "--mode", "validate", "-c", str(path), "--log-level", "error"],
         env=environment,
         capture_output=True,
         text=True,
@@ -84,6 +87,45 @@ def test_envoy_accepts_sidecars_on_a_socket_or_by_name(tmp_path: Path) -> None:
     config = config_of({"local": LOCAL})
     for sidecar in ("unix:/run/router-extproc.sock", "router-extproc.mom.svc:50051"):
         validate(render(config, EnvoyOptions(sidecars=(sidecar,), failure_mode_allow=False)), tmp_path)
+
+
+def test_envoy_accepts_tls_to_sidecars_from_fixed_files(tmp_path: Path) -> None:
+    files = {name: str(tmp_path / name) for name in ("ca.crt", "tls.crt", "tls.key")}
+    for name, text in Authority(tmp_path).issue("gateway").items():
+        (tmp_path / name).write_text(text)
+    tls = SidecarTls(files["ca.crt"], "router.mom.svc", files["tls.crt"], files["tls.key"])
+    text = render(everything(tmp_path), EnvoyOptions(sidecar_tls=tls))
+    assert "OK" in validate(text, tmp_path)
+    (cluster,) = [c for c in yaml.safe_load(text)["static_resources"]["clusters"] if c["name"] == "mom-sidecar"]
+    socket = cluster["transport_socket"]["typed_config"]
+    assert socket["sni"] == "router.mom.svc"
+    (name,) = socket["common_tls_context"]["validation_context"]["match_typed_subject_alt_names"]
+    assert name == {"san_type": "DNS", "matcher": {"exact": "router.mom.svc"}}
+
+
+def mistakes_of(config: RouterConfig, **options: Any) -> str:
+    with pytest.raises(ConfigError) as raised:
+        render(config, EnvoyOptions(**options))
+    return str(raised.value)
+
+
+def test_the_compatible_profile_uses_nothing_that_old_envoys_lack_and_says_what_it_cannot_do(tmp_path: Path) -> None:
+    models = {name: EVERYTHING[name] for name in ("local", "vllm", "gpt", "theirs", "six")}
+    config = config_of({**models, "copy": EVERYTHING["vllm"] | {"upstream_model": "vllm"}}, ["gpt"])
+    text = render(config, EnvoyOptions(profile=Profile.COMPATIBLE, backups={"vllm": ("copy",)}))
+    assert "OK" in validate(text, tmp_path)
+    assert "OK" in validate(text, tmp_path, envoy_of("1.36"))
+    for lacking in ("priority_group", "refresh_cluster_on_retry", "ai_protocol_manager", ".lua", "credential_injector"):
+        assert lacking not in text
+    told = mistakes_of(everything(tmp_path), profile=Profile.COMPATIBLE, backups={"gpt": ("vllm", "nobody")})
+    for mistake in (
+        "models.claude.auth.file: the compatible profile reads keys from the environment",
+        "models.azure: the compatible profile cannot add a query to the path",
+        "backup gpt: vllm has another name upstream, key or path",
+        "backup gpt: unknown model 'nobody'",
+    ):
+        assert mistake in told
+    assert "backups are for the compatible profile" in mistakes_of(config, backups={"vllm": ("copy",)})
 
 
 def test_no_key_is_ever_printed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -89,6 +89,31 @@ annotations:
 /var/run/router-extproc/router.sock
 {{- end -}}
 
+{{/* What the sidecar's certificate is for, and gateways verify. */}}
+{{- define "router-extproc.tlsName" -}}
+{{ include "router-extproc.fullname" . }}.{{ .Release.Namespace }}.svc
+{{- end -}}
+
+{{- define "router-extproc.serverSecret" -}}
+{{- .Values.tls.serverSecret | default (printf "%s-tls" (include "router-extproc.fullname" .)) -}}
+{{- end -}}
+
+{{/* Where a gateway finds the authority, and its own certificate if it needs one. */}}
+{{- define "router-extproc.clientSecret" -}}
+{{- .Values.tls.clientSecret | default (printf "%s-client-tls" (include "router-extproc.fullname" .)) -}}
+{{- end -}}
+
+{{/* A client's volume. Without client certificates the server's key stays out of it. Call: root */}}
+{{- define "router-extproc.clientTlsVolume" -}}
+- name: router-client-tls
+  secret:
+    secretName: {{ include "router-extproc.clientSecret" . }}
+    items:
+      {{- range .Values.tls.requireClientCertificate | ternary (list "ca.crt" "tls.crt" "tls.key") (list "ca.crt") }}
+      - {key: {{ . }}, path: {{ . }}}
+      {{- end }}
+{{- end -}}
+
 {{- define "router-extproc.graceSeconds" -}}
 {{- $drain := .Values.drain -}}
 {{- $sum := add $drain.preStopSeconds (ceil $drain.noticeSeconds) (ceil $drain.graceSeconds) 5 -}}
@@ -137,8 +162,8 @@ ports:
     containerPort: {{ $values.admin.port }}
 {{- range $probe, $health := dict "startup" "readiness" "liveness" "liveness" "readiness" "readiness" }}
 {{ $probe }}Probe:
-  {{- if $.uds }}
-  # The kubelet cannot probe a Unix socket.
+  {{- if or $.uds $values.tls.enabled }}
+  # The kubelet's gRPC probes know neither Unix sockets nor TLS.
   httpGet:
     path: {{ eq $health "liveness" | ternary "/livez" "/readyz" }}
     port: metrics
@@ -179,6 +204,11 @@ volumeMounts:
   {{- if $values.redis.caSecret.name }}
   - name: router-redis-ca
     mountPath: /etc/router-redis-ca
+    readOnly: true
+  {{- end }}
+  {{- if $values.tls.enabled }}
+  - name: router-tls
+    mountPath: /etc/router-tls
     readOnly: true
   {{- end }}
   {{- if .uds }}
@@ -233,6 +263,11 @@ volumeMounts:
 - name: router-redis-ca
   secret:
     secretName: {{ .Values.redis.caSecret.name }}
+{{- end }}
+{{- if .Values.tls.enabled }}
+- name: router-tls
+  secret:
+    secretName: {{ include "router-extproc.serverSecret" . }}
 {{- end }}
 {{- include "router-extproc.modelVolume" . }}
 {{- with .Values.extraVolumes }}
@@ -401,6 +436,14 @@ topologySpreadConstraints:
 {{- if and (hasKey $v.state.volume "persistentVolumeClaim") (or (ne $v.mode "deployment") (gt (int $v.replicaCount) 1) (ne $v.autoscaling.type "none")) -}}
 {{- fail "state.volume: a ledger has one writer; a claim needs mode deployment, replicaCount 1 and no autoscaling" -}}
 {{- end -}}
+{{- if $v.tls.enabled -}}
+{{- if ne $v.mode "deployment" -}}
+{{- fail "tls: mode sidecar talks over a Unix socket, which needs none" -}}
+{{- end -}}
+{{- if not (or $v.tls.certManager.issuerRef.name (and $v.tls.serverSecret $v.tls.clientSecret)) -}}
+{{- fail "tls.enabled: set tls.serverSecret and tls.clientSecret, or tls.certManager.issuerRef.name" -}}
+{{- end -}}
+{{- end -}}
 {{- if gt (int $v.autoscaling.minReplicas) (int $v.autoscaling.maxReplicas) -}}
 {{- fail "autoscaling.minReplicas is above maxReplicas" -}}
 {{- end -}}
@@ -415,6 +458,9 @@ topologySpreadConstraints:
 {{- end -}}
 {{- else if eq $models.source "ociVolume" -}}
 {{- if not $models.ociVolume.reference -}}{{- fail "models.source ociVolume: set models.ociVolume.reference" -}}{{- end -}}
+{{- if not (or (contains "@sha256:" $models.ociVolume.reference) $models.digest) -}}
+{{- fail "models.source ociVolume: a tag may be moved: name the image by digest (@sha256:...), or set models.digest" -}}
+{{- end -}}
 {{- if semverCompare "<1.31-0" (include "router-extproc.kubeVersion" .) -}}
 {{- fail "models.source ociVolume: image volumes need Kubernetes 1.31 (and the ImageVolume feature gate before 1.35)" -}}
 {{- end -}}
@@ -439,10 +485,11 @@ topologySpreadConstraints:
 {{- fail "mode sidecar: set attach.provider, there is no pod to be beside of otherwise" -}}
 {{- end -}}
 {{- if $v.attach.backup -}}
-{{- if not (has $v.attach.provider (list "istio" "envoy-gateway")) -}}
-{{- fail "attach.backup is for the providers istio and envoy-gateway; envoy fails over by the routes' fallback" -}}
-{{- end -}}
+{{- if has $v.attach.provider (list "istio" "envoy-gateway") -}}
 {{- include "router-extproc.validateBackup" . -}}
+{{- else if or (ne $v.attach.provider "envoy") (ne $v.attach.envoy.profile "compatible") -}}
+{{- fail "attach.backup is for the providers istio and envoy-gateway, and envoy with the profile compatible; the full one fails over by the routes' fallback" -}}
+{{- end -}}
 {{- end -}}
 {{- $slugs := dict -}}
 {{- range $name, $_ := $v.router.models | default dict -}}
@@ -464,5 +511,5 @@ topologySpreadConstraints:
 {{/* Of what the process reads only at its start. Everything in `router` but the store is left out: it is read anew while it runs. */}}
 {{- define "router-extproc.staticChecksum" -}}
 {{- $v := .Values -}}
-{{- list $v.mode $v.grpc $v.admin $v.listenHost $v.logLevel $v.maxQueued $v.maxStreams $v.recordPrompts $v.state $v.device $v.gpu.enabled $v.drain $v.models $v.redis ($v.router.store | default dict) | toJson | sha256sum -}}
+{{- list $v.mode $v.grpc $v.admin $v.listenHost $v.logLevel $v.maxQueued $v.maxStreams $v.recordPrompts $v.state $v.device $v.gpu.enabled $v.drain $v.models $v.tls $v.tracing $v.threads $v.redis ($v.router.store | default dict) | toJson | sha256sum -}}
 {{- end -}}

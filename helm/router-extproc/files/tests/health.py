@@ -2,10 +2,10 @@
 
 import sys
 
-import grpc
+from channel import connect
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-with grpc.insecure_channel(sys.argv[1]) as channel:
+with connect(*sys.argv[1:]) as channel:
     health = health_pb2_grpc.HealthStub(channel)
     for service in ("", "liveness", "readiness", "envoy.service.ext_proc.v3.ExternalProcessor"):
         answer = health.Check(health_pb2.HealthCheckRequest(service=service), timeout=10, wait_for_ready=True)

@@ -3,11 +3,11 @@
 import json
 import sys
 
-import grpc
+from channel import connect
 from router_extproc.pb import ext_proc_pb2 as pb
 from router_extproc.pb import ext_proc_pb2_grpc
 
-target, model = sys.argv[1:]
+target, model, *tls = sys.argv[1:]
 body = json.dumps({"model": model, "messages": [{"role": "user", "content": "Hello"}]}).encode()
 headers = {
     ":method": "POST",
@@ -27,7 +27,7 @@ requests = [
     ),
     pb.ProcessingRequest(request_body=pb.HttpBody(body=body, end_of_stream=True)),
 ]
-with grpc.insecure_channel(target) as channel:
+with connect(target, *tls) as channel:
     replies = ext_proc_pb2_grpc.ExternalProcessorStub(channel).Process(iter(requests), timeout=30, wait_for_ready=True)
     first = next(iter(replies))
 changed = {
