@@ -4,7 +4,8 @@ The thread takes a batch whenever it is idle; there is no timer and nothing wait
 runs, the next one gathers in the queue, so batches grow with the load by themselves.
 
 Windows that have been read are remembered for a while. A text that is classified again while it grows, because its
-body is still arriving, thus only has its new windows read; and a text that comes again costs nothing.
+body is still arriving, thus only has its new windows read; and a text that comes again costs nothing. A window that is
+just being read is waited for, not read twice.
 """
 
 from __future__ import annotations
@@ -75,6 +76,7 @@ class Engine:
         self._wake = threading.Condition()
         self._queue: BatchQueue[Part] = BatchQueue(max_jobs=max_queued, max_bytes=max_queued_bytes)
         self._running: list[Job[Part]] = []
+        self._asked: dict[tuple[str, Prompt], Job[Part]] = {}
         # Admission: texts get one window each in turn, so the first windows of those that wait stand before a newcomer.
         # Whom they would make late is told so at once, instead of waiting for nothing. The first batch sets the pace;
         # nobody is refused while nobody waits, so that one slow batch cannot shut the door for good.
@@ -139,20 +141,25 @@ class Engine:
         reading = Reading(loop.create_future(), len(prompt.text), len(windows))
         for index in reading_order(len(windows)):
             window = windows[index]
-            known = self._memory.recall(self._version, Prompt(window.text, prompt.context))
-            if known is None:
-                reading.jobs.append(reading.job(window, prompt, deadline, now))
-            else:
+            part = Prompt(window.text, prompt.context)
+            known = self._memory.recall(self._version, part)
+            running = None if known is not None else self._asked.get((self._version, part))
+            if known is not None:
                 self._counters.remembered += 1
                 reading.add(window, known)
-        if not reading.jobs:
+            elif running is not None and running.taken:
+                self._counters.remembered += 1
+                running.payload.followers.append((reading, window))
+            else:
+                reading.jobs.append(reading.job(window, part, self._version, deadline, now))
+        if len(reading.done) == reading.windows:
             self._counters.texts += 1
             self._finish(reading)
             return reading.future.result()
-        leading = reading.jobs[0].tokens
+        leading = reading.jobs[0].tokens if reading.jobs else 0
+        accepted = not reading.jobs
         hopeless = self._waiting_tokens > 0 and self._waiting_tokens + leading > self._pace * (deadline - now)
-        accepted = False
-        if not hopeless:
+        if reading.jobs and not hopeless:
             with self._wake:
                 accepted = self._queue.offer(reading.jobs)
                 if accepted:
@@ -161,6 +168,8 @@ class Engine:
             self._counters.refused += 1
             raise Overloaded("its turn would come too late" if hopeless else "the classifier's queue is full")
         self._counters.texts += 1
+        for job in reading.jobs:
+            self._asked[job.payload.version, job.payload.prompt] = job
         self._waiting_tokens += leading
         timer = loop.call_later(deadline - now, self._expire, reading)
         try:
@@ -193,18 +202,19 @@ class Engine:
     def _deliver(self, finished: Sequence[tuple[Job[Part], Classified | InferenceError]]) -> None:
         for job, outcome in finished:
             part = job.payload
-            reading = part.reading
+            self._forget(job)
             if isinstance(outcome, Classified):
                 self._memory.keep(part.prompt, outcome)
-            if reading.future.done():
-                continue
-            if isinstance(outcome, InferenceError):
-                self._counters.failed += 1
-                self._fail(reading, outcome)
-                continue
-            reading.add(part.window, outcome)
-            if len(reading.done) == reading.windows:
-                self._finish(reading)
+            for reading, window in ((part.reading, part.window), *part.followers):
+                if reading.future.done():
+                    continue
+                if isinstance(outcome, InferenceError):
+                    self._counters.failed += 1
+                    self._fail(reading, outcome)
+                    continue
+                reading.add(window, outcome)
+                if len(reading.done) == reading.windows:
+                    self._finish(reading)
 
     def _expire(self, reading: Reading) -> None:
         """The deadline has come: what has been read of a long text is an answer, nothing is not."""
@@ -218,6 +228,7 @@ class Engine:
             self._fail(reading, DeadlineExceeded("not classified in time"))
 
     def _finish(self, reading: Reading) -> None:
+        reading.of_one_version()
         try:
             pooled = combine(reading.in_order(), coverage=reading.coverage())
         except Exception as error:
@@ -235,8 +246,17 @@ class Engine:
             with self._wake:
                 for job in reading.jobs:
                     self._queue.drop(job)
+            for job in reading.jobs:
+                if not job.taken:
+                    self._forget(job)
         # The jobs know their reading: emptying it here spares the garbage collector a cycle per request.
         reading.jobs.clear()
+
+    def _forget(self, job: Job[Part]) -> None:
+        """Nobody can follow this job any more. Another one may stand under its name by now."""
+        key = (job.payload.version, job.payload.prompt)
+        if self._asked.get(key) is job:
+            del self._asked[key]
 
     def _taken_over(self, swap: _Swap) -> None:
         self._labels = swap.model.labels
@@ -251,7 +271,8 @@ class Engine:
             left = self._queue.clear() + self._running
             swap, self._swap = self._swap, None
         for job in left:
-            self._fail(job.payload.reading, ModelFailed("the inference thread has ended"))
+            for reading in (job.payload.reading, *(follower for follower, _ in job.payload.followers)):
+                self._fail(reading, ModelFailed("the inference thread has ended"))
         if swap is not None and not swap.taken.done():
             swap.taken.set_exception(UnusableModel("the inference thread has ended"))
         self._gone.set()
@@ -300,7 +321,7 @@ class Engine:
         except Exception as error:
             if len(batch) > 1:
                 log.warning("a batch of %d failed (%s); running its texts one by one", len(batch), error)
-                return [outcome for job in batch if not job.dropped for outcome in self._run([job])]
+                return [outcome for job in batch for outcome in self._run([job])]
             log.warning("a text could not be classified", exc_info=True)
             return [(batch[0], ModelFailed(f"the forward pass failed: {type(error).__name__}"))]
         run_ms = (time.monotonic() - started) * 1e3

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from dataclasses import dataclass, field
 
 from router_extproc.inference.base import Classified, Prompt
@@ -15,12 +16,18 @@ CONTEXT_TOKENS = 96
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Part:
-    """What a job carries: a window of a reading, and when it was queued (`time.monotonic()`)."""
+    """What a job carries: a window of a reading, the version that served when it was queued, and when that
+    was (`time.monotonic()`).
+
+    `followers` are readings that need the same window and came while it was being read. Changed on the event loop.
+    """
 
     reading: Reading
     window: Window
     prompt: Prompt
+    version: str
     queued_at: float
+    followers: list[tuple[Reading, Window]] = field(default_factory=list)
 
 
 @dataclass(slots=True, eq=False)
@@ -33,17 +40,24 @@ class Reading:
     jobs: list[Job[Part]] = field(default_factory=list)
     done: list[tuple[Window, Classified]] = field(default_factory=list)
 
-    def job(self, window: Window, prompt: Prompt, deadline: float, now: float) -> Job[Part]:
-        """The job that reads one of its windows."""
+    def job(self, window: Window, prompt: Prompt, version: str, deadline: float, now: float) -> Job[Part]:
+        """The job that reads one of its windows: `prompt` is the window with its context."""
         tokens = estimate_tokens(window.text)
         if prompt.context:
             tokens += min(CONTEXT_TOKENS, estimate_tokens(prompt.context))
-        size = len(window.text) + len(prompt.context)
-        return Job(Part(self, window, Prompt(window.text, prompt.context), now), tokens, size, deadline)
+        size = len(prompt.text) + len(prompt.context)
+        return Job(Part(self, window, prompt, version, now), tokens, size, deadline)
 
     def add(self, window: Window, result: Classified) -> None:
         """One of its windows has been read."""
         self.done.append((window, result))
+
+    def of_one_version(self) -> None:
+        """Forgets windows that another model read than most: it took over in between, and may have other labels."""
+        counts = Counter(result.version for _, result in self.done)
+        if len(counts) > 1:
+            ((version, _),) = counts.most_common(1)
+            self.done = [(window, result) for window, result in self.done if result.version == version]
 
     def in_order(self) -> list[tuple[int, Classified]]:
         """What has come back, by the windows' offsets in the text."""

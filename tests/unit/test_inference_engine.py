@@ -294,6 +294,61 @@ async def test_windows_read_for_a_caller_who_left_are_not_read_again() -> None:
     assert model.seen == ["same text", "another"]
 
 
+async def test_a_window_that_is_just_being_read_is_waited_for_and_not_read_twice() -> None:
+    model = GatedModel()
+    async with serving(Engine(model)) as engine:
+        first = asyncio.create_task(engine.classify(Prompt("same text"), soon()))
+        await model.busy()
+        second = asyncio.create_task(engine.classify(Prompt("same text"), soon()))
+        with pytest.raises(DeadlineExceeded):
+            await engine.classify(Prompt("same text"), soon(0.01))
+        # Whoever asked first may leave: it is read for those who follow.
+        first.cancel()
+        await until(first.done)
+        model.gate.set()
+        assert (await second).heads["intent"].label == "chat"
+        assert engine._asked == {}
+    assert model.seen == ["same text"]
+
+
+async def test_a_failed_pass_fails_those_who_wait_for_it_and_nobody_else() -> None:
+    model = GatedModel(poison="poison")
+    async with serving(Engine(model)) as engine:
+        running = asyncio.create_task(engine.classify(Prompt("running"), soon()))
+        await model.busy()
+        batch = [asyncio.create_task(engine.classify(Prompt(text), soon())) for text in ("poison", "good")]
+        await queued(engine, 2)
+        model.gate.set()
+        await model.busy()
+        model.gate.clear()
+        await running
+        followers = [asyncio.create_task(engine.classify(Prompt(text), soon())) for text in ("poison", "good")]
+        await asyncio.sleep(0)
+        for task in batch:
+            task.cancel()
+        model.gate.set()
+        poisoned, good = await asyncio.gather(*followers, return_exceptions=True)
+        assert isinstance(poisoned, ModelFailed)
+        assert isinstance(good, Classified)
+
+
+async def test_a_long_text_that_two_models_read_has_the_labels_of_one(caplog: pytest.LogCaptureFixture) -> None:
+    old = GatedModel(version="old")
+    new = FakeModel({}, {"mood": ("good", "bad")}, version="new")
+    async with serving(Engine(old, max_batch_tokens=500)) as engine:
+        long = asyncio.create_task(engine.classify(Prompt("lorem ipsum " * 1000), soon()))
+        await old.busy()
+        swapping = asyncio.create_task(engine.swap(new))
+        await until(lambda: engine._swap is not None)
+        old.gate.set()
+        result = await long
+        await swapping
+    assert result.version == "new"
+    assert set(result.heads) == {"mood"}
+    assert 0.5 < result.coverage < 1.0
+    assert not caplog.records
+
+
 async def test_what_an_old_model_said_is_forgotten_with_it() -> None:
     async with serving(Engine(FakeModel({}, LABELS, version="old"))) as engine:
         assert (await engine.classify(Prompt("x"), soon())).version == "old"
