@@ -1,4 +1,4 @@
-"""From the last byte of a body to the decision: `python -m bench.overlap [--out FILE]`, about two minutes.
+"""From the last byte of a body to the decision: `python -m bench.overlap [--out FILE]`, four minutes.
 
 The sidecar's own gRPC server with the shipped classifier, and a client that speaks as Envoy does: it sends a body at
 the pace of a slow or a fast upload and, for comparison, all at once when its last byte would have come, so that nothing
@@ -47,8 +47,10 @@ from router_extproc.telemetry.metrics import Metrics
 from router_extproc.telemetry.recorder import Recorder
 
 KILOBYTES = (1, 10, 100, 1024, 10_240)
-PACES = {"slow": 1.0, "fast": 100.0}
+PACES = {"slow": 0.1, "fast": 100.0}
 """Megabytes per second."""
+LONGEST_SECONDS = 20.0
+"""For all rounds of one upload, but for those of which a single one takes longer."""
 DEADLINE_MS, SHIPPED_DEADLINE_MS = 5000, 250
 CHUNKS = {"slow": 4 * 1024, "fast": 16 * 1024}
 """Bytes per message: what Envoy finds in the socket when it looks, at most 16 KB."""
@@ -131,7 +133,7 @@ async def run(model_dir: Path, directory: Path, rounds: int) -> list[dict[str, A
         for name, pace in PACES.items():
             for kilobytes in KILOBYTES:
                 row: dict[str, Any] = {"upload": name, "mb_per_s": pace, "kilobytes": kilobytes}
-                count = rounds if kilobytes / 1024 / pace < 2 else 2
+                count = max(1, min(rounds, int(LONGEST_SECONDS / (kilobytes / 1024 / pace))))
                 for how, ahead in (("ahead", True), ("at_once", False)):
                     # Nobody is waited for twice: without reading ahead the pace does not matter.
                     rate = (pace if ahead else PACES["fast"]) * 1e6

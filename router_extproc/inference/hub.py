@@ -65,7 +65,7 @@ def _fetched(model: HubModel) -> Path:
     # Imported here: who names no hub never waits for it.
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import DryRunError
-    from huggingface_hub.utils import disable_progress_bars
+    from huggingface_hub.utils.tqdm import disable_progress_bars
 
     disable_progress_bars()
     wanted: dict[str, Any] = {

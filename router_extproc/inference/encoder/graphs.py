@@ -120,7 +120,7 @@ class GraphedPass:
         landed.copy_(recording.answer, non_blocking=True)
         if self._device.type == "cuda":
             # Blocking: the cores that a spinning thread would keep are Envoy's and the event loop's.
-            self._done = self._done or torch.cuda.Event(blocking=True)
+            self._done = self._done or torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
             self._done.record(torch.cuda.current_stream(self._device))
             self._done.synchronize()
         return self._heads.scores(landed.numpy(), *shape)
@@ -145,7 +145,8 @@ class GraphedPass:
         """What is recorded: from the block to the flat answer of all heads."""
         count, length = shape
         area = count * length
-        ids, types, lengths, texts = block.split([area, area, count, count * self._heads.from_text_width])
+        parts = [area, area, count, count * self._heads.from_text_width]
+        ids, types, lengths, texts = torch.split(block, parts)
         column = torch.arange(length, device=block.device)
         batch = Batch(
             ids=ids,
@@ -173,7 +174,7 @@ class GraphedPass:
     def _graphs(self, wanted: Sequence[Shape]) -> dict[Shape, _Recording]:
         recordings: dict[Shape, _Recording] = {}
         with torch.cuda.device(self._device):
-            side = torch.cuda.Stream()
+            side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
             pool = torch.cuda.graph_pool_handle()
             for shape in wanted:
                 block = self._block(shape)
