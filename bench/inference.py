@@ -256,15 +256,30 @@ class Hollow(BertClassifier):
 
 
 def around_the_network(directory: Path, seconds: float) -> list[dict[str, Any]]:
-    """Table 5."""
+    """Table 5, in CPU time, which others on the same cores do not lengthen: of the one thread, and of all that help."""
     model = encoder.load(directory)
     model.__class__ = Hollow
     rng = random.Random(5)
     rows = []
     for tokens in (32, 128):
         prompts = [Prompt(text_of(tokens, rng)) for _ in range(32)]
-        ms = take_turns({"host": lambda prompts=prompts: model.run(prompts)}, seconds)["host"]  # type: ignore[misc]
-        rows.append({"tokens": tokens, "texts": 32, "us_per_text": ms / 32 * 1e3, "texts_per_s_at_most": 32e3 / ms})
+        model.run(prompts)
+        times: list[tuple[float, float]] = []
+        end = time.monotonic() + seconds
+        while time.monotonic() < end or len(times) < 3:
+            began = time.thread_time(), time.process_time()
+            model.run(prompts)
+            times.append((time.thread_time() - began[0], time.process_time() - began[1]))
+        thread, process = (statistics.median(each) / 32 for each in zip(*times, strict=True))
+        rows.append(
+            {
+                "tokens": tokens,
+                "texts": 32,
+                "thread_us_per_text": thread * 1e6,
+                "all_us_per_text": process * 1e6,
+                "texts_per_s_at_most": 1 / thread,
+            }
+        )
     return rows
 
 
