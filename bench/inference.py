@@ -1,14 +1,19 @@
 """What classifying costs: `python -m bench.inference [--model DIR] [--seconds S] [--out FILE]`, about two minutes.
 
-Three tables, on whatever hardware this runs on, named in the output:
+Tables, on whatever hardware this runs on (a GPU where there is one), named in the output:
 
 1. The forward pass, no queue: the shipped lean pass (every head on), the same network through `transformers` (encoder
    only, no heads, which flatters it) and through `torch.compile` where there is a compiler, as ratios to the lean pass.
    The contenders take turns, so that a busy machine disturbs them alike.
 2. The engine under load: latency p50 and p99 and texts per second for lengths 16..512 tokens and 8,000, at concurrency
    1..64. Every text is new, so nothing is remembered.
-3. Overlap: from the last byte to the answer, against the size of a body that arrives at a slow and at a fast pace, with
-   the text classified while it grows and without.
+3. Short texts beside a long one: four clients with 32 tokens, alone and while a fifth sends 30,000 at a time.
+4. Labels from examples: seconds to embed and fit a dozen prompts per label.
+5. The CPU's part: what tokenising, n-grams and answers cost per text without the network. It bounds what a GPU can do.
+6. With a GPU: 128 tokens at rising concurrency, against the target of 2,000 texts/s at p99 < 15 ms.
+
+`--soak N` sends N texts of mixed length instead, and prints the memory as it goes. What reading ahead saves is another
+bench: `python -m bench.overlap`.
 """
 
 from __future__ import annotations
@@ -23,25 +28,28 @@ import resource
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 from router_extproc.inference import encoder  # first: it sets how the threads of PyTorch wait
 from router_extproc.inference.base import InferenceError, Prompt
 from router_extproc.inference.cpus import available_cores
+from router_extproc.inference.encoder import BertClassifier
+from router_extproc.inference.encoder.heads import Scores
 from router_extproc.inference.engine import Engine
+from router_extproc.inference.ensemble import fit_head
+from router_extproc.inference.tokens import TokenWindow
 
 # isort: split
+import numpy as np
 import torch
 from transformers import AutoModel
 from transformers.utils import logging as transformers_logging
 
 SHIPPED = Path(__file__).parents[1] / "models" / "router-minilm"
-DEADLINE = 0.25
-"""Seconds: the default that a request has for all its signals."""
-PACES = ((1, 1.0), (4, 0.01), (4, 10.0), (16, 0.01), (16, 10.0), (50, 0.01), (50, 10.0), (1024, 0.2), (10240, 2.0))
-"""Kilobytes of text, and megabytes per second at which they arrive."""
+GPU_TARGET = {"texts_per_s": 2000.0, "p99_ms": 15.0}
 WORDS = ["the", "quick", "model", "reads", "a", "prompt", "and", "tells", "which", "of", "many", "fields", "it", "is"]
 
 
@@ -108,10 +116,11 @@ def first_call(compiled: Callable[[], object]) -> float | None:
 def forward_passes(directory: Path, seconds: float, with_compile: bool) -> list[dict[str, Any]]:
     """Table 1."""
     model = encoder.load(directory)
-    plain = AutoModel.from_pretrained(directory, add_pooling_layer=False, attn_implementation="sdpa")
-    plain16 = AutoModel.from_pretrained(
-        directory, add_pooling_layer=False, attn_implementation="sdpa", dtype=torch.bfloat16
-    )
+    model.warm_up()
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    kept = {"add_pooling_layer": False, "attn_implementation": "sdpa"}
+    plain: Any = AutoModel.from_pretrained(directory, **kept).to(device)
+    plain16: Any = AutoModel.from_pretrained(directory, **kept, dtype=torch.bfloat16).to(device)
     compiled: Any = None
     if with_compile:
         import torch._inductor.config as inductor
@@ -122,12 +131,12 @@ def forward_passes(directory: Path, seconds: float, with_compile: bool) -> list[
     rows = []
     for count, tokens in ((1, 16), (1, 32), (1, 64), (1, 128), (1, 256), (8, 64), (32, 16)):
         prompts = [Prompt(text_of(tokens, rng)) for _ in range(count)]
-        ids = torch.randint(1000, 20_000, (count, tokens))
+        ids = torch.randint(1000, 20_000, (count, tokens), device=device)
         mask = torch.ones_like(ids)
 
         def run(network: Any, ids: torch.Tensor = ids, mask: torch.Tensor = mask) -> object:
             with torch.no_grad():
-                return network(input_ids=ids, attention_mask=mask)
+                return network(input_ids=ids, attention_mask=mask).last_hidden_state[0, 0, 0].item()
 
         seconds_to_compile: float | None = None
         contenders: dict[str, Callable[[], object]] = {
@@ -148,83 +157,166 @@ def forward_passes(directory: Path, seconds: float, with_compile: bool) -> list[
     return rows
 
 
-async def under_load(directory: Path, seconds: float, lengths: list[int], levels: list[int]) -> list[dict[str, Any]]:
-    """Table 2."""
+async def clients(engine: Engine, tokens: int, level: int, seconds: float, rng: random.Random) -> dict[str, Any]:
+    """`level` clients that each send one new text of that length after the other."""
+    times: list[float] = []
+    failed = 0
+    end = time.monotonic() + seconds
+
+    async def client() -> None:
+        nonlocal failed
+        while time.monotonic() < end:
+            prompt = Prompt(text_of(tokens, rng))
+            began = time.perf_counter()
+            try:
+                await engine.classify(prompt, time.monotonic() + 30)
+            except InferenceError:
+                failed += 1
+            times.append((time.perf_counter() - began) * 1e3)
+
+    before, began = engine.stats(), time.perf_counter()
+    await asyncio.gather(*(client() for _ in range(level)))
+    elapsed, after = time.perf_counter() - began, engine.stats()
+    return {
+        "tokens": tokens,
+        "concurrency": level,
+        "p50_ms": quantile(times, 0.5),
+        "p99_ms": quantile(times, 0.99),
+        "texts_per_s": len(times) / elapsed,
+        "windows_per_batch": (after.windows - before.windows) / max(1, after.batches - before.batches),
+        "failed": failed,
+    }
+
+
+@asynccontextmanager
+async def serving(directory: Path) -> AsyncIterator[Engine]:
+    """An engine that refuses nothing for want of room."""
     engine = Engine(encoder.load(directory), max_queued=4096)
     await engine.start()
+    try:
+        yield engine
+    finally:
+        await engine.aclose()
+
+
+async def under_load(directory: Path, seconds: float, lengths: list[int], levels: list[int]) -> list[dict[str, Any]]:
+    """Table 2."""
     rng = random.Random(2)
-    rows = []
-    for tokens in lengths:
-        for level in levels:
-            if tokens > 512 and level > 4:
-                continue
-            times: list[float] = []
-            failed = 0
-            end = time.monotonic() + seconds
-
-            async def client(tokens: int = tokens, end: float = end, times: list[float] = times) -> int:
-                refused = 0
-                while time.monotonic() < end:
-                    prompt = Prompt(text_of(tokens, rng))
-                    began = time.perf_counter()
-                    try:
-                        await engine.classify(prompt, time.monotonic() + 30)
-                    except InferenceError:
-                        refused += 1
-                    times.append((time.perf_counter() - began) * 1e3)
-                return refused
-
-            before, began = engine.stats(), time.perf_counter()
-            failed = sum(await asyncio.gather(*(client() for _ in range(level))))
-            elapsed, after = time.perf_counter() - began, engine.stats()
-            batches = max(1, after.batches - before.batches)
-            rows.append(
-                {
-                    "tokens": tokens,
-                    "concurrency": level,
-                    "p50_ms": quantile(times, 0.5),
-                    "p99_ms": quantile(times, 0.99),
-                    "texts_per_s": len(times) / elapsed,
-                    "windows_per_batch": (after.windows - before.windows) / batches,
-                    "failed": failed,
-                }
-            )
-    await engine.aclose()
-    return rows
+    async with serving(directory) as engine:
+        return [
+            await clients(engine, tokens, level, seconds, rng)
+            for tokens in lengths
+            for level in levels
+            if tokens <= 512 or level <= 4
+        ]
 
 
-async def overlap(directory: Path) -> list[dict[str, Any]]:
-    """Table 3. The text grows in up to 64 chunks; it is classified again whenever the last classification has ended.
-
-    `read` is the part of the text that was read by the deadline, `ms` the time from its last byte to the answer.
-    """
-    engine = Engine(encoder.load(directory))
-    await engine.start()
+async def beside_a_long_text(directory: Path, seconds: float) -> list[dict[str, Any]]:
+    """Table 3."""
     rng = random.Random(3)
     rows = []
-    for kilobytes, megabytes_per_s in PACES:
-        row: dict[str, Any] = {"kilobytes": kilobytes, "megabytes_per_s": megabytes_per_s}
-        for name in ("whole", "overlapped"):
-            base = text_of(min(kilobytes * 210, 60_000), rng)
-            text = (base * (kilobytes * 1024 // len(base) + 1))[: kilobytes * 1024]
-            ahead: asyncio.Task[Any] | None = None
-            step = max(1024, len(text) // 64)
-            for end in range(step, len(text) + step, step):
-                await asyncio.sleep(step / (megabytes_per_s * 1e6))
-                if name == "overlapped" and end < len(text) and (ahead is None or ahead.done()):
-                    ahead = asyncio.create_task(engine.classify(Prompt(text[:end]), time.monotonic() + 30))
-            began = time.perf_counter()
-            if ahead is not None:
-                ahead.cancel()
-            try:
-                result = await engine.classify(Prompt(text), time.monotonic() + DEADLINE)
-                row[f"{name}_read"], row["windows"] = result.coverage, result.windows
-            except InferenceError:
-                row[f"{name}_read"] = 0.0
-            row[f"{name}_ms"] = (time.perf_counter() - began) * 1e3
-        rows.append(row)
-    await engine.aclose()
+    async with serving(directory) as engine:
+        for long in (0, 30_000):
+            other = asyncio.create_task(clients(engine, long, 1, seconds, rng)) if long else None
+            row = await clients(engine, 32, 4, seconds, rng)
+            rows.append({"beside_tokens": long, **row, "long_ms": (await other)["p50_ms"] if other else None})
     return rows
+
+
+def from_examples(directory: Path) -> list[dict[str, Any]]:
+    """Table 4."""
+    model = encoder.load(directory)
+    model.warm_up()
+    rng = random.Random(4)
+    rows = []
+    for labels in (4, 10):
+        examples = {f"label {i}": [text_of(20, rng) for _ in range(12)] for i in range(labels)}
+        times = []
+        for _ in range(5):
+            began = time.perf_counter()
+            fit_head(model, examples)
+            times.append(time.perf_counter() - began)
+        rows.append({"labels": labels, "examples": labels * 12, "seconds": statistics.median(times)})
+    return rows
+
+
+class Hollow(BertClassifier):
+    """The shipped classifier without its network: the scores are zeros, everything around them is real."""
+
+    def _scores(self, rows: Sequence[TokenWindow], texts: Sequence[str]) -> Scores:
+        self._heads.from_text(texts)
+        longest = max(len(row.ids) for row in rows)
+        labels = {head.name: len(head.labels) for head in self._artifact.heads if head.kind != "token"}
+        tokens = {head.name: (len(rows), longest, len(head.labels)) for head, _ in self._heads.token_heads}
+        return Scores(
+            np.zeros((len(rows), sum(labels.values())), np.float32),
+            np.zeros((len(rows), self._artifact.encoder.width), np.float32),
+            {name: np.zeros(shape, np.float32) for name, shape in tokens.items()},
+        )
+
+
+def around_the_network(directory: Path, seconds: float) -> list[dict[str, Any]]:
+    """Table 5, in CPU time, which others on the same cores do not lengthen: of the one thread, and of all that help."""
+    model = encoder.load(directory)
+    model.__class__ = Hollow
+    rng = random.Random(5)
+    rows = []
+    for tokens in (32, 128):
+        prompts = [Prompt(text_of(tokens, rng)) for _ in range(32)]
+        model.run(prompts)
+        times: list[tuple[float, float]] = []
+        end = time.monotonic() + seconds
+        while time.monotonic() < end or len(times) < 3:
+            began = time.thread_time(), time.process_time()
+            model.run(prompts)
+            times.append((time.thread_time() - began[0], time.process_time() - began[1]))
+        thread, process = (statistics.median(each) / 32 for each in zip(*times, strict=True))
+        rows.append(
+            {
+                "tokens": tokens,
+                "texts": 32,
+                "thread_us_per_text": thread * 1e6,
+                "all_us_per_text": process * 1e6,
+                "texts_per_s_at_most": 1 / thread,
+            }
+        )
+    return rows
+
+
+async def gpu_targets(directory: Path, seconds: float) -> list[dict[str, Any]]:
+    """Table 6."""
+    rng = random.Random(6)
+    rows = []
+    async with serving(directory) as engine:
+        for level in (1, 8, 16, 32, 64, 128):
+            row = await clients(engine, 128, level, 3 * seconds, rng)
+            reached = row["texts_per_s"] >= GPU_TARGET["texts_per_s"] and row["p99_ms"] < GPU_TARGET["p99_ms"]
+            rows.append({**row, "target": "reached" if reached else "missed"})
+    return rows
+
+
+async def soak(directory: Path, count: int) -> list[dict[str, Any]]:
+    """`count` texts of mixed length, with the resident memory after each tenth."""
+    rng = random.Random(7)
+    rows = []
+    async with serving(directory) as engine:
+
+        async def some(number: int) -> None:
+            for _ in range(number):
+                await engine.classify(Prompt(text_of(rng.choice((8, 20, 60, 400)), rng)), time.monotonic() + 60)
+
+        for tenth in range(1, 11):
+            began = time.perf_counter()
+            await asyncio.gather(*(some(count // 160) for _ in range(16)))
+            rate = count // 160 * 16 / (time.perf_counter() - began)
+            rows.append({"texts": tenth * (count // 160) * 16, "rss_mb": resident_mb(), "texts_per_s": rate})
+            print(rows[-1], file=sys.stderr, flush=True)
+    return rows
+
+
+def resident_mb() -> float:
+    """Resident memory of this process now."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 1024**2
 
 
 def table(title: str, rows: list[dict[str, Any]]) -> None:
@@ -242,13 +334,14 @@ def _cell(value: object) -> str:
 
 
 def main() -> None:
-    """Runs all three."""
+    """Runs them all, or the soak alone."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, default=SHIPPED)
     parser.add_argument("--seconds", type=float, default=1.0, help="seconds per measured point")
-    parser.add_argument("--lengths", type=int, nargs="+", default=[16, 32, 128, 512, 8000])
+    parser.add_argument("--lengths", type=int, nargs="+", default=[16, 32, 64, 128, 256, 512, 8000])
     parser.add_argument("--concurrency", type=int, nargs="+", default=[1, 4, 16, 64])
     parser.add_argument("--no-compile", action="store_true", help="leave torch.compile out: it takes half a minute")
+    parser.add_argument("--soak", type=int, metavar="N", help="only send N texts and watch the memory")
     parser.add_argument("--out", type=Path, help="write all figures to this JSON file")
     args = parser.parse_args()
     logging.disable(logging.WARNING)
@@ -256,6 +349,10 @@ def main() -> None:
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     found: dict[str, Any] = {"hardware": hardware(), "model": args.model.name}
     print(json.dumps(found["hardware"]))
+    if args.soak:
+        found["soak"] = asyncio.run(soak(args.model, args.soak))
+        table("Memory over many texts", found["soak"])
+        return
     found["forward"] = forward_passes(args.model, args.seconds, not args.no_compile)
     table(
         "Forward pass: milliseconds of the lean pass with all heads, and how many times as long others take",
@@ -263,8 +360,17 @@ def main() -> None:
     )
     found["load"] = asyncio.run(under_load(args.model, args.seconds, args.lengths, args.concurrency))
     table("Engine under load", found["load"])
-    found["overlap"] = asyncio.run(overlap(args.model))
-    table("From the last byte to the answer", found["overlap"])
+    found["beside"] = asyncio.run(beside_a_long_text(args.model, 3 * args.seconds))
+    table("Short texts beside a long one", found["beside"])
+    found["examples"] = from_examples(args.model)
+    table("Labels from examples: to embed and to fit", found["examples"])
+    found["host"] = around_the_network(args.model, args.seconds)
+    table("The CPU's part of a batch, without the network", found["host"])
+    if torch.cuda.is_available():
+        found["gpu"] = asyncio.run(gpu_targets(args.model, args.seconds))
+        table(f"GPU: {GPU_TARGET['texts_per_s']:.0f} texts/s at p99 < {GPU_TARGET['p99_ms']:.0f} ms", found["gpu"])
+    else:
+        print("\nGPU: not measured, there is none")
     found["rss_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(f"\npeak resident memory: {found['rss_mb']:.0f} MB")
     if args.out is not None:

@@ -23,10 +23,13 @@ from router_extproc.config.loader import LoadedConfig, load
 from router_extproc.config.schema import RouterConfig
 from router_extproc.config.watcher import watch
 from router_extproc.domain import Outcome
-from router_extproc.errors import ConfigError, ConfigMistakes
+from router_extproc.errors import ConfigMistakes
+from router_extproc.inference import artifact
+from router_extproc.inference.base import Model
 from router_extproc.inference.engine import Engine
 from router_extproc.preferences import Preferences
 from router_extproc.processor import Processor
+from router_extproc.reloading import Reloading
 from router_extproc.runtime import Runtimes, compile_runtime
 from router_extproc.selection.observed import Observed
 from router_extproc.server import Server
@@ -34,7 +37,7 @@ from router_extproc.sessions import SessionKeys, session_secret
 from router_extproc.shared_answers import SharedAnswers
 from router_extproc.signals.base import SHIPPED
 from router_extproc.signals.own_heads import OwnHeads, load_guest
-from router_extproc.stores.affinity import Affinity, MemoryAffinity
+from router_extproc.stores.affinity import MemoryAffinity
 from router_extproc.stores.base import Store
 from router_extproc.stores.table import open_store
 from router_extproc.telemetry import instruments
@@ -48,6 +51,10 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 SHIPPED_MODEL = Path(__file__).resolve().parents[1] / "models" / "router-minilm"
+
+MODEL_LOOK_SECONDS = 5.0
+"""Between two looks at the classifier's folder. A new version counts when it is the same at two of them: a copy takes
+its time."""
 
 GIL_SWITCH_SECONDS = 0.0001
 """How long a thread keeps the GIL while another one wants it; Python's default is 5 ms. The inference thread asks for
@@ -119,6 +126,7 @@ async def serve(options: ServeOptions, stop: asyncio.Event | None = None) -> Non
         loaded = await asyncio.to_thread(load, options.config)
         store = await _store(loaded, stack)
         shared = await _shared_answers(loaded.config, store, recorder, metrics, stack)
+        stamp = await asyncio.to_thread(artifact.stamp, options.model_dir)
         engine, own_heads = await _engine(options, shared)
         stack.push_async_callback(engine.aclose)
         await own_heads.serve(engine, loaded)
@@ -148,8 +156,9 @@ async def serve(options: ServeOptions, stop: asyncio.Event | None = None) -> Non
         )
         await server.start()
         stack.push_async_callback(server.drain, 0.0, 0.0)
-        reloader = asyncio.create_task(_reload(options.config, runtimes, classifiers, own_heads, recorder, outliving))
-        stack.callback(reloader.cancel)
+        reloading = Reloading(loaded, runtimes, engine, own_heads, recorder, outliving)
+        watching = asyncio.create_task(_watching(options, reloading, compiled.digest, stamp))
+        stack.callback(watching.cancel)
         # What was built so far lives as long as the process: collections need not look at it again.
         gc.collect()
         gc.freeze()
@@ -209,51 +218,36 @@ async def _shared_answers(
     return shared
 
 
-async def _engine(options: ServeOptions, shared: SharedAnswers | None) -> tuple[Engine, OwnHeads]:
+def _load_classifier(options: ServeOptions) -> Model:
     # Imported here: it takes seconds, and commands that classify nothing never pay for it.
     from router_extproc.inference import encoder
 
-    model = await asyncio.to_thread(
-        encoder.load,
+    return encoder.load(
         options.model_dir,
         digest=options.model_digest,
         device=options.device,
         threads=options.threads or None,
     )
+
+
+async def _engine(options: ServeOptions, shared: SharedAnswers | None) -> tuple[Engine, OwnHeads]:
+    model = await asyncio.to_thread(_load_classifier, options)
     engine = Engine(model, max_queued=options.max_queued, elsewhere=shared)
     await engine.start()
     return engine, OwnHeads(model, partial(load_guest, device=options.device))
 
 
-async def _reload(
-    path: Path,
-    runtimes: Runtimes,
-    classifiers: Mapping[str, Engine],
-    own_heads: OwnHeads,
-    recorder: Recorder,
-    outliving: tuple[Observed, SessionKeys, Affinity],
-) -> None:
-    """Swaps in every new file that is valid; the last valid one serves on otherwise."""
-
-    async def on_change() -> None:
-        current = runtimes.current
-        try:
-            loaded = await asyncio.to_thread(load, path)
-            new = await asyncio.to_thread(
-                compile_runtime, loaded, heads(classifiers), classifiers, current.generation + 1, *outliving
-            )
-            await own_heads.serve(classifiers[SHIPPED], loaded)
-        except ConfigError as error:
-            runtimes.reject(str(error))
-            recorder.reloaded(current.generation, accepted=False)
-            log.error("refused the new configuration, generation %d serves on: %s", current.generation, error)
-            return
-        if new.config.store != current.config.store:
-            log.warning("the store is opened at the start: the new `store` section counts after a restart")
-        runtimes.swap(new)
-        outliving[0].keep(new.config.models)
-        recorder.reloaded(new.generation, accepted=True)
-        log.info("generation %d serves", new.generation)
-
-    # Since what was loaded: the file may have changed while the classifier was still warming up.
-    await watch(path, on_change, since=runtimes.current.digest)
+async def _watching(options: ServeOptions, reloading: Reloading, config: str, model: str) -> None:
+    """Watches what may change. `config` and `model` stand for what serves: it may have changed while that warmed up."""
+    load_config, load_model = partial(load, options.config), partial(_load_classifier, options)
+    await asyncio.gather(
+        watch(options.config, partial(reloading.configuration, load_config), since=config),
+        watch(
+            options.model_dir,
+            partial(reloading.classifier, load_model),
+            since=model,
+            interval=MODEL_LOOK_SECONDS,
+            digest=artifact.stamp,
+            settle=True,
+        ),
+    )

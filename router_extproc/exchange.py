@@ -12,6 +12,7 @@ from router_extproc.apis.base import BodyReader, ClientApi
 from router_extproc.domain import LlmRequest
 from router_extproc.errors import BodyTooLarge, UnsupportedEncoding
 from router_extproc.inference.base import Prompt
+from router_extproc.inference.windows import settled
 from router_extproc.router import Early, Judged, classifier_prompt
 from router_extproc.runtime import Runtime
 from router_extproc.signals.base import Reads
@@ -22,9 +23,6 @@ SPECULATION_PAUSE = 0.002
 a conversation that trickles in costs a few passes and not one per turn."""
 
 MAX_TENANT = 64
-
-GROWTH_CHARS = 4_000
-"""Characters by which a long turn must have grown to be worth another pass: some windows, which share a batch."""
 
 AHEAD_BYTES = 16 * 1024
 """Bytes of a body after which texts beside the prompt that have arrived are worth reading, where all of them are."""
@@ -108,18 +106,19 @@ class Exchange:
     def speculate(self) -> None:
         """Classifies ahead while the body is still arriving.
 
-        A long turn is classified as it grows, one pass at a time: the engine remembers the windows that it has read, so
-        that at the end only the last ones are left to read. A complete turn is classified if the rest keeps us waiting.
+        A long turn is classified as it grows, one pass at a time and only as far as its windows will stay as they are:
+        the engine remembers what it has read, so that at the end only the last window is left, and none was read in
+        vain. A complete turn is classified if the rest keeps us waiting.
         """
         if self._pause is not None:
             self._pause.cancel()
         if self.runtime.router.reads is Reads.CONVERSATION and self.size - self._read_at >= AHEAD_BYTES:
             self._read_ahead()
         if self.speculation is None or self.speculation.task.done():
-            growing = len(self.reader.growing())
-            if growing - self._grown >= GROWTH_CHARS:
-                self._grown = growing
-                self._guess(self.reader.arriving())
+            readable = settled(self.reader.growing())
+            if readable > self._grown:
+                self._grown = readable
+                self._guess(self.reader.arriving(), readable)
                 return
         wait = SPECULATION_PAUSE * 2**self._guesses
         self._pause = asyncio.get_running_loop().call_later(wait, self._guess_complete)
@@ -140,10 +139,11 @@ class Exchange:
                 until = time.monotonic() + SPECULATION_SECONDS
                 self.ahead[text] = asyncio.create_task(router.classify(Prompt(text), until))
 
-    def _guess(self, request: LlmRequest | None) -> None:
+    def _guess(self, request: LlmRequest | None, length: int | None = None) -> None:
         if request is None:
             return
         prompt = classifier_prompt(request)
+        prompt = Prompt(prompt.text[:length], prompt.context)
         if self.speculation is not None:
             if self.speculation.prompt == prompt:
                 return

@@ -13,11 +13,12 @@ import numpy as np
 from router_extproc.apis.json_marks import safe_cut
 from router_extproc.errors import MalformedBody
 
-HEAD: Final = 48 * 1024
+HEAD: Final = 62 * 1024
 """Bytes kept of the beginning of a long string."""
 
-TAIL: Final = 16 * 1024
-"""Bytes kept of its end: at least this many, at most twice."""
+TAIL: Final = 2 * 1024
+"""Bytes kept of its end: at least this many, at most twice. Little, since it is all of a very long prompt that cannot
+be classified before the last byte is there."""
 
 PROBE: Final = 512
 """Bytes after which a string is judged to be base64 or text; all that is kept of base64."""

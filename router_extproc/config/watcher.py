@@ -18,30 +18,40 @@ MISSING = ""
 """Stands for the digest of a file that is not there or cannot be read."""
 
 
+def content_digest(path: Path) -> str:
+    """SHA-256 of the file, or of router.yaml in the directory; MISSING when it cannot be read."""
+    try:
+        source, content = read(path)
+        return digest_of(content, source)
+    except ConfigError:
+        return MISSING
+
+
 async def watch(
-    path: Path, on_change: Callable[[], Awaitable[None]], *, interval: float = 0.5, since: str | None = None
+    path: Path,
+    on_change: Callable[[], Awaitable[None]],
+    *,
+    interval: float = 0.5,
+    since: str | None = None,
+    digest: Callable[[Path], str] = content_digest,
+    settle: bool = False,
 ) -> None:
     """Calls `on_change` whenever the content of the file, or of router.yaml in the directory, is another than before.
 
     Runs until cancelled; looks every `interval` seconds, on a thread. `since` is the digest (SHA-256, hex) that counts
     as known at first; without it, that of the content found now. A bad file is reported once, not again until it
     changes. A file that is gone counts as a change when it is still gone at the next look: some editors leave a gap.
+
+    Something else than a router.yaml is watched with another `digest`; with `settle` any change counts only when the
+    next look finds the same.
     """
-    known = since if since is not None else await asyncio.to_thread(_digest, path)
+    known = since if since is not None else await asyncio.to_thread(digest, path)
     before = known
     while True:
         await asyncio.sleep(interval)
-        now = await asyncio.to_thread(_digest, path)
-        settled = now != MISSING or before == MISSING
+        now = await asyncio.to_thread(digest, path)
+        settled = now == before if settle else now != MISSING or before == MISSING
         before = now
         if now != known and settled:
             known = now
             await on_change()
-
-
-def _digest(path: Path) -> str:
-    try:
-        source, content = read(path)
-        return digest_of(content, source)
-    except ConfigError:
-        return MISSING

@@ -4,8 +4,9 @@ The thread takes a batch whenever it is idle; there is no timer and nothing wait
 runs, the next one gathers in the queue, so batches grow with the load by themselves.
 
 Windows that have been read are remembered for a while. A text that is classified again while it grows, because its
-body is still arriving, thus only has its new windows read; and a text that comes again costs nothing. What other
-replicas remember is asked for while a window waits: the answer that comes first counts, and nobody waits for the other.
+body is still arriving, thus only has its new windows read; and a text that comes again costs nothing. A window that is
+just being read is waited for, not read twice. What other replicas remember is asked for while a window waits. Whichever
+answer comes first counts, for all who wait for the same window; nobody waits for the other.
 """
 
 from __future__ import annotations
@@ -81,6 +82,10 @@ class Engine:
         self._wake = threading.Condition()
         self._queue: BatchQueue[Part] = BatchQueue(max_jobs=max_queued, max_bytes=max_queued_bytes)
         self._running: list[Job[Part]] = []
+        # What is queued or running, by the key of the text as it stands: the answer for one that only folds to the same
+        # may have spans. `max_queued` also bounds those who wait for one running window instead of queueing their own.
+        self._asked: dict[bytes, dict[Job[Part], None]] = {}
+        self._max_followers = max_queued
         # Admission: texts get one window each in turn, so the first windows of those that wait stand before a newcomer.
         # Whom they would make late is told so at once, instead of waiting for nothing. The first batch sets the pace;
         # nobody is refused while nobody waits, so that one slow batch cannot shut the door for good.
@@ -145,24 +150,30 @@ class Engine:
         loop = asyncio.get_running_loop()
         windows = cut(prompt.text, limit=self._max_windows)
         reading = Reading(loop.create_future(), len(prompt.text), len(windows))
+        follows: list[tuple[Job[Part], Window]] = []
         for index in reading_order(len(windows)):
             window = windows[index]
-            keys = keys_of(self._version, Prompt(window.text, prompt.context), folds=self._folds)
+            part = Prompt(window.text, prompt.context)
+            keys = keys_of(self._version, part, folds=self._folds)
             known = self._memory.recall(keys)
-            if known is None:
-                self._counters.unknown += 1
-                reading.jobs.append(reading.job(window, prompt, deadline, now, keys, self._version))
-            else:
+            running = self._running_now(keys[-1]) if known is None else None
+            if known is not None:
                 self._counters.remembered += 1
                 reading.add(window, known)
-        if not reading.jobs:
+            elif running is not None:
+                self._counters.remembered += 1
+                follows.append((running, window))
+            else:
+                self._counters.unknown += 1
+                reading.jobs.append(reading.job(window, part, keys, self._version, deadline, now))
+        if len(reading.done) == reading.windows:
             self._counters.texts += 1
             self._finish(reading)
             return reading.future.result()
-        leading = reading.jobs[0].tokens
+        leading = reading.jobs[0].tokens if reading.jobs else 0
+        accepted = not reading.jobs
         hopeless = self._waiting_tokens > 0 and self._waiting_tokens + leading > self._pace * (deadline - now)
-        accepted = False
-        if not hopeless:
+        if reading.jobs and not hopeless:
             with self._wake:
                 accepted = self._queue.offer(reading.jobs)
                 if accepted:
@@ -171,10 +182,14 @@ class Engine:
             self._counters.refused += 1
             raise Overloaded("its turn would come too late" if hopeless else "the classifier's queue is full")
         self._counters.texts += 1
+        for job in reading.jobs:
+            self._asked.setdefault(job.payload.keys[-1], {})[job] = None
+        for running, window in follows:
+            running.payload.followers.append((reading, window))
         self._waiting_tokens += leading
         timer = loop.call_later(deadline - now, self._expire, reading)
-        if self._elsewhere is not None:
-            asking = loop.create_task(self._ask(self._elsewhere, reading, self._version, self._labels))
+        if self._elsewhere is not None and reading.jobs:
+            asking = loop.create_task(self._ask(self._elsewhere, list(reading.jobs), self._version, self._labels))
             self._asking.add(asking)
             asking.add_done_callback(self._asking.discard)
         try:
@@ -204,44 +219,55 @@ class Engine:
 
     # On the event loop.
 
-    async def _ask(self, elsewhere: Elsewhere, reading: Reading, version: str, labels: Labels) -> None:
+    async def _ask(self, elsewhere: Elsewhere, jobs: Sequence[Job[Part]], version: str, labels: Labels) -> None:
         """Takes over what another replica has read, of the windows that are still to be read here."""
-        jobs = list(reading.jobs)
         answers = await elsewhere.recall([job.payload.keys for job in jobs], version, labels)
         for job, answer in zip(jobs, answers, strict=True):
-            part = job.payload
+            keys = job.payload.keys
             if answer is not None:
-                self._memory.keep(key_for(answer, part.keys), answer)
-            if answer is None or part.window.start in reading.read or reading.future.done():
+                self._memory.keep(key_for(answer, keys), answer)
+            if answer is not None and self._answer(keys[-1], answer):
+                self._counters.shared += 1
+            else:
                 self._counters.unshared += 1
-                continue
-            self._counters.shared += 1
-            with self._wake:
-                self._queue.drop(job)
-            self._add(reading, part.window, answer)
 
-    def _add(self, reading: Reading, window: Window, answer: Classified) -> None:
-        reading.add(window, answer)
-        if len(reading.done) == reading.windows:
-            self._finish(reading)
+    def _answer(self, key: bytes, answer: Classified) -> bool:
+        """Gives what was said of a window to all who still wait for it. Returns whether anybody did.
+
+        Those of them that are queued need not run any more. One that is running does, for nobody: its answer is late.
+        """
+        jobs = self._asked.pop(key, {})
+        with self._wake:
+            for job in jobs:
+                self._queue.drop(job)
+        waited = False
+        for job in jobs:
+            for reading, window in job.payload.waiting():
+                if reading.future.done() or window.start in reading.read:
+                    continue
+                waited = True
+                reading.add(window, answer)
+                if len(reading.done) == reading.windows:
+                    self._finish(reading)
+        return waited
 
     def _deliver(self, finished: Sequence[tuple[Job[Part], Classified | InferenceError]]) -> None:
         for job, outcome in finished:
             part = job.payload
-            reading = part.reading
+            if isinstance(outcome, InferenceError):
+                self._forget(job)
+                for reading, window in part.waiting():
+                    if not reading.future.done() and window.start not in reading.read:
+                        self._counters.failed += 1
+                        self._fail(reading, outcome)
+                continue
             # A model that was swapped in meanwhile has other keys and labels.
-            if isinstance(outcome, Classified) and outcome.version == part.version:
+            if outcome.version == part.version:
                 key = key_for(outcome, part.keys)
                 self._memory.keep(key, outcome)
                 if self._elsewhere is not None and outcome.version == self._version:
                     self._elsewhere.keep(key, outcome, self._labels)
-            if reading.future.done() or part.window.start in reading.read:
-                continue
-            if isinstance(outcome, InferenceError):
-                self._counters.failed += 1
-                self._fail(reading, outcome)
-                continue
-            self._add(reading, part.window, outcome)
+            self._answer(part.keys[-1], outcome)
 
     def _expire(self, reading: Reading) -> None:
         """The deadline has come: what has been read of a long text is an answer, nothing is not."""
@@ -255,6 +281,7 @@ class Engine:
             self._fail(reading, DeadlineExceeded("not classified in time"))
 
     def _finish(self, reading: Reading) -> None:
+        reading.of_one_version()
         try:
             pooled = combine(reading.in_order(), coverage=reading.coverage())
         except Exception as error:
@@ -272,8 +299,26 @@ class Engine:
             with self._wake:
                 for job in reading.jobs:
                     self._queue.drop(job)
+            for job in reading.jobs:
+                if not job.taken:
+                    self._forget(job)
         # The jobs know their reading: emptying it here spares the garbage collector a cycle per request.
         reading.jobs.clear()
+
+    def _running_now(self, key: bytes) -> Job[Part] | None:
+        """The job that is reading this window now, if one is that can be followed."""
+        for job in self._asked.get(key, ()):
+            if job.taken and len(job.payload.followers) < self._max_followers:
+                return job
+        return None
+
+    def _forget(self, job: Job[Part]) -> None:
+        """Nobody can follow this job any more, and no answer to another one is for it."""
+        key = job.payload.keys[-1]
+        asked = self._asked.get(key, {})
+        asked.pop(job, None)
+        if not asked:
+            self._asked.pop(key, None)
 
     def _taken_over(self, swap: _Swap) -> None:
         self._labels = swap.model.labels
@@ -289,7 +334,8 @@ class Engine:
             left = self._queue.clear() + self._running
             swap, self._swap = self._swap, None
         for job in left:
-            self._fail(job.payload.reading, ModelFailed("the inference thread has ended"))
+            for reading, _ in job.payload.waiting():
+                self._fail(reading, ModelFailed("the inference thread has ended"))
         if swap is not None and not swap.taken.done():
             swap.taken.set_exception(UnusableModel("the inference thread has ended"))
         self._gone.set()
@@ -338,7 +384,7 @@ class Engine:
         except Exception as error:
             if len(batch) > 1:
                 log.warning("a batch of %d failed (%s); running its texts one by one", len(batch), error)
-                return [outcome for job in batch if not job.dropped for outcome in self._run([job])]
+                return [outcome for job in batch for outcome in self._run([job])]
             log.warning("a text could not be classified", exc_info=True)
             return [(batch[0], ModelFailed(f"the forward pass failed: {type(error).__name__}"))]
         run_ms = (time.monotonic() - started) * 1e3

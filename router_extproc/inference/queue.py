@@ -26,7 +26,10 @@ T = TypeVar("T")
 
 @dataclass(slots=True, eq=False)
 class Job(Generic[T]):
-    """One window waiting for its pass. `tokens` is an estimate, `size` bytes held, `deadline` in the caller's clock."""
+    """One window waiting for its pass. `tokens` is an estimate, `size` bytes held, `deadline` in the caller's clock.
+
+    `taken` jobs are part of a batch: they run, whoever leaves.
+    """
 
     payload: T
     tokens: int
@@ -34,6 +37,7 @@ class Job(Generic[T]):
     deadline: float
     dropped: bool = field(default=False, init=False)
     queued: bool = field(default=False, init=False)
+    taken: bool = field(default=False, init=False)
 
 
 class BatchQueue(Generic[T]):
@@ -105,6 +109,7 @@ class BatchQueue(Generic[T]):
                     break
                 heappop(heap)
                 self._forget(job)
+                job.taken = True
                 self._served_tokens += job.tokens
                 batch.append(job)
                 longest = max(longest, job.tokens)

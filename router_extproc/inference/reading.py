@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from dataclasses import dataclass, field
 
 from router_extproc.inference.base import Classified, Prompt
@@ -15,14 +16,23 @@ CONTEXT_TOKENS = 96
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Part:
-    """What a job carries: a window of a reading, when it was queued (`time.monotonic()`), and how to remember it."""
+    """What a job carries: a window of a reading, the version that served when it was queued, when that was
+    (`time.monotonic()`), and the `keys` under which what that version says of it may be remembered.
+
+    `followers` are readings that need the same window and came while it was being read. Changed on the event loop.
+    """
 
     reading: Reading
     window: Window
     prompt: Prompt
+    version: str
     queued_at: float
     keys: tuple[bytes, ...]
-    version: str
+    followers: list[tuple[Reading, Window]] = field(default_factory=list)
+
+    def waiting(self) -> list[tuple[Reading, Window]]:
+        """Who gets the answer, and for which of their windows."""
+        return [(self.reading, self.window), *self.followers]
 
 
 @dataclass(slots=True, eq=False)
@@ -38,19 +48,27 @@ class Reading:
     """Where the windows that are done begin."""
 
     def job(
-        self, window: Window, prompt: Prompt, deadline: float, now: float, keys: tuple[bytes, ...], version: str
+        self, window: Window, prompt: Prompt, keys: tuple[bytes, ...], version: str, deadline: float, now: float
     ) -> Job[Part]:
-        """The job that reads one of its windows. `keys`: under which the answer of that `version` may be remembered."""
+        """The job that reads one of its windows: `prompt` is the window with its context. `keys`: under which the
+        answer of that `version` may be remembered."""
         tokens = estimate_tokens(window.text)
         if prompt.context:
             tokens += min(CONTEXT_TOKENS, estimate_tokens(prompt.context))
-        size = len(window.text) + len(prompt.context)
-        return Job(Part(self, window, Prompt(window.text, prompt.context), now, keys, version), tokens, size, deadline)
+        size = len(prompt.text) + len(prompt.context)
+        return Job(Part(self, window, prompt, version, now, keys), tokens, size, deadline)
 
     def add(self, window: Window, result: Classified) -> None:
         """One of its windows has been read."""
         self.done.append((window, result))
         self.read.add(window.start)
+
+    def of_one_version(self) -> None:
+        """Forgets windows that another model read than most: it took over in between, and may have other labels."""
+        counts = Counter(result.version for _, result in self.done)
+        if len(counts) > 1:
+            ((version, _),) = counts.most_common(1)
+            self.done = [(window, result) for window, result in self.done if result.version == version]
 
     def in_order(self) -> list[tuple[int, Classified]]:
         """What has come back, by the windows' offsets in the text."""

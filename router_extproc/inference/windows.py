@@ -50,6 +50,20 @@ def cut(text: str, *, limit: int) -> list[Window]:
     return [_window(text, index, count, pitch) for index in taken(count, limit)]
 
 
+def settled(text: str) -> int:
+    """Length of the part of a growing text that can be read already: its windows are windows of whatever it becomes.
+
+    0 when there is none: for a text shorter than about a window and a half.
+    """
+    pitch = _pitch(text)
+    if len(text) < WINDOW_CHARS:
+        return 0
+    count = (len(text) + pitch // 2) // pitch - 1
+    if count * pitch + OVERLAP_CHARS > len(text):
+        count -= 1
+    return _border(text, count * pitch)[1] if count > 0 else 0
+
+
 def taken(count: int, limit: int) -> list[int]:
     """Which of `count` windows are read when at most `limit` may be: every 2^k-th, and the last."""
     stride = 1

@@ -1,15 +1,18 @@
-"""A classifier that the operator brings: a local Hugging Face directory."""
+"""A classifier that the operator brings: a local Hugging Face directory, or a model of a hub."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from pathlib import Path
+from typing import Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from router_extproc.domain import SignalValue
 from router_extproc.errors import ConfigMistakes, Mistake
+from router_extproc.inference.base import UnusableModel
+from router_extproc.inference.hub import HubModel, fetch
 from router_extproc.inference.pooling import BENIGN, NO_SPAN
 from router_extproc.signals.base import READS, SHIPPED, Heads, Reads, SignalInputs
 from router_extproc.signals.classifier import checked_reads, read_head
@@ -20,10 +23,28 @@ class HuggingFaceParams(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    path: str = Field(
+    path: str | None = Field(
+        None,
         min_length=1,
         description="A directory with `config.json`, `tokenizer.json` and safetensors weights of a model for sequence "
         "or token classification. Code that comes with it is never run.",
+    )
+    hub: str | None = Field(
+        None,
+        pattern=r"^[A-Za-z0-9][\w.-]{0,95}/[\w.-]{1,96}$",
+        description="Instead of `path`: the same from a Hugging Face hub, as `organisation/model`. Downloaded when the "
+        "file is loaded, where the hub can be reached; only safetensors, configuration and tokenizer.",
+    )
+    revision: str | None = Field(
+        None,
+        pattern=r"^[\w./-]{1,200}$",
+        description="Commit, tag or branch of the `hub` model, by default the main branch. Only a commit is the same "
+        "tomorrow.",
+    )
+    cache: str | None = Field(
+        None,
+        min_length=1,
+        description="Directory that keeps what was downloaded from the hub, by default that of `HF_HOME`.",
     )
     benign: str | None = Field(
         None,
@@ -34,9 +55,19 @@ class HuggingFaceParams(BaseModel):
         1.0, gt=0, le=100, description="Divides the logits. Above 1 where the model is surer than it is right."
     )
     digest: str | None = Field(
-        None, pattern=r"^(sha256:)?[0-9a-fA-F]{64}$", description="SHA-256 of the directory's files, checked at load."
+        None,
+        pattern=r"^(sha256:)?[0-9a-fA-F]{64}$",
+        description="SHA-256 of the model's files, checked at load. `router-extproc check` prints it.",
     )
     reads: Reads = READS
+
+    @model_validator(mode="after")
+    def _from_one_place(self) -> Self:
+        if (self.path is None) == (self.hub is None):
+            raise ValueError("give either `path` or `hub`")
+        if self.hub is None and (self.revision or self.cache):
+            raise ValueError("`revision` and `cache` belong to a `hub` model")
+        return self
 
     @property
     def head(self) -> str:
@@ -44,10 +75,22 @@ class HuggingFaceParams(BaseModel):
         model = self.model_dump_json(exclude={"reads"})
         return f"huggingface-{hashlib.sha256(model.encode()).hexdigest()[:12]}"
 
+    @property
+    def source(self) -> str:
+        """Where the model comes from, for people."""
+        return self.path or f"{self.hub}@{self.revision or 'main'}"
+
+    def directory(self) -> Path:
+        """The directory of its files; a hub's model is downloaded, which takes minutes. Raises UnusableModel."""
+        if self.hub is None:
+            return Path(self.path or "")
+        return fetch(HubModel(self.hub, self.revision, Path(self.cache) if self.cache else None))
+
 
 class HuggingFaceSignal:
-    """What your own classifier says of the prompt: any local Hugging Face model for sequence or token classification.
-    It runs beside the shipped classifier and adds its own time to every request."""
+    """What your own classifier says of the prompt: any Hugging Face model for sequence or token classification (BERT,
+    DistilBERT, DeBERTa, ModernBERT...), from a directory or a hub. It runs beside the shipped classifier and adds its
+    own time to every request."""
 
     Params = HuggingFaceParams
     classifier = SHIPPED
@@ -63,7 +106,10 @@ class HuggingFaceSignal:
 
 
 def _labels(params: HuggingFaceParams) -> tuple[str, ...]:
-    path = Path(params.path) / "config.json"
+    try:
+        path = params.directory() / "config.json"
+    except UnusableModel as error:
+        raise ConfigMistakes([Mistake(("hub",), str(error))]) from None
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
         names = [str(name) for _, name in sorted(config["id2label"].items(), key=lambda item: int(item[0]))]

@@ -36,8 +36,19 @@ class OwnHeads:
         self._fitted: dict[str, ExamplesHead] = {}
         self._guests: dict[str, Model] = {}
 
+    @property
+    def base(self) -> Model:
+        """The model that is extended."""
+        return self._base
+
+    def on(self, base: Model) -> OwnHeads:
+        """The same for another base model. Users' classifiers are taken over; what was fitted on the old one is not."""
+        other = OwnHeads(base, self._load)
+        other._guests = dict(self._guests)
+        return other
+
     def extend(self, specs: Mapping[str, SignalSpec]) -> tuple[Model, list[str]]:
-        """The model that answers every signal of `specs`, and a line per fitted head on how well it does.
+        """The model that answers every signal of `specs`, and a line per added head: how well it does, or what it is.
 
         The base itself where nothing is added. `base.run` is called here, also while it serves on its own thread. Takes
         some 10 ms per new example, and as long as `load` does: call it off the event loop. Raises ConfigMistakes with
@@ -57,7 +68,9 @@ class OwnHeads:
                     notes.append(describe(name, head))
                 elif spec.type == "hugging_face":
                     wanted = validate(HuggingFaceParams, spec.params, at)
-                    guests[wanted.head] = self._guests.get(wanted.head) or self._load(wanted)
+                    guest = self._guests.get(wanted.head) or self._load(wanted)
+                    guests[wanted.head] = guest
+                    notes.append(f"signal {name}: {wanted.source}, digest {getattr(guest, 'digest', guest.version)}")
             except ConfigMistakes as error:
                 mistakes += error.mistakes
             except (ValueError, InferenceError) as error:
@@ -101,12 +114,13 @@ def review(loaded: LoadedConfig, model_dir: Path) -> list[str]:
 
 
 def load_guest(params: HuggingFaceParams, device: str = "auto") -> Model:
-    """Reads a user's classifier. Takes seconds: call it off the event loop. Raises UnusableModel."""
+    """Reads a user's classifier, and downloads it first where it is a hub's. Seconds to minutes: call it off the event
+    loop. Raises UnusableModel."""
     # Imported here: who brings no classifier and runs none need not wait for PyTorch.
     from router_extproc.inference.encoder import load_hugging_face
 
     return load_hugging_face(
-        Path(params.path),
+        params.directory(),
         benign=params.benign,
         temperature=params.temperature,
         digest=params.digest,

@@ -9,6 +9,7 @@ import pytest
 
 from router_extproc import wire
 from router_extproc.inference.base import Overloaded
+from router_extproc.inference.windows import settled
 from router_extproc.pb import ext_proc_pb2 as pb
 from router_extproc.processor import Processor
 from router_extproc.testing import FakeClassifier
@@ -146,7 +147,9 @@ async def test_a_long_turn_is_classified_as_it_grows(sidecar: Sidecar, until: Un
     *early, last = [prompt.text for prompt in sidecar.classifier.seen]
     assert last == text.strip()
     assert all(last.startswith(part.rstrip()) for part in early)
-    assert len(early[0]) >= 4_000
+    # Whole windows, and no more: what is read ahead is never read again.
+    begin = content.index(b"All work")
+    assert [len(part) for part in early] == [settled(text[: size - begin]) for size in (6_000, 12_000)]
 
 
 async def test_a_wrong_guess_is_classified_again(sidecar: Sidecar) -> None:

@@ -20,7 +20,7 @@ from router_extproc.inference import encoder
 from router_extproc.inference.artifact import read
 from router_extproc.inference.base import Prompt, UnusableModel
 from router_extproc.inference.encoder import BertClassifier
-from router_extproc.inference.encoder.graphs import bucket, first_rows, padded
+from router_extproc.inference.encoder.graphs import GraphedPass, shapes
 from router_extproc.inference.tokens import TokenWindows
 from router_extproc.testing import tiny_model_directory
 
@@ -144,28 +144,73 @@ def test_the_compute_type_of_this_machine_stays_within_its_tolerance(
             assert dict(got.heads[name].probs) == pytest.approx(dict(wanted.heads[name].probs), abs=BFLOAT16_TOLERANCE)
 
 
-@settings(deadline=None, max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def recorded(directory: Path, budget: int = 256) -> BertClassifier:
+    """A classifier that runs what a GPU would replay, through the same blocks."""
+    classifier = encoder.load(directory, device="cpu", dtype="float32", threads=1)
+    classifier._graphs = GraphedPass(classifier._encoder, classifier._heads, classifier._device, 32, budget)
+    classifier.warm_up()
+    assert classifier._graphs.recorded
+    return classifier
+
+
+@pytest.fixture(scope="module")
+def replaying(directory: Path) -> BertClassifier:
+    return recorded(directory)
+
+
+@settings(deadline=None, max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(PROMPTS)
-def test_rows_padded_for_a_recorded_shape_give_the_same_hidden_states(
-    classifier: BertClassifier, plain: Plain, directory: Path, prompts: list[Prompt]
+def test_a_pass_through_recorded_shapes_equals_the_eager_one(
+    replaying: BertClassifier, classifier: BertClassifier, prompts: list[Prompt]
 ) -> None:
-    rows = TokenWindows(directory / "tokenizer.json", 32).encode(prompts)
-    shape = bucket(len(rows), max(len(row.ids) for row in rows))
-    assert shape is not None
-    with torch.inference_mode():
-        batch = padded(rows, *shape)
-        hidden, batch = first_rows(batch, classifier._encoder(batch), len(rows))
-    assert batch.rows == len(rows)
-    for row, states, mask in zip(rows, hidden.view(batch.rows, batch.longest, -1), batch.mask, strict=True):
-        assert states[mask].numpy() == pytest.approx(plain.hidden(row.ids, row.second), abs=1e-4)
+    # One model for all examples: what an earlier batch left in the blocks must not show.
+    for got, wanted in zip(replaying.run(prompts), classifier.run(prompts), strict=True):
+        assert list(got.embedding) == pytest.approx(list(wanted.embedding), abs=1e-4)
+        assert set(got.heads) == set(wanted.heads)
+        for name, head in wanted.heads.items():
+            assert dict(got.heads[name].probs) == pytest.approx(dict(head.probs), abs=FLOAT32_TOLERANCE)
+            spans = [(span.start, span.end, span.label) for span in head.spans]
+            assert [(span.start, span.end, span.label) for span in got.heads[name].spans] == spans
 
 
-def test_the_smallest_recorded_shape_is_taken() -> None:
-    assert bucket(1, 1) == (1, 16)
-    assert bucket(3, 17) == (4, 32)
-    assert bucket(64, 256) == (64, 256)
-    assert bucket(65, 16) is None
-    assert bucket(1, 257) is None
+def test_the_smallest_recorded_shape_is_taken(directory: Path) -> None:
+    graphs = recorded(directory)._graphs
+    assert graphs is not None
+    assert graphs.shape(1, 1) == (1, 16)
+    assert graphs.shape(3, 17) == (4, 32)
+    assert graphs.shape(8, 32) == (8, 32)
+    # More rows than fit the budget at 32 tokens, however short they are: the longer shape would be over it.
+    assert graphs.shape(16, 16) == (16, 16)
+    assert graphs.shape(17, 16) is None
+    assert graphs.shape(1, 33) is None
+
+
+def test_no_recorded_row_is_longer_than_the_encoder_has_positions() -> None:
+    assert max(length for _, length in shapes(100, 4096)) == 100
+    assert max(length for _, length in shapes(512, 4096)) == 512
+    assert all(rows == 1 or rows * length <= 64 for rows, length in shapes(256, 64))
+    assert {length for rows, length in shapes(256, 64) if rows == 1} == {16, 32, 64, 128, 256}
+
+
+def test_a_batch_larger_than_every_recorded_shape_is_cut(directory: Path, classifier: BertClassifier) -> None:
+    prompts = [Prompt(f"hello {i}") for i in range(40)]
+    for got, wanted in zip(recorded(directory).run(prompts), classifier.run(prompts), strict=True):
+        assert got.heads["domain"].probs == pytest.approx(wanted.heads["domain"].probs, abs=FLOAT32_TOLERANCE)
+
+
+def test_where_recording_fails_the_eager_pass_serves(
+    directory: Path, classifier: BertClassifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+    monkeypatch.setattr(GraphedPass, "_calls", fail)
+    model = encoder.load(directory, device="cpu", dtype="float32", threads=1)
+    model._graphs = GraphedPass(model._encoder, model._heads, model._device, 32, 256)
+    model.warm_up()
+    assert not model._graphs.recorded
+    (got,), (wanted,) = model.run([Prompt("hello")]), classifier.run([Prompt("hello")])
+    assert got.heads == wanted.heads
 
 
 def test_the_context_keeps_its_end(classifier: BertClassifier, directory: Path) -> None:

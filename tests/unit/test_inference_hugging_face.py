@@ -1,90 +1,84 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 import torch
 from transformers import (
     AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
     BertConfig,
-    BertForSequenceClassification,
     BertModel,
-    DistilBertConfig,
-    DistilBertForTokenClassification,
     PreTrainedTokenizerFast,
 )
 
 from router_extproc.inference.base import Prompt, UnusableModel
 from router_extproc.inference.encoder import load_hugging_face
-from router_extproc.testing import tiny_model_directory
+from tests.tiny_hugging_face import ARCHITECTURES, save_tokenizer, sequence_classifier, token_classifier
 
-TOKENIZER = {"cls_token": "[CLS]", "sep_token": "[SEP]", "pad_token": "[PAD]", "unk_token": "[UNK]"}
-
-
-def save_tokenizer(directory: Path) -> int:
-    """A tokenizer that frames texts as BERT does; returns the size of its vocabulary."""
-    from tokenizers import Tokenizer, processors
-
-    tokenizer = Tokenizer.from_file(str(tiny_model_directory(directory.parent / "source") / "tokenizer.json"))
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
-    )
-    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=32, **TOKENIZER)  # type: ignore[no-untyped-call]
-    fast.save_pretrained(directory)
-    return int(tokenizer.get_vocab_size())
+every_architecture = pytest.mark.parametrize("architecture", ARCHITECTURES)
+TEXTS = ["hello", "prove the models", "a b c d e f g"]
 
 
 @pytest.fixture
 def sequence(tmp_path: Path) -> Path:
-    torch.manual_seed(0)
-    directory = tmp_path / "toxicity"
-    size = save_tokenizer(directory)
-    config = BertConfig(
-        vocab_size=size,
-        hidden_size=16,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        intermediate_size=16,
-        max_position_embeddings=32,
-        id2label={0: "SAFE", 1: "TOXIC", 2: "SPAM"},
-        label2id={"SAFE": 0, "TOXIC": 1, "SPAM": 2},
-        initializer_range=0.8,
-    )
-    BertForSequenceClassification(config).save_pretrained(directory)
-    return directory
+    return sequence_classifier(tmp_path / "toxicity")
 
 
 @pytest.fixture
 def token(tmp_path: Path) -> Path:
-    torch.manual_seed(1)
-    directory = tmp_path / "names"
-    size = save_tokenizer(directory)
-    config = DistilBertConfig(
-        vocab_size=size,
-        dim=16,
-        n_layers=1,
-        n_heads=2,
-        hidden_dim=16,
-        max_position_embeddings=32,
-        id2label={0: "O", 1: "B-PER", 2: "I-PER"},
-        label2id={"O": 0, "B-PER": 1, "I-PER": 2},
-        initializer_range=0.8,
-    )
-    DistilBertForTokenClassification(config).save_pretrained(directory)
-    return directory
+    return token_classifier(tmp_path / "names", "distilbert")
 
 
-def test_a_sequence_classifier_answers_as_in_transformers(sequence: Path) -> None:
-    classifier = load_hugging_face(sequence, head="toxicity", device="cpu", dtype="float32", temperature=2.0)
+@every_architecture
+def test_a_sequence_classifier_answers_as_in_transformers(tmp_path: Path, architecture: str) -> None:
+    directory = sequence_classifier(tmp_path / "toxicity", architecture)
+    classifier = load_hugging_face(directory, head="toxicity", device="cpu", dtype="float32", temperature=2.0)
     assert classifier.labels == {"toxicity": ("SAFE", "TOXIC", "SPAM")}
     classifier.warm_up()
-    tokenizer = PreTrainedTokenizerFast.from_pretrained(sequence)
-    plain = AutoModelForSequenceClassification.from_pretrained(sequence)
-    texts = ["hello", "prove the models", "a b c d e f g"]
-    for text, result in zip(texts, classifier.run([Prompt(text) for text in texts]), strict=True):
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(directory)
+    plain = AutoModelForSequenceClassification.from_pretrained(directory)
+    answers = []
+    for text, result in zip(TEXTS, classifier.run([Prompt(text) for text in TEXTS]), strict=True):
+        given = {"input_ids": tokenizer(text, return_tensors="pt")["input_ids"]}
         with torch.no_grad():
-            wanted = torch.softmax(plain(**tokenizer(text, return_tensors="pt")).logits[0] / 2.0, 0)
-        assert list(result.heads["toxicity"].probs.values()) == pytest.approx(wanted.tolist(), abs=1e-5)
+            wanted = torch.softmax(plain(**given).logits[0] / 2.0, 0)
+        answers.append(list(result.heads["toxicity"].probs.values()))
+        assert answers[-1] == pytest.approx(wanted.tolist(), abs=1e-5)
+    assert answers[0] != pytest.approx(answers[2], abs=1e-3)
+
+
+@every_architecture
+def test_a_token_classifier_answers_as_in_transformers(tmp_path: Path, architecture: str) -> None:
+    directory = token_classifier(tmp_path / "names", architecture)
+    classifier = load_hugging_face(directory, head="names", device="cpu", dtype="float32")
+    classifier.warm_up()
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(directory)
+    plain = AutoModelForTokenClassification.from_pretrained(directory)
+    for text, result in zip(TEXTS, classifier.run([Prompt(text) for text in TEXTS]), strict=True):
+        given = tokenizer(text, return_tensors="pt", return_offsets_mapping=True)
+        with torch.no_grad():
+            probs = torch.softmax(plain(input_ids=given["input_ids"]).logits[0], -1)[1:-1]
+        persons = (probs.argmax(-1) != 0).tolist()
+        found = [
+            any(span.start <= start and end <= span.end for span in result.heads["names"].spans)
+            for start, end in given["offset_mapping"][0, 1:-1].tolist()
+        ]
+        assert found == persons
+        assert result.heads["names"].label == ("PER" if any(persons) else "none")
+
+
+@every_architecture
+def test_the_number_type_of_this_machine_serves_every_architecture(tmp_path: Path, architecture: str) -> None:
+    directory = sequence_classifier(tmp_path / "toxicity", architecture)
+    prompts = [Prompt(text) for text in TEXTS]
+    exact = load_hugging_face(directory, device="cpu", dtype="float32").run(prompts)
+    for dtype in ("auto", "bfloat16"):
+        for got, wanted in zip(
+            load_hugging_face(directory, device="cpu", dtype=dtype).run(prompts), exact, strict=True
+        ):
+            assert dict(got.heads["label"].probs) == pytest.approx(dict(wanted.heads["label"].probs), abs=0.15)
 
 
 def test_the_worst_window_of_a_long_text_decides_where_a_label_is_harmless(sequence: Path) -> None:
@@ -133,3 +127,35 @@ def test_what_is_no_classifier_is_refused(sequence: Path, tmp_path: Path) -> Non
         load_hugging_face(sequence, benign="HARMLESS", device="cpu")
     with pytest.raises(UnusableModel, match=r"config\.json"):
         load_hugging_face(tmp_path / "nowhere", device="cpu")
+
+
+def test_code_that_comes_with_a_model_is_never_run(sequence: Path, tmp_path: Path) -> None:
+    marker = tmp_path / "ran"
+    (sequence / "modeling_own.py").write_text(f"open({str(marker)!r}, 'w').close()\n")
+    path = sequence / "config.json"
+    config = json.loads(path.read_text())
+    own = {"AutoConfig": "modeling_own.Config", "AutoModelForSequenceClassification": "modeling_own.Model"}
+    # A known architecture is read by the library's own code, an unknown one not at all.
+    path.write_text(json.dumps(config | {"auto_map": own}))
+    assert load_hugging_face(sequence, device="cpu").run([Prompt("hello")])
+    path.write_text(json.dumps(config | {"auto_map": own, "model_type": "own"}))
+    with pytest.raises(UnusableModel, match=r"trust_remote_code|custom code"):
+        load_hugging_face(sequence, device="cpu")
+    assert not marker.exists()
+
+
+def test_a_base_model_under_the_name_of_a_classifier_is_refused(sequence: Path) -> None:
+    config = BertConfig.from_pretrained(sequence)
+    BertModel(config).save_pretrained(sequence)
+    path = sequence / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"architectures": ["BertForSequenceClassification"]}))
+    with pytest.raises(UnusableModel, match=r"lack.*classifier"):
+        load_hugging_face(sequence, device="cpu")
+
+
+def test_segment_ids_that_a_model_does_not_take_are_left_out(tmp_path: Path) -> None:
+    directory = sequence_classifier(tmp_path / "toxicity", "distilbert")
+    path = directory / "tokenizer_config.json"
+    names = ["input_ids", "token_type_ids", "attention_mask"]
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"model_input_names": names}))
+    load_hugging_face(directory, device="cpu").warm_up()

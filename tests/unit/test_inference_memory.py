@@ -201,6 +201,50 @@ async def test_what_one_replica_has_read_the_other_need_not() -> None:
     assert second.seen == ["running"]
 
 
+async def test_what_the_store_says_first_counts_for_all_who_wait_for_the_window() -> None:
+    store = Talkative()
+    async with sharing(store) as shared, serving(Engine(FakeModel({}, INTENT), elsewhere=shared)) as engine:
+        await engine.classify(Prompt("same text"), soon())
+        await until(lambda: bool(store._values))
+    store.gate = asyncio.Event()
+    store.asked.clear()
+    second = GatedModel(version="fake-1")
+    async with sharing(store) as shared, serving(Engine(second, elsewhere=shared)) as engine:
+        first = asyncio.create_task(engine.classify(Prompt("same text"), soon()))
+        await second.busy()
+        # It runs, and is waited for; the store is asked once.
+        others = [asyncio.create_task(engine.classify(Prompt("same text"), soon())) for _ in range(3)]
+        await until(lambda: engine.stats().texts == 4)
+        first.cancel()
+        store.gate.set()
+        # The classifier is still held up: only the store can have answered, though who asked it has gone.
+        assert {(await other).heads["intent"].label for other in others} == {"chat"}
+        assert len(store.asked) == 1
+        assert engine._asked == {}
+        second.gate.set()
+        await until(lambda: engine.stats().windows == 1)
+        assert (engine.stats().shared, engine.stats().failed) == (1, 0)
+    assert isinstance((await asyncio.gather(first, return_exceptions=True))[0], asyncio.CancelledError)
+
+
+async def test_a_pass_that_fails_after_the_store_has_answered_is_nobodys_trouble() -> None:
+    store = Talkative()
+    async with sharing(store) as shared, serving(Engine(FakeModel({}, INTENT), elsewhere=shared)) as engine:
+        await engine.classify(Prompt("poison"), soon())
+        await until(lambda: bool(store._values))
+    second = GatedModel(version="fake-1", poison="poison")
+    store.gate = asyncio.Event()
+    async with sharing(store) as shared, serving(Engine(second, elsewhere=shared)) as engine:
+        first = asyncio.create_task(engine.classify(Prompt("poison"), soon()))
+        await second.busy()
+        other = asyncio.create_task(engine.classify(Prompt("poison"), soon()))
+        await until(lambda: engine.stats().texts == 2)
+        store.gate.set()
+        assert [(await each).heads["intent"].label for each in (first, other)] == ["chat", "chat"]
+        second.gate.set()
+    assert engine.stats().failed == 0
+
+
 async def test_the_classifier_does_not_wait_for_the_store() -> None:
     store = Talkative()
     store.gate = asyncio.Event()

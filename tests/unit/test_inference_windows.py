@@ -12,6 +12,7 @@ from router_extproc.inference.windows import (
     cut,
     estimate_tokens,
     reading_order,
+    settled,
     spread,
     taken,
 )
@@ -40,6 +41,24 @@ def test_windows_of_a_part_are_windows_of_the_whole_but_for_the_last(text: str, 
     whole = cut(text, limit=10**6)
     # A part that ends right at a border may see fewer of the blanks that the border is laid between.
     assert settled[:-1] == whole[: len(settled)][:-1]
+
+
+@given(TEXTS, st.integers(0, 20_000))
+def test_what_is_settled_of_a_growing_text_is_read_as_it_will_be_in_the_end(text: str, length: int) -> None:
+    part = text[:length]
+    end = settled(part)
+    assert 0 <= end <= len(part)
+    whole = cut(text, limit=10**6)
+    if end and text[:WINDOW_CHARS].isascii():
+        assert cut(part[:end], limit=10**6) == whole[: len(cut(part[:end], limit=10**6))]
+    # Little is left for the end: the last window, which may be half as long again, and what a border may reach over.
+    if text[:WINDOW_CHARS].isascii():
+        assert len(part) - end <= 2 * WINDOW_CHARS
+
+
+def test_nothing_is_settled_before_there_is_a_window_and_a_half() -> None:
+    assert settled("") == settled("word " * 200) == 0
+    assert settled("word " * 300) == 1000
 
 
 @given(TEXTS, st.integers(WINDOW_CHARS, 20_000), st.integers(4, 12))

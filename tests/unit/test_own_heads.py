@@ -17,10 +17,11 @@ from router_extproc.errors import ConfigError, ConfigMistakes
 from router_extproc.inference import encoder
 from router_extproc.inference.base import Model, Prompt, UnusableModel
 from router_extproc.inference.engine import Engine
+from router_extproc.inference.examples import fit
 from router_extproc.signals.base import SHIPPED, SignalInputs
 from router_extproc.signals.examples import ExamplesSignal
 from router_extproc.signals.hugging_face import HuggingFaceParams, HuggingFaceSignal
-from router_extproc.signals.own_heads import OwnHeads, load_guest, review
+from router_extproc.signals.own_heads import OwnHeads, describe, load_guest, review
 from router_extproc.testing import FakeModel, tiny_model_directory
 
 SHIPPED_MODEL = Path(__file__).parents[2] / "models" / "router-minilm"
@@ -149,6 +150,16 @@ def test_check_says_how_well_the_examples_do(tmp_path: Path) -> None:
     path.write_text(CONFIG.format(proof="models") + "  own: {type: hugging_face, path: /nowhere}\n")
     with pytest.raises(ConfigError, match="nowhere"):
         review(load(path), model_dir)
+
+
+def test_check_names_the_labels_that_are_confused_worst_first() -> None:
+    near, far, odd = [1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]
+    examples = {"billing": [near, near, far, far], "refund": [near, near, near, far], "other": [odd, odd, odd]}
+    line = describe("team", fit(examples))
+    assert line.startswith("signal team: ")
+    assert "of 11 examples are right when left out; " in line
+    assert "billing taken for refund (" in line or "refund taken for billing (" in line
+    assert "other taken" not in line
 
 
 CONFIG = """

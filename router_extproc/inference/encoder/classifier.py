@@ -9,7 +9,6 @@ from contextlib import nullcontext
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F  # noqa: N812 - the name that PyTorch's own documentation uses
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
@@ -19,8 +18,8 @@ from router_extproc.inference.artifact import Artifact
 from router_extproc.inference.base import Classified, Prompt, UnusableModel
 from router_extproc.inference.encoder.bert import ROUND, Encoder, assemble
 from router_extproc.inference.encoder.device import batch_tokens, choose
-from router_extproc.inference.encoder.graphs import GraphedEncoder
-from router_extproc.inference.encoder.heads import Heads
+from router_extproc.inference.encoder.graphs import GraphedPass
+from router_extproc.inference.encoder.heads import Heads, Scores
 from router_extproc.inference.encoder.precision import compute_type
 from router_extproc.inference.pooling import combine, spans_result
 from router_extproc.inference.tokens import TokenWindow, TokenWindows
@@ -69,7 +68,7 @@ class BertClassifier:
         self._heads = Heads(described, heads, device)
         self._labels = described.labels
         self._batch_tokens = batch_tokens(device)
-        self._graphs = GraphedEncoder(self._encoder, device, self._batch_tokens) if device.type == "cuda" else None
+        self._graphs = self._recordable() if device.type == "cuda" else None
         self._lock = threading.Lock()
         self._warm = False
 
@@ -106,7 +105,7 @@ class BertClassifier:
         if self._warm:
             return
         if self._graphs is not None:
-            with torch.inference_mode():
+            with self._lock, torch.inference_mode():
                 self._graphs.record()
         for length in range(ROUND, self._artifact.max_tokens + 1, ROUND):
             self.run([Prompt("a " * (length - 2))])
@@ -132,31 +131,34 @@ class BertClassifier:
             parts[row.prompt].append(answers[i])
         return [combine([(0, part) for part in found]) for found in parts]
 
+    def _recordable(self) -> GraphedPass:
+        """Shapes are rounded up: with twice the tokens of a batch, every batch of the queue fits one."""
+        longest = self._artifact.max_tokens
+        return GraphedPass(self._encoder, self._heads, self._device, longest, 2 * self._batch_tokens)
+
     def _chunks(self, rows: Sequence[TokenWindow], order: Sequence[int]) -> list[list[int]]:
-        """Rows of like length together, each chunk within the device's budget of padded tokens."""
+        """Rows of like length together, each chunk within the device's budget of padded tokens, or what is recorded."""
+
+        def fits(count: int, longest: int) -> bool:
+            if self._graphs is not None and self._graphs.recorded:
+                return self._graphs.shape(count, longest) is not None
+            return longest * count <= self._batch_tokens
+
         chunks: list[list[int]] = []
         for i in order:
-            if chunks and len(rows[i].ids) * (len(chunks[-1]) + 1) <= self._batch_tokens:
+            if chunks and fits(len(chunks[-1]) + 1, len(rows[i].ids)):
                 chunks[-1].append(i)
             else:
                 chunks.append([i])
         return chunks
 
     def _pass(self, rows: Sequence[TokenWindow], prompts: Sequence[Prompt]) -> list[Classified]:
-        replayed = self._graphs(rows) if self._graphs is not None else None
-        if replayed is None:
-            batch = assemble(rows, self._device)
-            hidden = self._encoder(batch)
-        else:
-            hidden, batch = replayed
-        texts = [row.text(prompts[row.prompt]) for row in rows] if self._heads.reads_text else []
-        probs, tokens, pooled = self._heads(hidden, batch, texts)
-        unit = F.normalize(pooled, dim=1).cpu().numpy()
+        scores = self._scores(rows, [row.text(prompts[row.prompt]) for row in rows])
         answers: list[Classified] = []
-        for index, row in enumerate(rows):
-            heads = self._heads.results(probs[index])
+        for index, (row, probs) in enumerate(zip(rows, scores.probs[: len(rows)].tolist(), strict=True)):
+            heads = self._heads.results(probs)
             for head, bio in self._heads.token_heads:
-                found = tokens[head.name][index, 1 : row.count + 1]
+                found = scores.tokens[head.name][index, 1 : row.count + 1]
                 if (found.argmax(axis=1) == bio.outside).all():
                     spans = []
                 else:
@@ -169,7 +171,16 @@ class BertClassifier:
                     heads=heads,
                     tokens=len(row.ids),
                     version=self.version,
-                    embedding=array.array("f", unit[index].tobytes()),
+                    embedding=array.array("f", scores.unit[index].tobytes()),
                 )
             )
         return answers
+
+    def _scores(self, rows: Sequence[TokenWindow], texts: Sequence[str]) -> Scores:
+        """Replayed where that is recorded. Either way the answers of all heads come back in one copy."""
+        from_text = self._heads.from_text(texts)
+        if self._graphs is not None and self._graphs.recorded:
+            return self._graphs(rows, from_text)
+        batch = assemble(rows, self._device)
+        flat = self._heads(self._encoder(batch), batch, from_text.to(self._device))
+        return self._heads.scores(flat.cpu().numpy(), batch.rows, batch.longest)

@@ -12,11 +12,11 @@ _MAX_THREADS = 8
 def choose(device: str, threads: int | None = None) -> torch.device:
     """`auto` (a GPU where there is one), `cpu`, or a CUDA device's name.
 
-    For a CPU, sets how many threads PyTorch uses in this process, by default all cores up to `_MAX_THREADS`.
+    Sets how many threads PyTorch uses on the CPU in this process, by default all cores up to `_MAX_THREADS`, and one
+    beside a GPU: what is left to do then is less than waking a second.
     """
     chosen = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
-    if chosen.type == "cpu":
-        torch.set_num_threads(threads or min(available_cores(), _MAX_THREADS))
+    torch.set_num_threads(threads or (min(available_cores(), _MAX_THREADS) if chosen.type == "cpu" else 1))
     return chosen
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,9 +18,21 @@ from router_extproc.inference.base import HeadResult
 from router_extproc.inference.encoder.bert import Batch
 from router_extproc.inference.spans import Bio
 
+Floats = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """What the heads say of some rows, on the CPU. `probs` [rows, labels of all text heads], `unit` [rows, width] the
+    embeddings, `tokens` [rows, longest, labels] by token head. Views: to be read before the next pass."""
+
+    probs: Floats
+    unit: Floats
+    tokens: Mapping[str, Floats]
+
 
 class Heads:
-    """Every head on the hidden states."""
+    """Every head on the hidden states: one flat answer per batch, so that one copy brings it back from a device."""
 
     def __init__(self, described: Artifact, tensors: Mapping[str, Tensor], device: torch.device) -> None:
         weights = {name: tensor.to(device, torch.float32) for name, tensor in tensors.items()}
@@ -27,25 +41,51 @@ class Heads:
         self.token_heads = [(head, Bio(head.labels)) for head in described.heads if head.kind == "token"]
         self._scorers = [_Scorer(head, weights) for head in self._text_heads]
         self._token_scorers = [_Scorer(head, weights) for head, _ in self.token_heads]
-        self.reads_text = any(scorer.ngrams is not None for scorer in self._scorers)
+        self._labels = sum(len(head.labels) for head in self._text_heads)
+        self._width = described.encoder.width
+        # Looked up on the CPU: what each text needs of these tables is other rows, and as many as it has characters.
+        self._tables = [
+            (head.ngrams, tensors[f"{head.name}.ngrams.weight"].to("cpu", torch.float32))
+            for head in self._text_heads
+            if head.ngrams is not None
+        ]
+        self.from_text_width = sum(table.shape[1] for _, table in self._tables)
 
-    def __call__(
-        self, hidden: Tensor, batch: Batch, texts: Sequence[str]
-    ) -> tuple[list[list[float]], dict[str, npt.NDArray[np.float32]], Tensor]:
-        """Per row the probabilities of all labels; per token head [rows, longest, labels]; the means [rows, width]."""
+    def from_text(self, texts: Sequence[str]) -> Tensor:
+        """What character n-grams add to the logits, [texts, `from_text_width`] on the CPU."""
+        if not self._tables:
+            return torch.zeros(len(texts), 0)
+        return torch.cat([_ngram_logits(texts, spec, table) for spec, table in self._tables], 1)
+
+    def __call__(self, hidden: Tensor, batch: Batch, from_text: Tensor) -> Tensor:
+        """[tokens, width] -> the answers of all heads in one dimension, to be read by `scores`; on the device."""
         padded = hidden.float()
         if not batch.aligned:
             padded = padded.index_select(0, batch.pad)
         padded = padded.view(batch.rows, batch.longest, -1)
         keep = batch.mask[:, :, None]
         mean = padded.masked_fill(~keep, 0.0).sum(1) / batch.lengths[:, None]
-        found = [scorer.probabilities(scorer.pooled(padded, keep, mean), texts) for scorer in self._scorers]
-        probs: list[list[float]] = torch.cat(found, 1).cpu().tolist() if found else [[] for _ in range(batch.rows)]
-        tokens = {
-            head.name: scorer.probabilities(padded, texts).cpu().numpy()
-            for (head, _), scorer in zip(self.token_heads, self._token_scorers, strict=True)
-        }
-        return probs, tokens, mean
+        found: list[Tensor] = []
+        at = 0
+        for scorer in self._scorers:
+            added = None
+            if scorer.reads_text:
+                added = from_text[:, at : at + scorer.labels]
+                at += scorer.labels
+            found.append(scorer.probabilities(scorer.pooled(padded, keep, mean), added))
+        tokens = [scorer.probabilities(padded).reshape(-1) for scorer in self._token_scorers]
+        return torch.cat([torch.cat([*found, F.normalize(mean, dim=1)], 1).reshape(-1), *tokens])
+
+    def scores(self, flat: Floats, rows: int, longest: int) -> Scores:
+        """Reads what `__call__` gave for a batch of this shape."""
+        at = rows * (self._labels + self._width)
+        table = flat[:at].reshape(rows, -1)
+        tokens: dict[str, Floats] = {}
+        for head, _ in self.token_heads:
+            end = at + rows * longest * len(head.labels)
+            tokens[head.name] = flat[at:end].reshape(rows, longest, -1)
+            at = end
+        return Scores(table[:, : self._labels], table[:, self._labels :], tokens)
 
     def results(self, probs: Sequence[float]) -> dict[str, HeadResult]:
         """One row's answers, and the complexity that follows from them."""
@@ -69,7 +109,8 @@ class _Scorer:
     """One head's arithmetic, as `models/FORMAT.md` numbers it."""
 
     def __init__(self, head: HeadSpec, weights: Mapping[str, Tensor]) -> None:
-        self._kind, self._pooling, self.ngrams = head.kind, head.pooling, head.ngrams
+        self._kind, self._pooling = head.kind, head.pooling
+        self.labels, self.reads_text = len(head.labels), head.ngrams is not None
         self._attention = weights.get(f"{head.name}.attention.weight")
         self._dense = weights.get(f"{head.name}.dense.weight")
         self._dense_bias = weights.get(f"{head.name}.dense.bias")
@@ -81,7 +122,6 @@ class _Scorer:
         self._out, self._bias = out, bias
         self._scale = out.new_tensor(head.scale)
         self._offset = out.new_tensor(head.offset)
-        self._table = weights[f"{head.name}.ngrams.weight"] if head.ngrams is not None else None
 
     def pooled(self, padded: Tensor, keep: Tensor, mean: Tensor) -> Tensor:
         """[rows, longest, width] -> [rows, width]; `keep` [rows, longest, 1] marks real tokens."""
@@ -92,21 +132,20 @@ class _Scorer:
             return padded.masked_fill(~keep, float("-inf")).amax(1)
         return mean
 
-    def probabilities(self, x: Tensor, texts: Sequence[str]) -> Tensor:
-        """Calibrated probabilities over the last dimension of [..., width] -> [..., labels]."""
+    def probabilities(self, x: Tensor, added: Tensor | None = None) -> Tensor:
+        """Calibrated probabilities over the last dimension of [..., width] -> [..., labels]; `added` to the logits."""
         if self._dense is not None:
             x = F.gelu(F.linear(x, self._dense, self._dense_bias))
         logits = F.linear(x, self._out, self._bias)
-        if self.ngrams is not None and self._table is not None:
-            logits = logits + self._from_ngrams(texts, self._table)
+        if added is not None:
+            logits = logits + added
         if self._kind == "multi_label":
             return torch.sigmoid(self._scale * logits + self._offset)
         return torch.softmax(logits * self._scale, -1)
 
-    def _from_ngrams(self, texts: Sequence[str], table: Tensor) -> Tensor:
-        assert self.ngrams is not None
-        rows = [ngrams.buckets(text, self.ngrams) for text in texts]
-        ends = np.cumsum([len(row) for row in rows])
-        flat = torch.from_numpy(np.concatenate(rows)).to(table.device)
-        starts = torch.from_numpy(ends - [len(row) for row in rows]).to(table.device)
-        return F.embedding_bag(flat, table, starts, mode="mean")
+
+def _ngram_logits(texts: Sequence[str], spec: ngrams.NgramSpec, table: Tensor) -> Tensor:
+    rows = [ngrams.buckets(text, spec) for text in texts]
+    ends: Any = np.cumsum([len(row) for row in rows])
+    starts = ends - [len(row) for row in rows]
+    return F.embedding_bag(torch.from_numpy(np.concatenate(rows)), table, torch.from_numpy(starts), mode="mean")

@@ -1,4 +1,4 @@
-"""A user's own classifier: any local Hugging Face directory for sequence or token classification.
+"""A user's own classifier: any Hugging Face directory for sequence or token classification.
 
 Weights are read from safetensors only, and code that comes with a model is never run. The model is executed by
 `transformers` as it is, so it is as fast as that library; the shipped classifier's pass is not shared.
@@ -6,7 +6,9 @@ Weights are read from safetensors only, and code that comes with a model is neve
 
 from __future__ import annotations
 
+import inspect
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,8 @@ from router_extproc.inference.encoder.precision import compute_type
 from router_extproc.inference.pooling import BENIGN, NO_SPAN, combine, spans_result
 from router_extproc.inference.spans import OUTSIDE, Bio
 from router_extproc.inference.tokens import well_formed
+
+log = logging.getLogger(__name__)
 
 MAX_TOKENS = 512
 """Window of a model that does not say how long its own is, and upper bound of one that does."""
@@ -86,8 +90,13 @@ class HuggingFaceClassifier:
             raise UnusableModel(f"{directory}: `{architecture}` classifies neither sequences nor tokens")
         kind: Any = AutoModelForTokenClassification if self._reads_tokens else AutoModelForSequenceClassification
         options: dict[str, Any] = {"trust_remote_code": False, "local_files_only": True}
-        self._model: Any = kind.from_pretrained(directory, use_safetensors=True, dtype=dtype, **options)
+        loaded = kind.from_pretrained(directory, use_safetensors=True, dtype=dtype, output_loading_info=True, **options)
+        self._model: Any = loaded[0]
+        if missing := sorted(loaded[1]["missing_keys"]):
+            # They would be drawn at random: a base model under the name of a classifier.
+            raise UnusableModel(f"{directory}: the weights lack {', '.join(missing[:3])}")
         self._model.eval().to(device)
+        self._takes = set(inspect.signature(self._model.forward).parameters)
         self._tokenizer: Any = AutoTokenizer.from_pretrained(directory, use_fast=True, **options)
         names = [str(label) for _, label in sorted(self._model.config.id2label.items())]
         if benign is not None and benign not in names:
@@ -101,6 +110,8 @@ class HuggingFaceClassifier:
         longest = getattr(self._model.config, "max_position_embeddings", None) or MAX_TOKENS
         stated = self._tokenizer.model_max_length
         self._max_tokens = min(MAX_TOKENS, longest, stated if stated < _HUGE else MAX_TOKENS)
+        if dtype is not torch.float32:
+            self._fall_back_where_the_code_cannot(dtype)
 
     @property
     def version(self) -> str:
@@ -146,11 +157,13 @@ class HuggingFaceClassifier:
         offsets = batch.pop("offset_mapping").tolist()
         special = batch.pop("special_tokens_mask").numpy().astype(bool)
         lengths = batch["attention_mask"].sum(1).tolist()
+        # Some tokenizers give segment ids that their models do not take.
+        wanted = {name: tensor for name, tensor in batch.items() if name in self._takes}
         rows_at_once = max(1, self._batch_tokens // batch["input_ids"].shape[1])
         found: list[npt.NDArray[np.float32]] = []
         with torch.inference_mode():
             for at in range(0, len(owners), rows_at_once):
-                part = {name: tensor[at : at + rows_at_once].to(self._device) for name, tensor in batch.items()}
+                part = {name: tensor[at : at + rows_at_once].to(self._device) for name, tensor in wanted.items()}
                 logits = self._model(**part).logits.float() / self._temperature
                 probs = torch.sigmoid(logits) if self._several else torch.softmax(logits, -1)
                 found.append(probs.cpu().numpy())
@@ -163,6 +176,14 @@ class HuggingFaceClassifier:
                 answer = self._spans(self._bio, probs[keep], [offsets[row][i] for i in keep], prompts[owners[row]].text)
             windows[owners[row]].append((0, Classified({self._head: answer}, int(lengths[row]), self._version)))
         return [combine(parts) for parts in windows]
+
+    def _fall_back_where_the_code_cannot(self, dtype: torch.dtype) -> None:
+        """Some architectures mix number types in their own code and raise in any but float32 (DeBERTa's first)."""
+        try:
+            self.run([Prompt("a")])
+        except RuntimeError as error:
+            log.info("%s runs in float32, for it cannot in %s: %s", self._version, dtype, error)
+            self._model.float()
 
     def _labelled(self, probs: npt.NDArray[np.float32]) -> HeadResult:
         named = dict(zip(self._names, probs.tolist(), strict=True))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from functools import cache
 
 import torch
 
@@ -22,12 +23,18 @@ def compute_type(device: torch.device, wanted: str = "auto") -> torch.dtype:
     """The type wanted. By default bfloat16 where a GPU has it, else float16; on a CPU whichever of bfloat16 and float32
     is faster: Intel's AVX-512 instructions for bfloat16 without AMX are not, AMD's are.
 
-    Takes some 20 ms, once per process and model.
+    Takes some 20 ms, once per process: two models of one process never differ by what else the cores did meanwhile.
     """
     if wanted != "auto":
         return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[wanted]
     if device.type != "cpu":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+        # Without `including_emulation=False` the answer is yes for GPUs that have no such units and are slow at it.
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+    return _fastest_on_this_cpu()
+
+
+@cache
+def _fastest_on_this_cpu() -> torch.dtype:
     if not (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()):
         return torch.float32
     half, full = layer_seconds(torch.bfloat16), layer_seconds(torch.float32)
