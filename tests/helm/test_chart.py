@@ -217,7 +217,10 @@ def test_a_shared_store_is_configured_mounted_and_let_out_to() -> None:
     assert {mounts[name]: secret for name, secret in secrets.items()} == {
         "/etc/router-redis": "mom-valkey",
         "/etc/router-redis-ca": "mom-valkey-ca",
+        "/etc/router-session": "mom-sessions",
     }
+    settings = one(found, "ConfigMap", "router-extproc-static")["data"]
+    assert settings["ROUTER_EXTPROC_SESSION_SECRET_FILE"] == "/etc/router-session/secret"
     rule = one(found, "NetworkPolicy")["spec"]["egress"][-1]
     assert rule["ports"] == [{"port": 6380, "protocol": "TCP"}]
     assert rule["to"] == values("redis")["redis"]["networkPolicyTo"]

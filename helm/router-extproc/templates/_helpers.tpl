@@ -206,6 +206,11 @@ volumeMounts:
     mountPath: /etc/router-redis-ca
     readOnly: true
   {{- end }}
+  {{- if $values.sessionSecret.name }}
+  - name: router-session
+    mountPath: /etc/router-session
+    readOnly: true
+  {{- end }}
   {{- if $values.tls.enabled }}
   - name: router-tls
     mountPath: /etc/router-tls
@@ -263,6 +268,11 @@ volumeMounts:
 - name: router-redis-ca
   secret:
     secretName: {{ .Values.redis.caSecret.name }}
+{{- end }}
+{{- if .Values.sessionSecret.name }}
+- name: router-session
+  secret:
+    secretName: {{ .Values.sessionSecret.name }}
 {{- end }}
 {{- if .Values.tls.enabled }}
 - name: router-tls
@@ -511,5 +521,5 @@ topologySpreadConstraints:
 {{/* Of what the process reads only at its start. Everything in `router` but the store is left out: it is read anew while it runs. */}}
 {{- define "router-extproc.staticChecksum" -}}
 {{- $v := .Values -}}
-{{- list $v.mode $v.grpc $v.admin $v.listenHost $v.logLevel $v.maxQueued $v.maxStreams $v.recordPrompts $v.state $v.device $v.gpu.enabled $v.drain $v.models $v.tls $v.tracing $v.threads $v.redis ($v.router.store | default dict) | toJson | sha256sum -}}
+{{- list $v.mode $v.grpc $v.admin $v.listenHost $v.logLevel $v.maxQueued $v.maxStreams $v.recordPrompts $v.state $v.device $v.gpu.enabled $v.drain $v.models $v.tls $v.tracing $v.threads $v.sessionSecret $v.redis ($v.router.store | default dict) | toJson | sha256sum -}}
 {{- end -}}
