@@ -45,10 +45,15 @@ def test_confidence_is_about_the_share_of_right_answers(
     assert len(right) >= 100
     assert right.mean() >= least_accuracy
     assert confidence.mean() == pytest.approx(right.mean(), abs=0.12)
+    assert right[confidence >= 0.9].mean() >= 0.85
+
+
+def test_where_it_is_unsure_it_is_wrong_more_often(judged: list[tuple[dict[str, str], Classified]]) -> None:
+    # All heads together: of a hundred prompts the guard is unsure about a dozen, and gets them right.
+    pairs = [scored(judged, head) for head in ("domain", "intent", "guard")]
+    confidence, right = (np.concatenate(each) for each in zip(*pairs, strict=True))
     sure = confidence >= 0.9
-    assert right[sure].mean() >= 0.85
-    # Where it is unsure it is wrong more often: confidence ranks answers.
-    assert right[sure].mean() > right[~sure].mean()
+    assert right[sure].mean() > right[~sure].mean() + 0.1
 
 
 def test_every_unwelcome_prompt_but_a_few_is_noticed_and_hardly_a_harmless_one(
