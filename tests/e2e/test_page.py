@@ -141,3 +141,5 @@ async def test_the_token_is_asked_for_and_kept_for_the_session(page: Page) -> No
         # The refusal that asked for the token is the only error.
         assert len(page.console) == 1
         assert "401" in page.console.pop()
+        # It would ask again, and complain, when the sidecar has gone.
+        await page.go("about:blank")

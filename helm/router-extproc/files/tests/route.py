@@ -30,6 +30,7 @@ requests = [
 with connect(target, *tls) as channel:
     replies = ext_proc_pb2_grpc.ExternalProcessorStub(channel).Process(iter(requests), timeout=30, wait_for_ready=True)
     first = next(iter(replies))
+    replies.cancel()  # or the thread that reads the rest may keep the process
 changed = {
     h.header.key: h.header.raw_value.decode() for h in first.request_headers.response.header_mutation.set_headers
 }
