@@ -19,6 +19,7 @@ from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from bench import bookkeeping
 from router_extproc.app import SHIPPED_MODEL
 from router_extproc.budgets import Budgets
 from router_extproc.config.loader import parse
@@ -33,16 +34,14 @@ from router_extproc.shared_answers import SharedAnswers
 from router_extproc.stores.base import Store
 from router_extproc.stores.redis import RedisStore
 
-CONFIG = b"""
-models:
-  small: {url: "http://127.0.0.1:1", price: {input: 0.1, output: 0.3}}
-  premium: {url: "http://127.0.0.1:2", price: {input: 3, output: 15}}
-default: premium
-ledger: {tenant_header: x-tenant}
+CONFIG = (
+    bookkeeping.CONFIG
+    + b"""
 budgets:
   - {name: all, usd: 100000}
   - {name: tenants, per: tenant, usd: 100000}
 """
+)
 TEXT = "Explain step by step how a lighthouse works, and who pays for it. " * 12
 
 

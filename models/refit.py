@@ -46,15 +46,17 @@ COUNTS = {
     ("domain", "synth"): 2.0,
     ("intent", "written"): 2.0,
 }
-"""Loss weight by head and source, else 1. On left-out subjects the domain head was right for .59 of the rows with all
-sources alike, .62 so, and .50 with the real rows alone; on subjects that it knows .80, .80 and .82."""
+"""Loss weight by head and source, else 1. Fitted from random weights without them, the domain head was right for .56 of
+the rows of left-out subjects so, and for .42 with the real rows alone; on subjects that it knows for .79 and .82."""
 LEAST = {"seen": 50, "unseen": 50, "written": 300, "users": 50}
 """Rows from which a temperature is fitted. The written rows that were kept back for the guard are few, and hard on
 purpose."""
 REAL_USERS = ("arena_hard_v2", "self_instruct_seed")
+"""Sources of prompts that people really sent."""
 BENIGN = 1.5
-"""Loss weight of harmless rows for the guard: at 1 it called 17 % of the look-alikes of a left-out source attacks, at 2
-12 %, with the same AUC on the others; but at 2 it lets more attacks pass by its own decision."""
+"""Loss weight of harmless rows for the guard. A larger one calls fewer look-alikes attacks, at the same AUC, but lets
+more attacks pass by its own decision. Chosen from fits that began with heads which had seen the left-out look-alikes;
+from random weights and at 1.5, 21 % of these were called unwelcome."""
 
 
 def rows_of(data: Path, head: str) -> list[dict[str, Any]]:
