@@ -26,6 +26,7 @@ from bench.prompts import SIZES, templates
 from router_extproc import wire
 from router_extproc.apis.table import for_path
 from router_extproc.config.loader import load
+from router_extproc.facts import Facts
 from router_extproc.inference import artifact
 from router_extproc.pb import ext_proc_pb2 as pb
 from router_extproc.processor import Processor
@@ -118,7 +119,7 @@ async def measured(runtime: Runtime, body: bytes, blocks: int) -> dict[str, floa
         "decode": lambda: [wire.decode(pb.ProcessingRequest.FromString(one)) for one in wired],
         "read body": read,
         "signals": lambda: runtime.router.signals(request, headers, results),
-        "policy": lambda: runtime.policy.decide(request, signals, "auto"),
+        "policy": lambda: runtime.policy.decide(Facts(request, signals, "auto")),
         "encode": lambda: [reply.SerializeToString() for reply in replies],
         "metadata": lambda: wire.route_in_headers({"x-mom-cluster": "a", "x-mom-model": "a"}, _METADATA),
     }

@@ -9,6 +9,7 @@ import time
 import tracemalloc
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from router_extproc.config.schema import RouterConfig
 from router_extproc.domain import LlmRequest, SignalSet, SignalValue
@@ -35,7 +36,14 @@ class Known:
         return None
 
 
-def configured(routes: int, models: int, signals: int) -> tuple[RouterConfig, dict[str, Signal]]:
+RULES = {
+    "by label": '{signal}.label == "label{label}" && request.tokens > 100',
+    "evaluated": "{signal}.confidence > 0.96 && request.tokens > 100",
+}
+"""Conditions of the routes. The first kind is told by the label alone; the other has to be evaluated each time."""
+
+
+def configured(routes: int, models: int, signals: int, rule: str) -> tuple[RouterConfig, dict[str, Signal]]:
     """A policy in which no route but the last matches, the longest way, with 4 guards, 50 users and 4 schedules."""
     names = [f"s{index}" for index in range(signals)]
     labels = tuple(f"label{index}" for index in range(18))
@@ -47,7 +55,7 @@ def configured(routes: int, models: int, signals: int) -> tuple[RouterConfig, di
             "routes": [
                 {
                     "name": f"r{index}",
-                    "when": f'{names[index % signals]}.label == "label{index % 17 + 1}" && request.tokens > 100'
+                    "when": rule.format(signal=names[index % signals], label=index % 17 + 1)
                     if index < routes - 1
                     else "true",
                     "models": [f"m{(index + offset) % models}" for offset in range(min(4, models))],
@@ -57,7 +65,7 @@ def configured(routes: int, models: int, signals: int) -> tuple[RouterConfig, di
             ],
             "default": ["m0"],
             "guards": [
-                {"name": f"g{index}", "when": f'{names[index]}.label == "label9"', "action": "tag"}
+                {"name": f"g{index}", "when": rule.format(signal=names[index], label=9), "action": "tag"}
                 for index in range(4)
             ],
             "preferences": {
@@ -74,9 +82,9 @@ def configured(routes: int, models: int, signals: int) -> tuple[RouterConfig, di
     return config, {name: Known(labels, "shipped") for name in names}
 
 
-def measured(routes: int, models: int, signals: int = 12) -> dict[str, float]:
+def measured(routes: int, models: int, kind: str, signals: int = 12) -> dict[str, Any]:
     """Microseconds per decision, and bytes that one needs at its peak."""
-    config, known = configured(routes, models, signals)
+    config, known = configured(routes, models, signals, RULES[kind])
     policy, guards = Policy.compile(config, known), Guards.compile(config, known)
     preferences = Preferences(config)
     selections, _ = build_selections(config, Observed())
@@ -104,6 +112,7 @@ def measured(routes: int, models: int, signals: int = 12) -> dict[str, float]:
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     return {
+        "rules": kind,
         "routes": routes,
         "models": models,
         "signals": signals,
@@ -118,11 +127,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, help="where to write the figures as JSON")
     out = parser.parse_args().out
-    rows = [measured(routes, models) for routes, models in ((1, 2), (10, 10), (50, 100), (200, 400))]
-    print(f"{'routes':>8}{'models':>8}{'p50 us':>10}{'p99 us':>10}{'bytes per decision':>20}")
+    sizes = ((1, 2), (10, 10), (50, 100), (200, 400))
+    rows = [measured(routes, models, kind) for kind in RULES for routes, models in sizes]
+    print(f"{'rules':>10}{'routes':>8}{'models':>8}{'p50 us':>10}{'p99 us':>10}{'bytes per decision':>20}")
     for row in rows:
         print(
-            f"{row['routes']:>8}{row['models']:>8}{row['p50_us']:>10}{row['p99_us']:>10}{row['peak_bytes']:>20}",
+            f"{row['rules']:>10}{row['routes']:>8}{row['models']:>8}{row['p50_us']:>10}{row['p99_us']:>10}{row['peak_bytes']:>20}",
         )
     if out is not None:
         out.write_text(json.dumps({"benchmark": "policy", "target_p50_us": 300, "rows": rows}, indent=1) + "\n")

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from router_extproc.domain import LlmRequest, SignalSet
+from router_extproc.facts import Facts
 from router_extproc.records import considered
 from router_extproc.runtime import Runtime
 
@@ -18,7 +19,7 @@ def rules(runtime: Runtime, request: LlmRequest, signals: SignalSet) -> list[dic
         return []
     return [
         {"route": result.route, "verdict": VERDICTS[result.matched], "why": result.why}
-        for result in runtime.policy.explain(request, signals, request.model)
+        for result in runtime.policy.explain(Facts(request, signals, request.model))
     ]
 
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-import cel
-
 from router_extproc.config.schema import Guard, GuardAction, OnError, RouterConfig
-from router_extproc.domain import Decision, LlmRequest, SignalSet
+from router_extproc.domain import Decision, SignalSet
 from router_extproc.errors import ConfigMistakes, GuardBlocked, Mistake
+from router_extproc.facts import Facts
 from router_extproc.routes import MAX_REASON, check_candidates, expand, narrowed
-from router_extproc.rules import Rule, compile_rule, request_fields, signal_fields
+from router_extproc.rules import Rule, compile_rule
 from router_extproc.signals.base import Signal
 
 
@@ -27,8 +26,6 @@ class Guards:
 
     def __init__(self, guards: tuple[_CompiledGuard, ...]) -> None:
         self._guards = guards
-        self._reads = frozenset(name for each in guards for name in each.rule.signals)
-        self._scores = frozenset(name for each in guards for name in each.rule.scores)
 
     @classmethod
     def compile(cls, config: RouterConfig, signals: Mapping[str, Signal]) -> Guards:
@@ -52,26 +49,18 @@ class Guards:
             raise ConfigMistakes(mistakes)
         return cls(tuple(compiled))
 
-    def apply(self, decision: Decision, request: LlmRequest, signals: SignalSet) -> Decision:
+    def apply(self, decision: Decision, facts: Facts) -> Decision:
         """`decision` as the guards allow it, in the order of the file; all guards that hold act.
 
         Raises GuardBlocked, and ModelForbidden when a reroute leaves no model.
         """
-        if not self._guards:
-            return decision
-        variables = {
-            name: signal_fields(signals.values[name], name in self._scores)
-            for name in self._reads
-            if name in signals.values
-        }
-        context = cel.Context({**variables, "request": request_fields(request, request.model or "")})
         for each in self._guards:
             guard = each.guard
-            holds, _ = each.rule.holds(context)
+            holds = each.rule.holds(facts)
             if holds or (holds is None and guard.on_error is OnError.BLOCK):
                 noted = f"{decision.reason}; guard {guard.name}"[:MAX_REASON]
                 decision = replace(decision, guards=(*decision.guards, guard.name), reason=noted)
-                decision = self._acted(each, decision, holds, signals)
+                decision = self._acted(each, decision, holds, facts.signals)
         return decision
 
     def _acted(self, each: _CompiledGuard, decision: Decision, holds: bool | None, signals: SignalSet) -> Decision:

@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-import cel
-
 from router_extproc.config.schema import RouterConfig
-from router_extproc.domain import Decision, LlmRequest, SignalSet
+from router_extproc.domain import Decision, SignalSet
 from router_extproc.errors import ConfigMistakes
+from router_extproc.facts import Facts
 from router_extproc.routes import MAX_REASON, CompiledRoute, RouteCompiler, View
-from router_extproc.rules import request_fields, signal_fields
 from router_extproc.signals.base import Signal
 
 
@@ -42,14 +40,13 @@ class Policy:
             raise ConfigMistakes(compiler.mistakes)
         return cls(views)
 
-    def decide(self, request: LlmRequest, signals: SignalSet, virtual: str) -> Decision:
-        """The decision on a request that asked for the virtual model `virtual`. Never raises on any request.
+    def decide(self, facts: Facts) -> Decision:
+        """The decision on a request that asked for a virtual model. Never raises on any request.
 
         A rule that needs an absent signal does not match. A catch-all after such a rule does not match either: it means
         "none of the above", which nobody knows then.
         """
-        view = self._views[virtual]
-        context: cel.Context | None = None
+        view = self._views[facts.virtual]
         skipped = False
         for route in view.routes:
             rule = route.rule
@@ -58,69 +55,56 @@ class Policy:
                     break
                 holds: bool | None = True
             else:
-                if context is None:
-                    context = _context(view, request, signals, virtual)
-                holds, _ = rule.holds(context)
-            decision = _decided(route, request, signals, virtual) if holds else None
+                holds = rule.holds(facts)
+            decision = _decided(route, facts) if holds else None
             if decision is not None:
                 return decision
             skipped = skipped or holds is None
-        return replace(view.default, reason=_no_route(signals, skipped))
+        return replace(view.default, reason=_no_route(facts.signals, skipped))
 
-    def explain(self, request: LlmRequest, signals: SignalSet, virtual: str) -> list[RouteResult]:
+    def explain(self, facts: Facts) -> list[RouteResult]:
         """What became of every route: the first that matched is the one that `decide` takes."""
-        view = self._views[virtual]
-        context = _context(view, request, signals, virtual)
+        view, signals = self._views[facts.virtual], facts.signals
         results: list[RouteResult] = []
         skipped = done = False
         for route in view.routes:
             absent = [name for name in route.rule.signals if name not in signals.values]
-            holds, why = route.rule.holds(context)
+            holds = route.rule.holds(facts)
             if done:
                 result = RouteResult(route.name, None, "an earlier route matched")
             elif route.rule.constant and skipped:
                 result = RouteResult(route.name, None, "a rule above it could not be judged")
             elif holds is None:
                 missing = ", ".join(f"{name} {signals.absent.get(name, 'absent')}" for name in absent)
-                result = RouteResult(route.name, None, missing or why)
-            elif holds and _decided(route, request, signals, virtual) is None:
+                result = RouteResult(route.name, None, missing or route.rule.why_not(facts))
+            elif holds and _decided(route, facts) is None:
                 other = signals.values[route.second or ""]
                 result = RouteResult(route.name, False, _clean(f"{route.second}={other.label} says otherwise"))
             else:
-                result = RouteResult(route.name, holds, _clean(_facts(route, signals)))
+                result = RouteResult(route.name, holds, _clean(_because(route, signals)))
             results.append(result)
             done = done or result.matched is True
             skipped = skipped or result.matched is None
         return results
 
 
-def _context(view: View, request: LlmRequest, signals: SignalSet, virtual: str) -> cel.Context:
-    """The variables of a request, converted once for all rules."""
-    variables = {
-        name: signal_fields(value, name in view.scores) for name, value in signals.values.items() if name in view.reads
-    }
-    variables["request"] = request_fields(request, virtual)
-    return cel.Context(variables)
-
-
-def _decided(route: CompiledRoute, request: LlmRequest, signals: SignalSet, virtual: str) -> Decision | None:
+def _decided(route: CompiledRoute, facts: Facts) -> Decision | None:
     """The route's decision in the band that the confidence of its deciding signals gives.
 
     Where the rule holds by facts alone, whatever those signals say, there is nothing to be unsure of. None when the
     deciding signals are unsure and the second opinion is sure of another label.
     """
     if route.mixed:
-        facts = {name: value for name, value in signals.values.items() if name not in route.deciding}
-        reads, scores = route.rule.signals, route.rule.scores
-        context = {name: signal_fields(facts[name], name in scores) for name in reads if name in facts}
-        if route.rule.holds(cel.Context({**context, "request": request_fields(request, virtual)}))[0]:
-            return replace(route.recommended, reason=_clean(_facts(route, SignalSet(facts))))
+        beside = facts.without(route.deciding)
+        if route.rule.holds(beside):
+            return replace(route.recommended, reason=_clean(_because(route, beside.signals)))
+    signals = facts.signals
     present = [(signals.values[name].confidence, name) for name in route.deciding if name in signals.values]
     if not present:
         if route.deciding and not set(route.deciding).intersection(route.rule.signals):
             late = route.deciding[0]
             return replace(route.default, reason=f"{late} {signals.absent.get(late, 'absent')}")
-        return replace(route.recommended, reason=_clean(_facts(route, signals)))
+        return replace(route.recommended, reason=_clean(_because(route, signals)))
     confidence, name = min(present)
     bands = route.bands
     second = signals.values.get(route.second) if route.second is not None else None
@@ -141,7 +125,7 @@ def _decided(route: CompiledRoute, request: LlmRequest, signals: SignalSet, virt
     return replace(decision, confidence=confidence, reason=_clean(reason))
 
 
-def _facts(route: CompiledRoute, signals: SignalSet) -> str:
+def _because(route: CompiledRoute, signals: SignalSet) -> str:
     if route.rule.constant:
         return "catch-all"
     read = [f"{name}={signals.values[name].label}" for name in route.rule.signals if name in signals.values]

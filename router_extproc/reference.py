@@ -12,8 +12,9 @@ from pydantic import BaseModel
 
 from router_extproc.config.schema import RouterConfig
 from router_extproc.domain import LlmRequest
+from router_extproc.facts import request_fields
 from router_extproc.registry import Registry
-from router_extproc.rules import FUNCTIONS, request_fields
+from router_extproc.rules import FUNCTIONS
 from router_extproc.selection.table import SELECTIONS
 from router_extproc.signals.table import SIGNALS
 

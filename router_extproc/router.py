@@ -21,6 +21,7 @@ from router_extproc.domain import (
     Wishes,
 )
 from router_extproc.errors import ClientError, ContextTooLong, UnknownModel, UnsupportedModel
+from router_extproc.facts import Facts
 from router_extproc.guards import Guards
 from router_extproc.inference.base import Classified, Classifier, InferenceError, Prompt
 from router_extproc.inference.windows import count_windows
@@ -242,7 +243,8 @@ class Router:
         now: datetime | None = None,
     ) -> tuple[Decision, Plan]:
         """The decision on signals that are known, and the plan, at `now` (aware). Raises what `route` raises."""
-        decision = self._guards.apply(self._decide(request, signals), request, signals)
+        facts = Facts(request, signals, request.model or "")
+        decision = self._guards.apply(self._decide(facts), facts)
         decision = self._preferences.apply(decision, request.model or "", headers, now or datetime.now(UTC))
         return self._planned(request, decision, signals, kept)
 
@@ -299,10 +301,10 @@ class Router:
                 values[name] = value
         return SignalSet(values, absent)
 
-    def _decide(self, request: LlmRequest, signals: SignalSet) -> Decision:
-        name = request.model or ""
+    def _decide(self, facts: Facts) -> Decision:
+        name = facts.virtual
         if name in self._config.virtual_models:
-            return self._policy.decide(request, signals, name)
+            return self._policy.decide(facts)
         model = self._config.models.get(name)
         if model is None:
             raise UnknownModel(f"the model `{name}` does not exist")

@@ -46,8 +46,6 @@ class View:
 
     routes: tuple[CompiledRoute, ...]
     default: Decision
-    reads: frozenset[str]
-    scores: frozenset[str]
 
 
 def expand(candidates: Iterable[Candidate], models: Mapping[str, Model]) -> tuple[str, ...]:
@@ -187,8 +185,6 @@ class RouteCompiler:
         return View(
             routes=tuple(compiled),
             default=Decision(DEFAULT_ROUTE, Band.DEFAULT, 0.0, default, "no rule matched"),
-            reads=frozenset(name for route in compiled for name in route.rule.signals),
-            scores=frozenset(name for route in compiled for name in route.rule.scores),
         )
 
     def _compiled(self, route: Route, rule: Rule, default: tuple[str, ...]) -> CompiledRoute:

@@ -1,9 +1,10 @@
-"""The condition of a route: CEL, checked against the configured signals once, then evaluated in a microsecond."""
+"""The condition of a route: CEL, checked against the configured signals once, then evaluated in a microsecond, or told
+by the labels alone."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +12,8 @@ import cel
 
 from router_extproc.domain import LlmRequest, SignalValue
 from router_extproc.errors import ConfigMistakes, Mistake
+from router_extproc.facts import Facts, request_fields, signal_fields
+from router_extproc.rule_tokens import Read, binds, flattened, is_text, required_labels, text_of, tokens_of
 from router_extproc.validation import did_you_mean, shown
 
 SIGNAL_FIELDS = ("label", "confidence", "value", "scores")
@@ -34,53 +37,51 @@ Labels = Mapping[str, tuple[str, ...] | None]
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """A compiled condition. `signals` are those that it reads, `scores` those of which it reads the scores.
+    """A compiled condition, as written in `source` and `program`. `signals` are those that it reads.
 
-    `constant` is its value when it reads nothing.
+    `constant` is its value when it reads nothing. `required` are labels without which it does not hold, whatever else
+    is so: most rules of a large policy ask for some label, and are told by it without being evaluated. Those that are
+    left are evaluated in the form of `flat`, which reads the variables of `reads`; a few cannot be written so.
     """
 
     source: str
     program: cel.Program
     signals: tuple[str, ...]
-    scores: frozenset[str]
     constant: bool | None
+    required: tuple[tuple[str, frozenset[str]], ...]
+    flat: cel.Program | None
+    reads: tuple[Read, ...]
 
     def reads_more_than(self, names: Collection[str]) -> bool:
         """Whether it reads the request, or signals other than these."""
         return "request" in self.program.variables() or not set(self.signals) <= set(names)
 
-    def holds(self, context: cel.Context) -> tuple[bool | None, str]:
-        """Whether the condition holds, and where it has no value (None) why. Never raises.
+    def holds(self, facts: Facts) -> bool | None:
+        """Whether the condition holds, None where it has no value. Never raises.
 
         An absent signal leaves it without a value unless the rest decides alone: `false && absent` is false.
         """
+        known = facts.signals.values
+        for name, labels in self.required:
+            value = known.get(name)
+            if value is not None and value.label not in labels:
+                return False
         try:
-            result = self.program.execute(context)
-        except Exception as error:  # noqa: BLE001  # whatever a request makes of a rule, other rules may still match
-            return None, shown(error.args[0] if error.args else error, 100)
-        return (result, "") if isinstance(result, bool) else (None, f"gives {shown(result)}, not true or false")
+            if self.flat is None:
+                result = self.program.execute(facts.everything())
+            else:
+                result = self.flat.execute(facts.context(self.reads))
+        except Exception:  # noqa: BLE001  # whatever a request makes of a rule, other rules may still match
+            return None
+        return result if isinstance(result, bool) else None
 
-
-def request_fields(request: LlmRequest, virtual: str) -> dict[str, Any]:
-    """What rules see of a request as `request`."""
-    return {
-        "api": request.api,
-        "model": request.model or "",
-        "tokens": request.tokens,
-        "max_output_tokens": request.max_output_tokens or 0,
-        "turns": request.turns,
-        "stream": request.stream,
-        "has_tools": request.has_tools,
-        "json_mode": request.json_mode,
-        "modalities": sorted(request.modalities),
-        "virtual": virtual,
-    }
-
-
-def signal_fields(value: SignalValue, with_scores: bool) -> dict[str, Any]:
-    """What rules see of a signal. Scores only where a rule reads them: converting them costs more than all else."""
-    fields = {"label": value.label, "confidence": value.confidence, "value": value.value}
-    return {**fields, "scores": dict(value.scores)} if with_scores else fields
+    def why_not(self, facts: Facts) -> str:
+        """Why the condition has no value, "" when it has one."""
+        try:
+            result = self.program.execute(facts.everything())
+        except Exception as error:  # noqa: BLE001  # whatever it is, it is the answer
+            return shown(error.args[0] if error.args else error, 100)
+        return "" if isinstance(result, bool) else f"gives {shown(result)}, not true or false"
 
 
 def compile_rule(source: str, labels: Labels) -> Rule:
@@ -90,15 +91,24 @@ def compile_rule(source: str, labels: Labels) -> Rule:
     if found:
         raise ConfigMistakes([Mistake((), message) for message in dict.fromkeys(found)])
     variables = program.variables()
-    tokens = _tokens(source)
-    scores = frozenset(
-        name for name in labels if any(tokens[i : i + 3] == [name, ".", "scores"] for i in range(len(tokens)))
-    )
+    tokens = tokens_of(source)
     signals = tuple(name for name in variables if name in labels)
     constant = None
     if not signals and "request" not in variables:
         constant = bool(program.execute({}))
-    return Rule(source, program, signals, scores, constant)
+    required = tuple((name, some) for name, some in required_labels(tokens).items() if name in labels)
+    flat, reads = _flat(source, tokens, (*signals, "request"))
+    return Rule(source, program, signals, constant, required, flat, reads)
+
+
+def _flat(source: str, tokens: Sequence[str], names: Collection[str]) -> tuple[cel.Program | None, tuple[Read, ...]]:
+    if binds(tokens, names):
+        return None, ()
+    flat, reads = flattened(source, names)
+    try:
+        return cel.compile(flat), reads
+    except ValueError:  # where only a field may stand, as in `has(request.api)`
+        return None, ()
 
 
 def _parse(source: str) -> cel.Program:
@@ -116,7 +126,7 @@ def _parse(source: str) -> cel.Program:
 
 
 def _check(source: str, program: cel.Program, labels: Labels) -> list[str]:
-    tokens = _tokens(source)
+    tokens = tokens_of(source)
     bound = {
         tokens[i + 2]
         for i in range(len(tokens) - 2)
@@ -164,14 +174,14 @@ def _compared(tokens: list[str], i: int, field: str) -> list[str]:
     """The string literals that `tokens[i] . field` is compared with or indexed by."""
     rest = tokens[i + 3 :]
     if field == "scores":
-        return [_text(rest[1])] if rest[:1] == ["["] and len(rest) > 1 and _is_text(rest[1]) else []
-    if rest[:1] in (["=="], ["!="]) and len(rest) > 1 and _is_text(rest[1]):
-        return [_text(rest[1])]
+        return [text_of(rest[1])] if rest[:1] == ["["] and len(rest) > 1 and is_text(rest[1]) else []
+    if rest[:1] in (["=="], ["!="]) and len(rest) > 1 and is_text(rest[1]):
+        return [text_of(rest[1])]
     if rest[:2] == ["in", "["]:
         end = rest.index("]") if "]" in rest else len(rest)
-        return [_text(token) for token in rest[2:end] if _is_text(token)]
-    if i >= 2 and tokens[i - 1] in ("==", "!=") and _is_text(tokens[i - 2]):
-        return [_text(tokens[i - 2])]
+        return [text_of(token) for token in rest[2:end] if is_text(token)]
+    if i >= 2 and tokens[i - 1] in ("==", "!=") and is_text(tokens[i - 2]):
+        return [text_of(tokens[i - 2])]
     return []
 
 
@@ -189,7 +199,7 @@ def _try(program: cel.Program, labels: Labels) -> Iterator[str]:
     context: dict[str, Any] = {"request": request_fields(request, "auto")}
     for name, known in labels.items():
         label = known[0] if known else ""
-        context[name] = signal_fields(SignalValue(label, 1.0, 0.5, dict.fromkeys(known or (), 0.5)), with_scores=True)
+        context[name] = signal_fields(SignalValue(label, 1.0, 0.5, dict.fromkeys(known or (), 0.5)))
     try:
         result = program.execute(context)
     except TypeError as error:
@@ -201,21 +211,3 @@ def _try(program: cel.Program, labels: Labels) -> Iterator[str]:
     else:
         if not isinstance(result, bool):
             yield f"must be true or false, gives {shown(result)}"
-
-
-_TOKEN = re.compile(
-    r"""[rRbB]{0,2}(?:"(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*')|//[^\n]*|[A-Za-z_]\w*|\d[\w.]*|==|!=|<=|>=|&&|\|\||\S""",
-    re.S,
-)
-
-
-def _tokens(source: str) -> list[str]:
-    return [token for token in _TOKEN.findall(source) if not token.startswith("//")]
-
-
-def _is_text(token: str) -> bool:
-    return token[-1] in "\"'" and len(token) > 1
-
-
-def _text(token: str) -> str:
-    return str(cel.evaluate(token))

@@ -8,6 +8,7 @@ import pytest
 from router_extproc.config.schema import RouterConfig
 from router_extproc.domain import Band, Decision, LlmRequest, SignalSet, SignalValue
 from router_extproc.errors import ConfigMistakes, GuardBlocked, ModelForbidden
+from router_extproc.facts import Facts
 from router_extproc.guards import Guards
 from router_extproc.signals.table import build_signals
 from router_extproc.validation import validate
@@ -55,7 +56,7 @@ def guards(*given: Mapping[str, Any]) -> Guards:
 
 def applied(given: Guards, values: Mapping[str, SignalValue], decision: Decision = ROUTED) -> Decision:
     absent = {name: "late" for name in FINE if name not in values}
-    return given.apply(decision, REQUEST, SignalSet(values, absent))
+    return given.apply(decision, Facts(REQUEST, SignalSet(values, absent), REQUEST.model or ""))
 
 
 ALL = (ATTACK, HERE, MASK, TAG)

@@ -11,6 +11,7 @@ from router_extproc.config.loader import parse
 from router_extproc.config.schema import RouterConfig
 from router_extproc.domain import Band, Decision, LlmRequest, SignalSet, SignalValue
 from router_extproc.errors import ConfigMistakes
+from router_extproc.facts import Facts
 from router_extproc.policy import Policy
 from router_extproc.rules import FUNCTIONS, compile_rule
 from router_extproc.signals.base import Signal, SignalInputs
@@ -65,7 +66,7 @@ def intent(label: str, confidence: float) -> SignalValue:
 
 
 def decide(compiled: Policy, virtual: str = "auto", request: LlmRequest = REQUEST, **values: SignalValue) -> Decision:
-    return compiled.decide(request, SignalSet(values), virtual)
+    return compiled.decide(Facts(request, SignalSet(values), virtual))
 
 
 CODE = {"name": "code", "when": 'intent.label == "code"', "models": ["coder"], "fallback": ["safe"]}
@@ -123,15 +124,15 @@ def test_facts_are_certain() -> None:
 def test_the_least_certain_classifier_decides_unless_told_otherwise() -> None:
     when = 'intent.label == "code" && guard.label == "benign"'
     signals = SignalSet({"intent": intent("code", 0.95), "guard": SignalValue("benign", 0.75)})
-    found = policy({"when": when}).decide(REQUEST, signals, "auto")
+    found = policy({"when": when}).decide(Facts(REQUEST, signals, "auto"))
     assert (found.band, found.reason) == (Band.FALLBACK, "guard=benign 0.75 > 0.70")
-    told = policy({"when": when, "confidence": "intent"}).decide(REQUEST, signals, "auto")
+    told = policy({"when": when, "confidence": "intent"}).decide(Facts(REQUEST, signals, "auto"))
     assert told.band is Band.RECOMMENDED
 
 
 def test_the_confidence_of_a_signal_that_is_absent_is_none_at_all() -> None:
     compiled = policy({"when": 'vip.label == "true"', "confidence": "intent"})
-    found = compiled.decide(REQUEST, SignalSet({"vip": SignalValue("true")}, {"intent": "late"}), "auto")
+    found = compiled.decide(Facts(REQUEST, SignalSet({"vip": SignalValue("true")}, {"intent": "late"}), "auto"))
     assert (found.route, found.band, found.reason) == ("r0", Band.DEFAULT, "intent late")
 
 
@@ -152,7 +153,7 @@ LATE = {"intent": "late", "guard": "late"}
 )
 def test_a_rule_that_needs_an_absent_signal_does_not_match(when: str, values: dict[str, str], route: str) -> None:
     signals = SignalSet({name: SignalValue(label) for name, label in values.items()}, LATE)
-    found = policy({"when": when}).decide(REQUEST, signals, "auto")
+    found = policy({"when": when}).decide(Facts(REQUEST, signals, "auto"))
     assert found.route == route
     if route == "default":
         assert found.reason == "signals late"
@@ -160,7 +161,7 @@ def test_a_rule_that_needs_an_absent_signal_does_not_match(when: str, values: di
 
 def test_none_of_the_above_is_unknown_while_a_signal_is_late() -> None:
     compiled = policy(CODE, {"when": "true"})
-    late = compiled.decide(REQUEST, SignalSet({}, {"intent": "late", "guard": "overloaded"}), "auto")
+    late = compiled.decide(Facts(REQUEST, SignalSet({}, {"intent": "late", "guard": "overloaded"}), "auto"))
     assert (late.band, late.candidates, late.reason) == (Band.DEFAULT, ("big", "spare"), "signals late and overloaded")
     assert decide(compiled, intent=intent("chat", 0.9)).route == "r1"
     assert decide(compiled, intent=intent("chat", 0.9)).reason == "catch-all"
@@ -168,8 +169,8 @@ def test_none_of_the_above_is_unknown_while_a_signal_is_late() -> None:
 
 def test_a_rule_that_is_false_anyway_needs_nothing_more() -> None:
     compiled = policy({"when": 'intent.label == "code" && vip.label == "true"'}, {"when": "true"})
-    assert compiled.decide(REQUEST, SignalSet({"vip": SignalValue("false")}, LATE), "auto").route == "r1"
-    assert compiled.decide(REQUEST, SignalSet({"vip": SignalValue("true")}, LATE), "auto").route == "default"
+    assert compiled.decide(Facts(REQUEST, SignalSet({"vip": SignalValue("false")}, LATE), "auto")).route == "r1"
+    assert compiled.decide(Facts(REQUEST, SignalSet({"vip": SignalValue("true")}, LATE), "auto")).route == "default"
 
 
 def test_virtual_models_have_their_own_routes_and_default() -> None:
@@ -217,7 +218,7 @@ def test_explain_says_what_became_of_every_route() -> None:
         {"name": "rest", "when": "true"},
     )
     signals = SignalSet({"intent": intent("code", 0.9)}, {"guard": "late"})
-    found = [(result.route, result.matched, result.why) for result in compiled.explain(REQUEST, signals, "auto")]
+    found = [(result.route, result.matched, result.why) for result in compiled.explain(Facts(REQUEST, signals, "auto"))]
     assert found == [
         ("math", False, "intent=code"),
         ("late", None, "guard late"),
@@ -225,7 +226,7 @@ def test_explain_says_what_became_of_every_route() -> None:
         ("rest", None, "an earlier route matched"),
     ]
     signals = SignalSet({"intent": intent("chat", 0.9)}, {"guard": "late"})
-    assert compiled.explain(REQUEST, signals, "auto")[3].why == "a rule above it could not be judged"
+    assert compiled.explain(Facts(REQUEST, signals, "auto"))[3].why == "a rule above it could not be judged"
 
 
 @settings(max_examples=200, deadline=None)
@@ -244,8 +245,8 @@ def test_explain_and_decide_agree(values: dict[str, SignalValue]) -> None:
         {"when": "true"},
     )
     signals = SignalSet(values, {name: "late" for name in SIGNALS if name not in values})
-    taken = compiled.decide(REQUEST, signals, "auto")
-    matched = [result.route for result in compiled.explain(REQUEST, signals, "auto") if result.matched]
+    taken = compiled.decide(Facts(REQUEST, signals, "auto"))
+    matched = [result.route for result in compiled.explain(Facts(REQUEST, signals, "auto")) if result.matched]
     assert matched == ([] if taken.route == "default" else [taken.route])
     assert taken.candidates
 
@@ -291,9 +292,9 @@ def test_a_second_opinion_is_heard_when_the_first_is_unsure(
     rest = {"name": "rest", "when": "true", "models": "small"}
     compiled = Policy.compile(config(UNSURE, rest), OPINIONS)
     values = {"intent": intent("code", first)} | ({"guard": SignalValue(*second)} if second else {})
-    found = compiled.decide(REQUEST, SignalSet(values), "auto")
+    found = compiled.decide(Facts(REQUEST, SignalSet(values), "auto"))
     assert (found.route, found.band, found.reason) == (route, band, reason)
-    matched = [result.route for result in compiled.explain(REQUEST, SignalSet(values), "auto") if result.matched]
+    matched = [result.route for result in compiled.explain(Facts(REQUEST, SignalSet(values), "auto")) if result.matched]
     assert matched == [route]
 
 
