@@ -146,7 +146,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--base", type=Path, default=None, help="encoder to start from")
     parser.add_argument("--seed", type=int, default=17)
-    parser.add_argument("--steps", type=int, default=1000, help="optimiser steps")
+    parser.add_argument("--steps", type=int, default=1800, help="optimiser steps")
     parser.add_argument("--token-budget", type=int, default=4096, help="padded tokens a step")
     parser.add_argument("--lr", type=float, default=2.5e-4, help="of the top layer")
     parser.add_argument("--head-lr", type=float, default=1e-3)
