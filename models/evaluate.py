@@ -69,21 +69,23 @@ class Evaluation:
         return [dict(combine(sorted(found[i], key=lambda x: x[0])).heads) for i in range(len(texts))]
 
     def measured(self, rows: list[Row]) -> list[bool]:
-        """Which rows count for figures."""
+        """Which rows are of the split that the figures are about."""
         if self.split == "all" or (self.split == "auto" and not any(r.get("split") == "train" for r in rows)):
             return [True] * len(rows)
         wanted = "test" if self.split == "auto" else self.split
         found = [r.get("split", wanted) == wanted for r in rows]
         return found if any(found) else [True] * len(rows)
 
-    def predicted(self, rows: list[Row], task: str, key: str = "text") -> tuple[list[Row], Answers]:
-        """The measured rows with their answers; writes all rows' predictions where asked to."""
-        counts = self.measured(rows)
+    def predicted(
+        self, rows: list[Row], task: str, labelled: Callable[[Row], bool], key: str = "text"
+    ) -> tuple[list[Row], Answers]:
+        """The measured and `labelled` rows with their answers; where asked to, predictions of all rows are written."""
+        counts = [counts and labelled(r) for counts, r in zip(self.measured(rows), rows, strict=True)]
         if self.limit:
             kept = [i for i, c in enumerate(counts) if c][: self.limit]
             counts = [i in set(kept) for i in range(len(rows))]
         chosen = rows if self.pred else [r for r, c in zip(rows, counts, strict=True) if c]
-        answers = self.answers([str(r[key]) for r in chosen], task)
+        answers = self.answers([str(r.get(key) or "") for r in chosen], task)
         if not self.pred:
             return chosen, answers
         head = {"outcomes": "win", "routellm_mmlu": "win", "routellm_gsm8k": "win", "outcomes_llmrouter": "win"}.get(
@@ -98,10 +100,12 @@ class Evaluation:
 
     def labels(self, task: str) -> None:
         """domain, intent, guard, language."""
-        rows = [r for r in read_rows(self.data, LABEL_FILES[task]) if "label" in r]
+        rows = read_rows(self.data, LABEL_FILES[task])
         if not rows or task not in self.model.labels:
             return
-        rows, answers = self.predicted(rows, task)
+        rows, answers = self.predicted(rows, task, lambda r: r.get("label") is not None)
+        if not rows:
+            return
         results = [a[task] for a in answers]
 
         def figures(subset: list[int]) -> dict[str, Any]:
@@ -125,7 +129,9 @@ class Evaluation:
         rows = read_rows(self.data, PII_FILE)
         if not rows or "pii" not in self.model.labels:
             return
-        rows, answers = self.predicted(rows, "pii")
+        rows, answers = self.predicted(rows, "pii", lambda r: r.get("spans") is not None)
+        if not rows:
+            return
         found = [[(s.start, s.end, s.label) for s in a["pii"].spans] for a in answers]
         wanted = [[(s["start"], s["end"], s["type"]) for s in r["spans"]] for r in rows]
         self.tasks["pii"] = by_source(
@@ -139,7 +145,7 @@ class Evaluation:
             return
         counts = self.measured(rows)
         everything = rows
-        rows, answers = self.predicted(rows, "outcomes", "prompt")
+        rows, answers = self.predicted(rows, "outcomes", lambda r: True, "prompt")
         labels = self.model.labels["win"]
         probs = np.asarray([[a["win"].probs[m] for m in labels] for a in answers])
         right = outcome_matrix(rows, labels)
@@ -165,10 +171,12 @@ class Evaluation:
 
     def llmrouter(self) -> None:
         """Win probabilities of the models that both lists have."""
-        rows = [r for r in read_rows(self.data, LLMROUTER_FILE) if r.get("scores")]
+        rows = read_rows(self.data, LLMROUTER_FILE)
         if not rows or "win" not in self.model.labels:
             return
-        rows, answers = self.predicted(rows, "outcomes_llmrouter")
+        rows, answers = self.predicted(rows, "outcomes_llmrouter", lambda r: bool(r.get("scores")))
+        if not rows:
+            return
         labels = tuple(LLMROUTER_NAMES.values())
         right = np.asarray([[float(r["scores"].get(m, np.nan) or 0) for m in LLMROUTER_NAMES] for r in rows])
         probs = np.asarray([[a["win"].probs[m] for m in labels] for a in answers])
@@ -180,12 +188,12 @@ class Evaluation:
 
     def routellm(self, task: str) -> None:
         """Routing between the two models of RouteLLM by the difference of their win probabilities."""
-        rows = [r for r in read_rows(self.data, ROUTELLM_FILES[task]) if "gpt4_correct" in r]
+        rows = read_rows(self.data, ROUTELLM_FILES[task])
         if not rows or "win" not in self.model.labels:
             return
-        rows, answers = self.predicted(rows, task)
-        kept = [i for i, r in enumerate(rows) if not r.get("contaminated")]
-        rows, answers = [rows[i] for i in kept], [answers[i] for i in kept]
+        rows, answers = self.predicted(rows, task, lambda r: "gpt4_correct" in r and not r.get("contaminated"))
+        if not rows:
+            return
         score = np.asarray([routellm_score(a["win"].probs) for a in answers])
         strong = np.asarray([float(r["gpt4_correct"]) for r in rows])
         weak = np.asarray([float(r["mixtral_correct"]) for r in rows])
@@ -236,7 +244,7 @@ def guard_figures(rows: list[Row], results: list[HeadResult]) -> dict[str, Any]:
 
 
 def routellm_score(win: Any) -> float:
-    """How much the strong model of RouteLLM's pair is expected to add: P(GPT-4o right) - P(Mixtral right)."""
+    """How much the strong model of RouteLLM's pair is expected to add: P(GPT-4 right) - P(Mixtral right)."""
     return float(win[STRONG] - win[WEAK])
 
 

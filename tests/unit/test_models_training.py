@@ -8,6 +8,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -91,6 +92,24 @@ def test_evaluation_reads_some_files_and_writes_predictions(folder: Path, traine
     assert len(lines) == 8
     assert set(lines[0]) == {"pred", "confidence", "probs"}
     assert sum(lines[0]["probs"].values()) == pytest.approx(1, abs=0.01)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_every_row_gets_a_prediction_and_those_with_labels_count(trained: Path, tmp_path: Path) -> None:
+    rows: list[dict[str, Any]] = [
+        {"text": "hello there", "label": "small_talk", "source": "s", "note": 1},
+        {"text": "no label", "source": "s"},
+        {"text": "", "label": None, "source": "s"},
+        {"text": "add 2 and 3", "label": "a label that the head does not know"},
+        {"label": "small_talk"},
+    ]
+    with gzip.open(tmp_path / "intent.jsonl.gz", "wt", encoding="utf-8") as file:
+        file.writelines(json.dumps(row) + "\n" for row in rows)
+    overall = Evaluation(trained, tmp_path, "auto", tmp_path / "pred").run()["tasks"]["intent"]["overall"]
+    assert overall["n"] == 3
+    assert overall["accuracy"] <= 2 / 3
+    assert len((tmp_path / "pred" / "intent.jsonl").read_text().splitlines()) == len(rows)
+    assert Evaluation(trained, tmp_path, "auto", None).run()["tasks"]["intent"]["overall"]["n"] == 3
 
 
 @pytest.mark.filterwarnings("ignore")
