@@ -17,9 +17,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-# Threads that wait for each other by spinning keep a busy machine busy; read when PyTorch loads OpenMP.
-os.environ.setdefault("GOMP_SPINCOUNT", "1000")
-
 import torch
 import torch.distributed as dist
 from torch import nn

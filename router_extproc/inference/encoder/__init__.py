@@ -10,9 +10,10 @@ from __future__ import annotations
 import os
 
 # Read once, when PyTorch brings the OpenMP runtime in. Its threads wait for each other by spinning for milliseconds; on
-# cores that are shared with Envoy and the event loop the spinner keeps the very core that the others need (measured on
-# 2 busy cores: 412 ms instead of 14 ms for 32 tokens). Spinning shortly and then sleeping costs little on idle ones.
-os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+# cores that are shared with Envoy and the event loop the spinner keeps the very core that the others need. Spinning too
+# shortly sends a thread to sleep between any two products, and waking it takes longer than the product does. This many
+# rounds are enough for what lies between two products, and harmless on busy cores (docs/adr/0008).
+os.environ.setdefault("GOMP_SPINCOUNT", "5000")
 
 from router_extproc.inference.encoder.classifier import BertClassifier, load
 from router_extproc.inference.encoder.hugging_face import HuggingFaceClassifier, load_hugging_face
