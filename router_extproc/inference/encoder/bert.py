@@ -24,8 +24,8 @@ from router_extproc.inference.tokens import TokenWindow
 log = logging.getLogger(__name__)
 
 PACKED_FOR = 512
-"""Tokens of the pass that weights are packed for. The layout serves any number; chosen for none in particular it is 10 to
-30 % slower from 16 to 256 tokens (measured)."""
+"""Tokens of the pass that weights are packed for. The layout serves any number; chosen for none in particular it is 10
+to 30 % slower from 16 to 256 tokens (measured)."""
 ROUND = 16
 """Rows are filled up to a multiple of this many tokens: matrix kernels are built and kept per shape."""
 
