@@ -271,7 +271,8 @@ class Budgets:
     async def refresh(self, config: RouterConfig) -> None:
         """The same, and waits for it for a moment."""
         self.ask(config)
-        await self._tally.agreed(islice(self._counters(), ASKED), max(self._wait_seconds, REFRESH_SECONDS))
+        seconds = max(self._wait_seconds, REFRESH_SECONDS)
+        await self._tally.agreed(islice(self._counters(), ASKED), seconds, seconds)
 
     def lose(self, identity: str) -> None:
         """Nobody will tell what became of a request: what was reserved counts as spent."""
@@ -374,9 +375,10 @@ class Budgets:
         if not self._tally.shared:
             return verdict, ""
         until = time.monotonic() + self._wait_seconds
+        left = self._wait_seconds
         for turn in range(AGREED_ROUNDS):
             counters = [counter for scale in scales for counter in (scale.account.spent, scale.account.reserved)]
-            if not await self._tally.agreed(counters, until - time.monotonic()):
+            if not await self._tally.agreed(counters, left, self._wait_seconds):
                 if turn or not self._wait_seconds:
                     break
                 self._alone(self._tally.trouble)
@@ -386,6 +388,7 @@ class Budgets:
                 return again, ""
             verdict = again
             self._hold(scales, verdict)
+            left = until - time.monotonic()
         return verdict, ""
 
     def _settle(self, key: Key, began: str, reserved: Decimal, spent: Decimal, budget: Budget | None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Collection, Iterable
 from functools import cached_property
 from typing import Any
@@ -55,7 +56,9 @@ class Facts:
                 self._converted.add(read.variable)
                 value = self._value(read)
                 if value is not None:
-                    self._context.add_variable(read.variable, value)
+                    # What CEL has no value for is absent: it must not take the rule's other facts with it.
+                    with contextlib.suppress(ValueError):
+                        self._context.add_variable(read.variable, value)
         return self._context
 
     def everything(self) -> dict[str, Any]:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from urllib.parse import urlsplit
+from collections.abc import Callable, Mapping
 
 from google.protobuf.duration_pb2 import Duration
 
@@ -40,40 +39,37 @@ FLAGS = {
 """Envoy's short names of response flags, as its text access log prints them."""
 
 
-def outcomes(
-    message: pb.StreamAccessLogsMessage, models_by_cluster: Callable[[], Mapping[str, str]]
-) -> Iterator[Outcome]:
-    """The finished exchanges of one access log message. Entries of paths that are no client API are skipped."""
-    for entry in message.http_logs.log_entry:
-        common = entry.common_properties
-        api = for_path(urlsplit(_client_path(entry)).path)
-        if api is None or common.intermediate_log_entry:
-            continue
-        facts = common.metadata.filter_metadata.get(METADATA_NAMESPACE)
-        text: Mapping[str, object] = dict(facts) if facts is not None else {}
-        cluster = common.upstream_cluster if common.upstream_request_attempt_count else ""
-        yield Outcome(
-            decision_id=str(text.get("decision_id", "")),
-            api=api.name,
-            status=entry.response.response_code.value,
-            model=models_by_cluster().get(cluster) or _named_by_a_gateway(cluster, text),
-            attempts=common.upstream_request_attempt_count,
-            duration_seconds=_seconds(common.duration),
-            first_byte_seconds=(
-                _seconds(common.time_to_first_downstream_tx_byte)
-                if common.HasField("time_to_first_downstream_tx_byte")
-                else None
-            ),
-            usage=_usage(common.metadata) or _estimated(entry, api.name, text),
-            flags=",".join(short for field, short in FLAGS.items() if getattr(common.response_flags, field)),
-            route=str(text.get("route", "")),
-            band=str(text.get("band", "")),
-            details=entry.response.response_code_details,
-            request_id=entry.request.request_id,
-            tenant=str(text.get("tenant", "")),
-            stream=text.get("stream") is True,
-            held=str(text.get("held", "")),
-        )
+def outcome_of(entry: pb.HTTPAccessLogEntry, models_by_cluster: Callable[[], Mapping[str, str]]) -> Outcome | None:
+    """The finished exchange of one access log entry; None for a path that is no client API."""
+    common = entry.common_properties
+    api = for_path(_client_path(entry))
+    if api is None or common.intermediate_log_entry:
+        return None
+    facts = common.metadata.filter_metadata.get(METADATA_NAMESPACE)
+    text: Mapping[str, object] = dict(facts) if facts is not None else {}
+    cluster = common.upstream_cluster if common.upstream_request_attempt_count else ""
+    return Outcome(
+        decision_id=str(text.get("decision_id", "")),
+        api=api.name,
+        status=entry.response.response_code.value,
+        model=models_by_cluster().get(cluster) or _named_by_a_gateway(cluster, text),
+        attempts=common.upstream_request_attempt_count,
+        duration_seconds=_seconds(common.duration),
+        first_byte_seconds=(
+            _seconds(common.time_to_first_downstream_tx_byte)
+            if common.HasField("time_to_first_downstream_tx_byte")
+            else None
+        ),
+        usage=_usage(common.metadata) or _estimated(entry, api.name, text),
+        flags=",".join(short for field, short in FLAGS.items() if getattr(common.response_flags, field)),
+        route=str(text.get("route", "")),
+        band=str(text.get("band", "")),
+        details=entry.response.response_code_details,
+        request_id=entry.request.request_id,
+        tenant=str(text.get("tenant", "")),
+        stream=text.get("stream") is True,
+        held=str(text.get("held", "")),
+    )
 
 
 def _named_by_a_gateway(cluster: str, facts: Mapping[str, object]) -> str | None:

@@ -52,6 +52,7 @@ class Reloading:
             try:
                 loaded = await asyncio.to_thread(load)
                 await self._serve(loaded, self._own_heads, self._engine.labels)
+                self._runtimes.accept("configuration")
             except Exception as error:  # noqa: BLE001 - whatever is wrong with the new one, the old one serves on
                 self._refuse("configuration", error)
 
@@ -62,8 +63,9 @@ class Reloading:
                 model = await asyncio.to_thread(load)
                 if model.version == self._own_heads.base.version:
                     log.info("the classifier's folder was touched; it is still %s", model.version)
-                    return
-                await self._serve(self._loaded, self._own_heads.on(model), model.labels)
+                else:
+                    await self._serve(self._loaded, self._own_heads.on(model), model.labels)
+                self._runtimes.accept("classifier")
             except Exception as error:  # noqa: BLE001 - see above
                 self._refuse("classifier", error)
 
@@ -84,7 +86,7 @@ class Reloading:
 
     def _refuse(self, what: str, error: Exception) -> None:
         current = self._runtimes.current.generation
-        self._runtimes.reject(str(error))
+        self._runtimes.reject(what, str(error))
         self._recorder.reloaded(current, accepted=False)
         bug = None if isinstance(error, RouterError) else error
         log.error("refused the new %s, generation %d serves on: %s", what, current, error, exc_info=bug)

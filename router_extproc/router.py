@@ -42,6 +42,9 @@ Early = asyncio.Task[dict[str, Classified | str]]
 
 NO_EARLIER: Mapping[str, Early] = {}
 
+LAST_LOOK_SECONDS = 0.005
+"""Before the deadline a classification that began early, which has more time, is asked for what it has."""
+
 SURE_TOKENS = 0.5
 """Part of the token estimate that is there for certain: text and code rarely need more than 8 bytes a token."""
 
@@ -145,6 +148,7 @@ class Router:
         self._affinity = affinity if affinity is not None else MemoryAffinity()
         self._sticky = any(route.sticky for route in config.routes)
         self._picked = picked
+        self._patience = config.limits.deadline_ms / 1000
         self._policy = policy
         self._guards = guards
         self._preferences = preferences
@@ -164,7 +168,7 @@ class Router:
 
     async def _one(self, classifier: Classifier, prompt: Prompt, deadline: float) -> Classified | str:
         try:
-            return await classifier.classify(prompt, deadline)
+            return await classifier.classify(prompt, deadline, self._patience)
         except InferenceError as error:
             return error.reason
 
@@ -264,14 +268,15 @@ class Router:
 
     async def _classified_by(self, prompt: Prompt, deadline: float, early: Early | None) -> dict[str, Classified | str]:
         if early is not None:
-            try:
-                async with asyncio.timeout(deadline - time.monotonic()):
-                    results = await early
-            except TimeoutError:
-                return dict.fromkeys(self._classifiers, "late")
-            if all(isinstance(result, Classified) for result in results.values()):
-                return results
-            # Refused while the body was still arriving: there may be room now.
+            left = deadline - time.monotonic()
+            done, _ = await asyncio.wait([early], timeout=left - min(LAST_LOOK_SECONDS, left / 10))
+            if done:
+                results = early.result()
+                if all(isinstance(result, Classified) for result in results.values()):
+                    return results
+            # Refused while the body was still arriving: there may be room now. Or not done by now: asked again with the
+            # deadline that counts, for what has been read of the text by then.
+            early.cancel()
         return await self.classify(prompt, deadline)
 
     def signals(

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 
 import cel
 
+_RAW = r"""[bB]?[rR][bB]?(?:\"{3}.*?\"{3}|'{3}.*?'{3}|"[^"\n]*"|'[^'\n]*')"""
+_TEXT = r"""[bB]?(?:\"{3}(?:\\.|[^\\])*?\"{3}|'{3}(?:\\.|[^\\])*?'{3}|"(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*')"""
 _TOKEN = re.compile(
-    r"""[rRbB]{0,2}(?:"(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*')|//[^\n]*|[A-Za-z_]\w*|\d[\w.]*|==|!=|<=|>=|&&|\|\||\S""",
+    rf"""{_RAW}|{_TEXT}|//[^\n]*|[A-Za-z_]\w*|\d[\w.]*|==|!=|<=|>=|&&|\|\||\S""",
     re.S,
 )
 _DEPTH = {"(": 1, "[": 1, "{": 1, ")": -1, "]": -1, "}": -1}
@@ -60,7 +62,7 @@ def flattened(source: str, names: Collection[str]) -> tuple[str, tuple[Read, ...
 def _read(tokens: Sequence[str], i: int, names: Collection[str]) -> tuple[Read | None, int]:
     """What the tokens from `i` on read of `names`, and how many tokens say so."""
     name = tokens[i]
-    if name not in names or (i and tokens[i - 1] == "."):
+    if name not in names or (i and tokens[i - 1] == ".") or tokens[i + 1 : i + 2] == ["("]:
         return None, 1
     match tokens[i + 1 : i + 6]:
         case [".", "scores", "[", text, "]"] if is_text(text):

@@ -95,7 +95,10 @@ def compile_rule(source: str, labels: Labels) -> Rule:
     signals = tuple(name for name in variables if name in labels)
     constant = None
     if not signals and "request" not in variables:
-        constant = bool(program.execute({}))
+        try:
+            constant = bool(program.execute({}))
+        except Exception as error:  # noqa: BLE001 - no request can make it better
+            raise ConfigMistakes([Mistake((), f"never has a value: {shown(error, 100)}")]) from None
     required = tuple((name, some) for name, some in required_labels(tokens).items() if name in labels)
     flat, reads = _flat(source, tokens, (*signals, "request"))
     return Rule(source, program, signals, constant, required, flat, reads)
@@ -106,7 +109,9 @@ def _flat(source: str, tokens: Sequence[str], names: Collection[str]) -> tuple[c
         return None, ()
     flat, reads = flattened(source, names)
     try:
-        return cel.compile(flat), reads
+        compiled = cel.compile(flat)
+        # A field that the tokens did not show would be read from where nothing is.
+        return (None, ()) if set(names) & set(compiled.variables()) else (compiled, reads)
     except ValueError:  # where only a field may stand, as in `has(request.api)`
         return None, ()
 

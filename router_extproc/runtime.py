@@ -99,19 +99,26 @@ class Runtimes:
 
     def __init__(self, first: Runtime) -> None:
         self._current = first
-        self.rejected: str | None = None
-        """Why the newest file was refused; None while the newest file serves."""
+        self._rejected: dict[str, str] = {}
 
     @property
     def current(self) -> Runtime:
         """The generation that serves now."""
         return self._current
 
+    @property
+    def rejected(self) -> str | None:
+        """Why the newest of what is watched was refused; None while all of it serves."""
+        return "; ".join(self._rejected.values()) or None
+
     def swap(self, runtime: Runtime) -> None:
         """From the next stream on, `runtime` serves."""
         self._current = runtime
-        self.rejected = None
 
-    def reject(self, why: str) -> None:
-        """The newest file cannot be used; the current generation serves on."""
-        self.rejected = why
+    def accept(self, what: str) -> None:
+        """The newest version of `what` (the configuration, the classifier) serves."""
+        self._rejected.pop(what, None)
+
+    def reject(self, what: str, why: str) -> None:
+        """The newest version of `what` cannot be used; the current generation serves on."""
+        self._rejected[what] = why

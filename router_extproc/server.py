@@ -17,7 +17,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1._async import HealthServicer
 
 from router_extproc import wire
-from router_extproc.outcomes import outcomes
+from router_extproc.outcomes import outcome_of
 from router_extproc.pb import access_log_pb2, access_log_pb2_grpc, ext_proc_pb2, ext_proc_pb2_grpc
 from router_extproc.processor import Processor
 from router_extproc.telemetry.recorder import Recorder
@@ -68,12 +68,14 @@ class _AccessLog(access_log_pb2_grpc.AccessLogServiceServicer):
         self, request_iterator: AsyncIterator[access_log_pb2.StreamAccessLogsMessage], context: Any
     ) -> access_log_pb2.StreamAccessLogsResponse:
         async for message in request_iterator:
-            try:
-                for outcome in outcomes(message, self._models_by_cluster):
-                    self._recorder.outcome(outcome)
-            except Exception:
-                # One odd entry must not end Envoy's log stream, which would lose the entries behind it.
-                log.exception("an access log message could not be read")
+            for entry in message.http_logs.log_entry:
+                # One odd entry must not lose those behind it, nor end Envoy's log stream.
+                try:
+                    outcome = outcome_of(entry, self._models_by_cluster)
+                    if outcome is not None:
+                        self._recorder.outcome(outcome)
+                except Exception:
+                    log.exception("an access log entry could not be read")
         return access_log_pb2.StreamAccessLogsResponse()
 
 

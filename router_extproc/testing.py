@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import string
 import time
 from collections.abc import Mapping, Sequence
@@ -49,7 +50,7 @@ class FakeClassifier:
         """As given."""
         return self._version
 
-    async def classify(self, prompt: Prompt, deadline: float) -> Classified:
+    async def classify(self, prompt: Prompt, deadline: float, patience: float = math.inf) -> Classified:
         """Answers from the table."""
         self.seen.append(prompt)
         left = deadline - time.monotonic()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -132,9 +133,10 @@ class Classifier(Protocol):
     def version(self) -> str:
         """Version of the model that serves now."""
 
-    async def classify(self, prompt: Prompt, deadline: float) -> Classified:
+    async def classify(self, prompt: Prompt, deadline: float, patience: float = math.inf) -> Classified:
         """Classifies before `deadline` (in `time.monotonic()` seconds).
 
+        `patience` is how many seconds texts have as a rule: batches are kept short by it, also for one with more time.
         Raises Overloaded at once when the queue is full or too long for the deadline, DeadlineExceeded when time is up
         and no window of the text has been read, ModelFailed when the forward pass raised. Cancelling the caller drops
         the job.

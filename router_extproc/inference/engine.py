@@ -39,8 +39,8 @@ from router_extproc.inference.windows import Window, cut, reading_order
 log = logging.getLogger(__name__)
 
 PATIENCE_SHARE = 3
-"""A batch takes at most this part of the time that the newest text has: one over its whole deadline makes late
-not only itself, but all that come while it runs."""
+"""A batch takes at most this part of the time that the newest text has, or that its caller says texts have as a rule:
+one over the whole deadline makes late not only itself, but all that come while it runs."""
 LEAST_BATCH_TOKENS = 64
 
 
@@ -138,7 +138,7 @@ class Engine:
             await self._gone.wait()
             self._thread.join()
 
-    async def classify(self, prompt: Prompt, deadline: float) -> Classified:
+    async def classify(self, prompt: Prompt, deadline: float, patience: float = math.inf) -> Classified:
         """See `inference.base.Classifier.classify`. Overloaded also when the turn would come after the deadline."""
         if not self._open:
             raise ModelFailed("the classifier is not running")
@@ -146,7 +146,7 @@ class Engine:
         if deadline <= now:
             self._counters.late += 1
             raise DeadlineExceeded("no time left to classify")
-        self._patience = deadline - now
+        self._patience = min(deadline - now, patience)
         loop = asyncio.get_running_loop()
         windows = cut(prompt.text, limit=self._max_windows)
         reading = Reading(loop.create_future(), len(prompt.text), len(windows))
@@ -172,7 +172,9 @@ class Engine:
             return reading.future.result()
         leading = reading.jobs[0].tokens if reading.jobs else 0
         accepted = not reading.jobs
-        hopeless = self._waiting_tokens > 0 and self._waiting_tokens + leading > self._pace * (deadline - now)
+        # A text of which something has been read has an answer, whatever becomes of the rest.
+        late = self._waiting_tokens > 0 and self._waiting_tokens + leading > self._pace * (deadline - now)
+        hopeless = late and not reading.done
         if reading.jobs and not hopeless:
             with self._wake:
                 accepted = self._queue.offer(reading.jobs)

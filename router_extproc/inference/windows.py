@@ -59,9 +59,11 @@ def settled(text: str) -> int:
     if len(text) < WINDOW_CHARS:
         return 0
     count = (len(text) + pitch // 2) // pitch - 1
-    if count * pitch + OVERLAP_CHARS > len(text):
+    if count * pitch + _overlap(pitch) > len(text):
         count -= 1
-    return _border(text, count * pitch)[1] if count > 0 else 0
+    end = _border(text, count * pitch, pitch)[1] if count > 0 else 0
+    # The grid is laid by the first `WINDOW_CHARS` characters, which a shorter part does not have.
+    return end if end >= WINDOW_CHARS or text[:WINDOW_CHARS].isascii() else 0
 
 
 def taken(count: int, limit: int) -> list[int]:
@@ -94,14 +96,19 @@ def reading_order(count: int) -> list[int]:
 
 
 def _window(text: str, index: int, count: int, pitch: int) -> Window:
-    start = 0 if index == 0 else _border(text, index * pitch)[0]
-    end = len(text) if index == count - 1 else _border(text, (index + 1) * pitch)[1]
+    start = 0 if index == 0 else _border(text, index * pitch, pitch)[0]
+    end = len(text) if index == count - 1 else _border(text, (index + 1) * pitch, pitch)[1]
     return Window(start, text[start:end])
 
 
-def _border(text: str, at: int) -> tuple[int, int]:
+def _overlap(pitch: int) -> int:
+    """Less than half a pitch: what ends with a window's end must not count as having another window."""
+    return min(OVERLAP_CHARS, pitch // 2 - 1)
+
+
+def _border(text: str, at: int, pitch: int) -> tuple[int, int]:
     """Around the grid line `at`: where the window after it begins and the window before it ends (not before that)."""
-    begin, end = at, at + OVERLAP_CHARS
+    begin, end = at, at + _overlap(pitch)
     first, last = text.find(" ", begin, end), text.rfind(" ", begin, end)
     return (first + 1, last + 1) if first >= 0 else (begin, end)
 

@@ -46,7 +46,9 @@ class HeaderSignal:
 
     def evaluate(self, inputs: SignalInputs) -> SignalValue:
         """The header's label."""
-        value = inputs.headers.get(self._name, "").strip()[:MAX_CHARS]
+        # Bytes that are no UTF-8 arrive as surrogates, which no rule could be evaluated on.
+        sent = inputs.headers.get(self._name, "").strip()[:MAX_CHARS]
+        value = sent.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
         if self._map is not None:
             return SignalValue(self._map.get(value, self._otherwise))
         return SignalValue(value or self._otherwise)

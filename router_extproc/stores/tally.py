@@ -156,10 +156,11 @@ class Tally:
             self._due[counter] = None
             self._wake.set()
 
-    async def agreed(self, counters: Iterable[Counter], seconds: float) -> bool:
-        """Waits until the store has counted what was added to `counters` and told their totals, for so long at most.
+    async def agreed(self, counters: Iterable[Counter], seconds: float, limit: float) -> bool:
+        """Waits until the store has counted what was added to `counters` and told their totals, for `seconds` at most.
 
-        False at once while the store is known to give no answer in that time.
+        A store that takes longer than `limit`, of which `seconds` may be what is left, is slow: False at once then,
+        until it answers within `limit` again.
         """
         if self._store is None or self.trouble or seconds <= 0:
             return False
@@ -169,8 +170,9 @@ class Tally:
             async with asyncio.timeout(seconds):
                 return await self._next()
         except TimeoutError:
-            self._slow_over = seconds
-            self.trouble = "slow"
+            if seconds >= limit:
+                self._slow_over = limit
+                self.trouble = "slow"
             return False
 
     async def _next(self) -> bool:
@@ -232,7 +234,7 @@ class Tally:
         _tell(flight.told, answer=True)
 
     def _unanswered(self, flight: _Flight, reason: str) -> None:
-        self.trouble = reason
+        self.trouble, self._slow_over = reason, None
         _tell(flight.told, answer=False)
         _tell(self._asking, answer=False)
 

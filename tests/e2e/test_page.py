@@ -113,7 +113,7 @@ async def test_hostile_texts_stay_texts(page: Page) -> None:
             f"document.querySelector('#prompt').value = {EVIL!r}; document.querySelector('#try').requestSubmit()"
         )
         await page.until("document.querySelector('#tried dl') !== null")
-        sidecar.runtimes.reject(EVIL)
+        sidecar.runtimes.reject("configuration", EVIL)
         await page.until("!document.querySelector('#problem').hidden")
         assert EVIL in await page.text("#problem")
         assert await page.value("document.querySelectorAll('img, main script').length") == 0

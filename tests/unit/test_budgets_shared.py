@@ -24,6 +24,7 @@ from router_extproc.errors import BudgetSpent, ConfigError
 from router_extproc.router import Routed
 from router_extproc.stores.base import Added, Change, Store, StoreError
 from router_extproc.stores.memory import MemoryStore
+from router_extproc.stores.tally import Counter, Tally
 from tests.unit.test_budgets_admission import Clock
 
 MODELS = """
@@ -235,6 +236,22 @@ async def test_a_slow_store_is_waited_for_once_and_not_for_long() -> None:
         await until(lambda: one.trouble == "")
         await one.admit("a", routed("small"), "", DAY)
         assert len(reasons) == 200
+
+
+async def test_a_store_is_not_slow_because_little_was_left_of_the_time() -> None:
+    store = Unsure()
+    tally = Tally(store)
+    tally.start()
+    counter = Counter("c", 1000, 60)
+    assert await tally.agreed([counter], LONG, LONG)
+    store.state = "hanging"
+    assert not await tally.agreed([counter], 0.001, LONG)
+    assert tally.trouble == ""
+    assert not await tally.agreed([counter], 0.001, 0.001)
+    assert tally.trouble == "slow"
+    store.state = ""
+    store.free.set()
+    await tally.aclose()
 
 
 async def test_who_never_waits_counts_the_others_a_moment_later() -> None:

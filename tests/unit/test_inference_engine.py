@@ -16,6 +16,8 @@ from pathlib import Path
 
 import pytest
 
+from router_extproc.config.loader import parse
+from router_extproc.domain import LlmRequest
 from router_extproc.inference.base import (
     Classified,
     DeadlineExceeded,
@@ -27,6 +29,8 @@ from router_extproc.inference.base import (
 )
 from router_extproc.inference.engine import Engine
 from router_extproc.inference.windows import cut, estimate_tokens
+from router_extproc.runtime import compile_runtime
+from router_extproc.signals.base import SHIPPED
 from router_extproc.testing import FakeModel
 
 LABELS = {"intent": ("chat", "code")}
@@ -90,7 +94,10 @@ async def test_texts_that_come_while_a_batch_runs_form_the_next_one() -> None:
     assert 0 <= stats.padding_waste < 1
 
 
-async def test_a_slow_device_gets_batches_that_it_can_do_in_part_of_the_time_that_texts_have() -> None:
+@pytest.mark.parametrize("newest", [0.9, 30])
+async def test_a_slow_device_gets_batches_that_it_can_do_in_part_of_the_time_that_texts_have(newest: float) -> None:
+    """Also when the newest text has more time: as one that is classified before its body is complete."""
+
     class SlowModel(GatedModel):
         def run(self, prompts: Sequence[Prompt]) -> list[Classified]:
             threading.Event().wait(0.05)  # for one text of some 70 tokens: 1,400 tokens a second
@@ -105,7 +112,10 @@ async def test_a_slow_device_gets_batches_that_it_can_do_in_part_of_the_time_tha
         model.gate.clear()
         running = asyncio.create_task(engine.classify(Prompt("another word " * 20), soon()))
         await model.busy()
-        rest = [asyncio.create_task(engine.classify(Prompt(f"text {i} " * 30), soon(0.9))) for i in range(12)]
+        rest = [
+            asyncio.create_task(engine.classify(Prompt(f"text {i} " * 30), soon(0.9 if i < 11 else newest), 0.9))
+            for i in range(12)
+        ]
         await queued(engine, 12)
         model.gate.set()
         await running
@@ -264,6 +274,28 @@ async def test_at_the_deadline_the_windows_read_so_far_are_the_answer() -> None:
         assert 0 < result.coverage < 0.5
         assert engine.stats().partial == 1
         model.gate.set()
+
+
+async def test_a_text_that_was_begun_early_is_answered_by_what_was_read_of_it() -> None:
+    """With the deadline of the request, and not with its own, which is that of a body that may take its time."""
+    text = "def main(): pass # a line of code\n" * 200
+    config = """
+models: {m: {url: "http://h:1", price: {input: 1, output: 1}}, n: {url: "http://h:2", price: {input: 1, output: 1}}}
+signals: {intent: {type: classifier, head: intent}}
+routes: [{name: read, when: 'intent.label in ["chat", "code"]', models: n, bands: {recommended: 0, fallback: 0}}]
+default: m
+"""
+    model = OneBatch()
+    async with serving(Engine(model, max_batch_tokens=1)) as engine:
+        router = compile_runtime(
+            parse(config.encode(), Path("router.yaml")), {SHIPPED: engine.labels}, {SHIPPED: engine}
+        ).router
+        request = LlmRequest("chat_completions", "auto", None, text)
+        early = asyncio.create_task(router.classify(Prompt(text), soon()))
+        await model.busy()
+        routed = await router.route(request, {}, soon(0.2), early)
+        model.gate.set()
+    assert (routed.decision.route, routed.plan.pick) == ("read", "n")
 
 
 async def test_of_a_text_that_grows_only_the_new_windows_are_read() -> None:

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from router_extproc.domain import Outcome, Usage
-from router_extproc.outcomes import USAGE_NAMESPACE, outcomes
+from router_extproc.outcomes import USAGE_NAMESPACE, outcome_of
 from router_extproc.pb import access_log_pb2 as pb
 
 FACTS = {"decision_id": "d1", "route": "chat", "band": "recommended", "tenant": "acme", "tokens": 50, "stream": False}
@@ -36,7 +36,9 @@ def entry(
 
 
 def only(message: pb.StreamAccessLogsMessage) -> Outcome:
-    (found,) = outcomes(message, lambda: {"small-cluster": "small"})
+    (logged,) = message.http_logs.log_entry
+    found = outcome_of(logged, lambda: {"small-cluster": "small"})
+    assert found is not None
     return found
 
 
@@ -68,3 +70,9 @@ def test_tokens_that_the_provider_did_not_count_are_estimated(path: str, stream:
 @pytest.mark.parametrize("changes", [{"status": 503}, {"attempts": 0}, {"status": 0}, {"facts": {}}])
 def test_what_was_not_answered_has_no_tokens(changes: dict[str, Any]) -> None:
     assert only(entry(**changes)).usage is None
+
+
+@pytest.mark.parametrize("path", ["//[", "//x/v1/chat/completions", "/v1/chat/completions/", "", "/metrics"])
+def test_paths_that_are_no_api_are_no_outcomes(path: str) -> None:
+    (logged,) = entry(path=path).http_logs.log_entry
+    assert outcome_of(logged, dict) is None

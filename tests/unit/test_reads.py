@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import replace
@@ -230,7 +231,7 @@ def test_personal_data_of_an_earlier_turn_is_masked() -> None:
 class Failing(FakeClassifier):
     """Has no room for "fine tool"."""
 
-    async def classify(self, prompt: Prompt, deadline: float) -> Classified:
+    async def classify(self, prompt: Prompt, deadline: float, patience: float = math.inf) -> Classified:
         if prompt.text == "fine tool":
             raise Overloaded("no room")
         return await super().classify(prompt, deadline)

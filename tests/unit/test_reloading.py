@@ -144,6 +144,22 @@ async def test_a_model_without_what_the_policy_reads_is_refused(served: Served) 
     assert served.engine.version != version
 
 
+async def test_a_refusal_is_told_until_the_very_thing_is_mended(served: Served) -> None:
+    await served.new_configuration("models: {}")
+    tiny_model_directory(served.model, seed=2)
+    await served.new_model()
+    assert "models" in str(served.runtimes.rejected)
+    good = {name: (served.model / name).read_bytes() for name in ("heads.json", "model.safetensors")}
+    (served.model / "heads.json").write_bytes(b"rubbish")
+    await served.new_model()
+    assert str(served.model) in str(served.runtimes.rejected)
+    await served.new_configuration(CONFIG)
+    assert "models:" not in str(served.runtimes.rejected)
+    (served.model / "heads.json").write_bytes(good["heads.json"])
+    await served.new_model()
+    assert served.runtimes.rejected is None
+
+
 async def test_the_same_model_again_changes_nothing(served: Served) -> None:
     version = served.engine.version
     os.utime(served.model / "heads.json")

@@ -7,11 +7,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from router_extproc.domain import LlmRequest, SignalSet, SignalValue
+from router_extproc.errors import ConfigMistakes
 from router_extproc.facts import Facts
 from router_extproc.rule_tokens import flattened, required_labels, tokens_of
 from router_extproc.rules import Rule, compile_rule
 
-LABELS = {"intent": ("code", "math", "chat"), "guard": ("benign", "harmful"), "label__intent": None}
+LABELS = {
+    "intent": ("code", "math", "chat"),
+    "guard": None,
+    "label__intent": None,
+    "size": None,
+}
 
 tests = st.one_of(
     st.builds(
@@ -34,6 +40,10 @@ tests = st.one_of(
             "intent.label.startsWith('c')",
             "request.virtual == 'auto' // intent.label == 'code'\n",
             "(intent.label == 'code' ? guard.label == 'benign' : guard.label == 'harmful')",
+            r"""guard.label != r"C:\" """,
+            """guard.label != '''it's intent.label == 'code' '''""",
+            '''guard.label != """a" && intent.label == "chat" && "b"""''',
+            'size.label == "big" && size(request.modalities) > 1',
         ]
     ),
 )
@@ -51,7 +61,7 @@ values = st.dictionaries(
     st.sampled_from(sorted(LABELS)),
     st.builds(
         SignalValue,
-        st.sampled_from(["code", "math", "chat", "benign", "harmful", ""]),
+        st.sampled_from(["code", "math", "chat", "benign", "harmful", "big", ""]),
         st.floats(0, 1),
         st.floats(0, 9),
         st.dictionaries(st.sampled_from(["math", "harmful"]), st.floats(0, 1)),
@@ -126,3 +136,17 @@ def test_fields_become_variables_of_their_own() -> None:
     assert [(read.name, read.field) for read in reads] == [("intent", "label"), ("request", "tokens")]
     flat, reads = flattened("intent.scores['it'] > intent.scores.size()", {"intent"})
     assert flat == "scores_6974_intent > scores__intent.size()"
+
+
+@pytest.mark.parametrize("source", ["1/0 == 1", "[1][5] == 1", '{"a": 1}["b"] == 1'])
+def test_a_rule_that_never_has_a_value_is_a_mistake(source: str) -> None:
+    with pytest.raises(ConfigMistakes, match="never has a value"):
+        compile_rule(source, LABELS)
+
+
+def test_what_cel_has_no_value_for_is_absent_and_takes_nothing_else_with_it() -> None:
+    signals = {"guard": SignalValue("\udcff"), "intent": SignalValue("code")}
+    facts = Facts(LlmRequest("chat_completions", "auto", None, "hi"), SignalSet(signals), "auto")
+    assert compile_rule('intent.label == "code" || guard.label == "x"', LABELS).holds(facts) is True
+    assert compile_rule('guard.label == "x"', LABELS).holds(facts) is False
+    assert compile_rule('guard.label != "x"', LABELS).holds(facts) is None

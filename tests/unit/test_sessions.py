@@ -1,6 +1,7 @@
 """Conversations: which requests are one, what the log knows of it, and sticky routes."""
 
 import asyncio
+import math
 import stat
 import time
 from dataclasses import replace
@@ -140,7 +141,7 @@ class Sure:
     version = "1"
     label, confidence = "code", 0.97
 
-    async def classify(self, prompt: object, deadline: float) -> Classified:
+    async def classify(self, prompt: object, deadline: float, patience: float = math.inf) -> Classified:
         probs = {"chat": 1 - self.confidence, "code": self.confidence}
         return Classified({"intent": HeadResult(self.label, self.confidence, probs)}, 3, "1")
 

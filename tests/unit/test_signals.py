@@ -155,6 +155,12 @@ def test_header_gives_its_value_cut_and_trimmed() -> None:
     assert built.labels is None
 
 
+def test_bytes_of_a_header_that_are_no_text_leave_it_a_value_that_rules_can_read() -> None:
+    built = signal(type="header", name="x-team")
+    sent = b"sales\xff \xe9quipe".decode("utf-8", "surrogateescape")
+    assert label(built, inputs(headers={"x-team": sent})) == "sales\ufffd \ufffdquipe"
+
+
 def test_header_with_known_values_and_a_map() -> None:
     built = signal(type="header", name="x-tenant", values=["acme"], map={"umbrella": "premium"}, otherwise="free")
     assert built.labels == ("acme", "premium", "free")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -45,7 +46,7 @@ class Classifier:
     labels = HEADS["shipped"]
     version = "1"
 
-    async def classify(self, prompt: Prompt, deadline: float) -> Classified:
+    async def classify(self, prompt: Prompt, deadline: float, patience: float = math.inf) -> Classified:
         win = HeadResult("ref-large", 0.8, {"ref-large": 0.8, "ref-small": 0.2})
         label = "injection" if prompt.text.startswith("ignore") else "benign"
         guard = HeadResult(label, 0.99, {label: 0.99})
