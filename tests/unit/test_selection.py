@@ -181,7 +181,7 @@ def test_routes_share_selections_that_say_the_same() -> None:
     [
         ("cheap", ("type",), "unknown selection `cheap`, did you mean `cheapest`?"),
         ("best_within", ("price",), "`price` is missing"),
-        ({"type": "cheapest", "min": 1}, ("min",), "unknown field `min` (known: min_quality, quality_signal)"),
+        ({"type": "cheapest", "min": 1}, ("min",), "unknown field `min`, did you mean `min_quality`?"),
         ({"type": "best", "quality_signal": "wim"}, ("quality_signal",), "unknown signal `wim`"),
         ({"type": "weighted"}, (), "give at least one of cost, latency, load, quality a weight above 0"),
     ],
