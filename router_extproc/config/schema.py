@@ -574,10 +574,6 @@ class Budget(Section):
         return self
 
 
-MOST_SHARED_USD = 9_000_000
-"""Shared budgets are counted in millionths of a millionth of a dollar, in 63 bits."""
-
-
 class Store(Section):
     """A Redis or Valkey server in which replicas share what budgets have spent and what the classifier has read. Read
     when the process starts: a change needs a restart."""
@@ -651,18 +647,3 @@ class RouterConfig(Section):
     sessions: Sessions = Field(default_factory=Sessions)
     budgets: list[Budget] = Field(default_factory=list, description="Limits on what requests may cost.")
     store: Store = Field(default_factory=Store)
-
-    @model_validator(mode="after")
-    def _books_make_sense(self) -> Self:
-        if self.ledger.baseline is not None and self.ledger.baseline not in self.models:
-            raise ValueError(f"ledger.baseline: unknown model `{self.ledger.baseline}`")
-        names = [budget.name for budget in self.budgets]
-        doubled = [name for name in names if names.count(name) > 1]
-        if doubled:
-            raise ValueError(f"budgets: two are called `{doubled[0]}`")
-        if self.ledger.tenant_header is None and any(budget.per is BudgetScope.TENANT for budget in self.budgets):
-            raise ValueError("budgets: a budget per tenant needs `ledger.tenant_header`")
-        large = [budget.name for budget in self.budgets if budget.usd is not None and budget.usd > MOST_SHARED_USD]
-        if large and self.store.url is not None and self.store.budgets:
-            raise ValueError(f"budgets: `{large[0]}` is over {MOST_SHARED_USD:,} USD, too large to be shared")
-        return self

@@ -13,7 +13,7 @@ from router_extproc.domain import SignalValue
 from router_extproc.errors import ConfigMistakes, Mistake
 from router_extproc.inference.base import UnusableModel
 from router_extproc.inference.hub import HubModel, fetch
-from router_extproc.inference.pooling import BENIGN, NO_SPAN
+from router_extproc.inference.pooling import BENIGN, NO_SPAN, points
 from router_extproc.patterns import HUB_MODEL, HUB_REVISION, SHA256
 from router_extproc.signals.base import READS, SHIPPED, Heads, Reads, SignalInputs
 from router_extproc.signals.classifier import checked_reads, read_head
@@ -100,6 +100,7 @@ class HuggingFaceSignal:
         self.labels = _labels(params)
         self._head = params.head
         self.reads = checked_reads(params.reads, self.labels)
+        self.marks = points(self.labels)
 
     def evaluate(self, inputs: SignalInputs) -> SignalValue | None:
         """The model's answer; None when its pass is missing."""

@@ -451,8 +451,38 @@ def test_models_do_not_share_clusters_and_signals_have_names_of_their_own() -> N
     found = mistakes(models=models, signals={"request": {"type": "tokens"}})
     assert found == [
         ("signals.request", "`request` is a reserved word of the rule language: rename the signal"),
-        ("models.big.fallback.0", "unknown model `small` (known: big, spare)"),
         ("models.spare.cluster", "the cluster `one` is already that of `big`"),
+        ("models.big.fallback.0", "unknown model `small` (known: big, spare)"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("http://h:port/v1", "`http://h:port/v1` has no usable port: it is a number from 1 to 65535"),
+        ("http://h:80000", "`http://h:80000` has no usable port: it is a number from 1 to 65535"),
+        ("http://h:0", "`http://h:0` has no usable port: it is a number from 1 to 65535"),
+        ("http://[::1/v1", "`http://[::1/v1` has no usable host: IPv6 stands in brackets, `http://[::1]:8000`"),
+        ("http://h/v1/chat/completions", "ends in the path of an API, which is added to it: write `http://h/v1`"),
+        ("http://h/v1/messages/", "ends in the path of an API, which is added to it: write `http://h/v1`"),
+    ],
+)
+def test_urls_that_cannot_be_used_are_named(url: str, message: str) -> None:
+    models = {"big": {"url": url, "price": PRICE}, "my-completions": {"url": "http://completions", "price": PRICE}}
+    assert mistakes(models=models, default="big") == [("models.big.url", message)]
+
+
+def test_no_model_takes_a_cluster_of_the_routers_own() -> None:
+    message = "`mom-sidecar` is a cluster of the router's own: give another `cluster`"
+    big = {"url": "http://h", "price": PRICE}
+    assert mistakes(models={"mom-sidecar": big}, default="mom-sidecar") == [("models.mom-sidecar", message)]
+    models = {"big": {**big, "cluster": "mom-sidecar"}}
+    assert mistakes(models=models, default="big") == [("models.big.cluster", message)]
+
+
+def test_an_unknown_route_name_is_the_only_mistake_that_it_makes() -> None:
+    assert mistakes({"when": "request.stream"}, virtual_models={"auto": {"routes": ["x0"]}}) == [
+        ("virtual_models.auto.routes.0", "unknown route `x0` (known: r0)")
     ]
 
 
