@@ -352,6 +352,9 @@ def test_labels_that_no_model_has_are_mistakes() -> None:
 # What `check` finds
 
 
+A_SIGNAL = '`intent` is a signal: compare `intent.label`, for instance with "code"'
+
+
 @pytest.mark.parametrize(
     ("when", "message"),
     [
@@ -360,9 +363,9 @@ def test_labels_that_no_model_has_are_mistakes() -> None:
         ("(" * 200 + "true" + ")" * 200, "not valid CEL at column 97: nested too deep"),
         ('intnt.label == "code"', "unknown signal `intnt`, did you mean `intent`?"),
         ('intent.lable == "code"', "a signal has no field `lable`: `intent` has label, confidence, value and scores"),
-        ('intent == "code"', "`intent` is a signal: compare its label, `intent.label`"),
-        ('"code" == intent', "`intent` is a signal: compare its label, `intent.label`"),
-        ('intent in ["code"]', "`intent` is a signal: compare its label, `intent.label`"),
+        ('intent == "code"', A_SIGNAL),
+        ('"code" == intent', A_SIGNAL),
+        ('intent in ["code"]', A_SIGNAL),
         ("request.token > 5", "`request` has no field `token`, did you mean `tokens`?"),
         ('intent.label == "coding"', "`intent` never has the label `coding`, did you mean `code`?"),
         ('"coding" != intent.label', "`intent` never has the label `coding`, did you mean `code`?"),
@@ -371,8 +374,20 @@ def test_labels_that_no_model_has_are_mistakes() -> None:
         ('vip.label == "yes"', "`vip` never has the label `yes` (known: false, true)"),
         ("intent.label", "must be true or false, gives code"),
         ("request.tokens", "must be true or false, gives 100"),
-        ("intent.label > 3", "mixes types that do not go together: No such overload: the operation is not defined"),
+        ("-intent.label == 'a'", "mixes types that do not go together: No such overload"),
         ('intent.label.lowerAscii() == "x"', "unknown function `lowerAscii`"),
+        ("intent", A_SIGNAL),
+        ("!intent", A_SIGNAL),
+        ("request.stream && intent", A_SIGNAL),
+        ('"code" in intent', A_SIGNAL),
+        ("tenant || request.stream", "`tenant` is a signal: compare `tenant.label`"),
+        (
+            'vip.label == "true" and request.stream',
+            "not valid CEL at column 21: mismatched input 'and'; CEL writes `&&`",
+        ),
+        ('not vip.label == "true"', "not valid CEL at column 5: mismatched input 'vip'; CEL writes `!` for `not`"),
+        ('vip.label = "true"', "not valid CEL at column 11: token recognition error at: '= '; CEL writes `==` for `=`"),
+        ("request.stream & true", "not valid CEL at column 16: token recognition error at: '& '; CEL writes `&&`"),
         ('intent.label.startWith("c")', "unknown function `startWith`, did you mean `startsWith`?"),
     ],
 )
