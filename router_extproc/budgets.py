@@ -27,14 +27,16 @@ from typing import Any
 
 from router_extproc.config.schema import Budget, BudgetScope, BudgetWindow, RouterConfig, WhenSpent
 from router_extproc.domain import MAX_CONSIDERED, Band, Considered, LlmRequest, Outcome, Plan, Usage
-from router_extproc.errors import BudgetSpent
+from router_extproc.errors import BudgetSpent, Mistake
 from router_extproc.ledger import price
 from router_extproc.prices import EXACT, cost_of, plain, price_at
 from router_extproc.router import Routed
+from router_extproc.routes import DEFAULT_ROUTE, NAMED_ROUTE
 from router_extproc.stores.background import Background
 from router_extproc.stores.base import Change, Store
 from router_extproc.stores.tally import Batch, Counter, Tally
 from router_extproc.telemetry.recorder import Decided
+from router_extproc.validation import did_you_mean
 
 log = logging.getLogger(__name__)
 
@@ -58,9 +60,36 @@ REFRESH_SECONDS = 0.25
 AGREED_ROUNDS = 3
 """How often a plan is made anew because other replicas have reserved meanwhile."""
 
+MOST_SHARED_USD = 9_000_000
+"""Shared budgets are counted in `USD_UNITS`, in 63 bits."""
+
 Key = tuple[str, str]
 Held = tuple[tuple[Key, str, Decimal], ...]
 """What one request holds: for each account that it counts for, the window's beginning and the amount."""
+
+
+def check_budgets(config: RouterConfig) -> list[Mistake]:
+    """Names that stand twice, budgets that count nothing, and those that cannot be shared."""
+    mistakes: list[Mistake] = []
+    routes = (DEFAULT_ROUTE, NAMED_ROUTE, *(route.name for route in config.routes))
+    shared = config.store.url is not None and config.store.budgets
+    seen: set[str] = set()
+    for index, budget in enumerate(config.budgets):
+        at = ("budgets", index)
+        if budget.name in seen:
+            mistakes.append(Mistake((*at, "name"), f"another budget is called `{budget.name}` too"))
+        seen.add(budget.name)
+        if budget.per is BudgetScope.TENANT and config.ledger.tenant_header is None:
+            mistakes.append(Mistake((*at, "per"), "a budget per tenant needs `ledger.tenant_header`"))
+        if budget.per is BudgetScope.TOTAL and budget.only is not None:
+            wanted = "counts nothing without `per`: say whether these are tenants, users or routes"
+            mistakes.append(Mistake((*at, "only"), wanted))
+        for place, name in enumerate(budget.only or () if budget.per is BudgetScope.ROUTE else ()):
+            if name not in routes:
+                mistakes.append(Mistake((*at, "only", place), f"unknown route `{name}`{did_you_mean(name, routes)}"))
+        if shared and budget.usd is not None and budget.usd > MOST_SHARED_USD:
+            mistakes.append(Mistake((*at, "usd"), f"over {MOST_SHARED_USD:,} USD, too large to be shared"))
+    return mistakes
 
 
 @dataclass(slots=True)

@@ -16,6 +16,7 @@ from typing import Any
 from router_extproc import __version__
 from router_extproc.app import SHIPPED_MODEL, ServeOptions, serve
 from router_extproc.bookkeeping import BookOptions
+from router_extproc.config.catalogue import check_catalogue
 from router_extproc.config.cost_plan import load_plan
 from router_extproc.config.envoy import EnvoyOptions, render
 from router_extproc.config.envoy_tls import write_secrets
@@ -252,7 +253,11 @@ def _check(arguments: argparse.Namespace) -> int:
 
 def _envoy(arguments: argparse.Namespace) -> int:
     options = EnvoyOptions.from_arguments(arguments)
-    text = render(load(arguments.file).config, options)
+    loaded = load(arguments.file)
+    unusable = check_catalogue(loaded.config.models)
+    if unusable:
+        raise loaded.error(unusable)
+    text = render(loaded.config, options)
     if options.sidecar_tls is not None and options.sidecar_tls.sds_directory is not None:
         write_secrets(options.sidecar_tls, Path(options.sidecar_tls.sds_directory))
     return _print(text)

@@ -117,10 +117,13 @@ class Saturated(RouterError):
 
 
 class ConfigError(RouterError):
-    """A configuration that cannot be used. One message per mistake, each with `file:line: key: what is wrong`."""
+    """A configuration that cannot be used. One message per mistake, each with `file:line: key: what is wrong`.
 
-    def __init__(self, mistakes: list[str]) -> None:
-        super().__init__("\n".join(mistakes))
+    `partly` says that these kept the rest from being checked.
+    """
+
+    def __init__(self, mistakes: list[str], *, partly: bool = False) -> None:
+        super().__init__("\n".join((*mistakes, "more may follow when these are mended") if partly else mistakes))
         self.mistakes = mistakes
 
 

@@ -11,7 +11,11 @@ from router_extproc.errors import ConfigMistakes, GuardBlocked, Mistake
 from router_extproc.facts import Facts
 from router_extproc.routes import MAX_REASON, check_candidates, expand, narrowed
 from router_extproc.rules import Rule, compile_rule
-from router_extproc.signals.base import Signal
+from router_extproc.signals.base import Signal, known_labels, marks
+
+_NOTHING_TO_MASK = (
+    "nothing that this rule reads can be masked: give a keywords signal `mark: true`, or use the pii head"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +36,7 @@ class Guards:
         """Checks names and compiles the rules. Raises ConfigMistakes with every mistake."""
         mistakes: list[Mistake] = []
         compiled: list[_CompiledGuard] = []
-        labels = {name: signals[name].labels if name in signals else None for name in config.signals}
+        labels = known_labels(config.signals, signals)
         seen: set[str] = set()
         for index, guard in enumerate(config.guards):
             if guard.name in seen:
@@ -44,6 +48,10 @@ class Guards:
             except ConfigMistakes as error:
                 mistakes += [Mistake(("guards", index, "when"), mistake.message) for mistake in error.mistakes]
                 continue
+            # What a signal that could not be built would do is not known.
+            maskable = any(name not in signals or marks(signals[name]) for name in rule.signals)
+            if guard.action is GuardAction.MASK and not maskable:
+                mistakes.append(Mistake(("guards", index, "when"), _NOTHING_TO_MASK))
             compiled.append(_CompiledGuard(guard, rule, expand(guard.models or (), config.models)))
         if mistakes:
             raise ConfigMistakes(mistakes)

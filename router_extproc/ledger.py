@@ -20,9 +20,11 @@ from typing import Any
 
 from router_extproc.config.schema import RouterConfig
 from router_extproc.domain import Band, Outcome
+from router_extproc.errors import Mistake
 from router_extproc.prices import EXACT, cost_of, plain, price_at
 from router_extproc.stores.background import Background
 from router_extproc.stores.journal import Journal, lines_of
+from router_extproc.validation import did_you_mean
 
 log = logging.getLogger(__name__)
 
@@ -100,6 +102,14 @@ class Entry:
             *(int(tokens), int(output), int(cached), bool(estimated), bool(priced)),
             *(cost, router, baseline),
         )
+
+
+def check_ledger(config: RouterConfig) -> list[Mistake]:
+    """A baseline that is no model."""
+    name = config.ledger.baseline
+    if name is None or name in config.models:
+        return []
+    return [Mistake(("ledger", "baseline"), f"unknown model `{name}`{did_you_mean(name, config.models)}")]
 
 
 def baseline_of(config: RouterConfig) -> str:

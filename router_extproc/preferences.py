@@ -12,7 +12,7 @@ from router_extproc.config.schema import Prefer, Preference, RouterConfig
 from router_extproc.domain import Band, Decision, Wishes
 from router_extproc.errors import ConfigMistakes, Mistake, ModelForbidden
 from router_extproc.routes import MAX_REASON, Candidate, check_candidates, expand, narrowed
-from router_extproc.validation import Path
+from router_extproc.validation import Path, did_you_mean
 
 PREFER_HEADER = "x-mom-prefer"
 DEADLINE_HEADER = "x-mom-deadline"
@@ -57,7 +57,13 @@ class Preferences:
             for index, schedule in enumerate(config.schedules)
         ]
         for index, schedule in enumerate(config.schedules):
-            self._models(list(schedule.scale), ("schedules", index, "scale"))
+            for name in schedule.scale:
+                if name not in config.models:
+                    message = f"unknown model `{name}`{did_you_mean(name, config.models)}"
+                    self._mistakes.append(Mistake(("schedules", index, "scale", name), message))
+        if given.header is None and (given.users or given.users_file is not None):
+            missing = "`header` is missing: the request header that says whose preferences count"
+            self._mistakes.append(Mistake((*at, "header"), missing))
         if self._mistakes:
             raise ConfigMistakes(self._mistakes)
 

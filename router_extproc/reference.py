@@ -55,6 +55,8 @@ Functions: {functions}.
 `matches` compiles its regular expression anew for every request (0.1 to 1 ms): a `keywords` signal does the same in
 microseconds.
 
+Both sides of a comparison are of one type. A label is text, also where it says `"true"`: `urgent.label == "true"`.
+
 A signal may be absent: its classifier was late, overloaded or failed. A rule that needs an absent signal does not
 match, and neither does a catch-all (`when: "true"`) further down, because it means "none of the above"; so the default
 models take the request, and `x-mom-reason` says why.

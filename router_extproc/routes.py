@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
+from router_extproc.config.catalogue import check_catalogue
 from router_extproc.config.schema import Bands, Model, Route, RouterConfig, VirtualModel
 from router_extproc.domain import MAX_CONSIDERED, Band, Considered, Decision
 from router_extproc.errors import ConfigMistakes, Mistake, ModelForbidden
 from router_extproc.rules import RESERVED, Rule, compile_rule
-from router_extproc.signals.base import Signal
+from router_extproc.signals.base import Signal, known_labels
 from router_extproc.validation import Path, did_you_mean
 
 DEFAULT_ROUTE = "default"
@@ -104,7 +105,7 @@ class RouteCompiler:
         self.mistakes: list[Mistake] = []
         self._config = config
         self._signals = signals
-        self._labels = {name: signals[name].labels if name in signals else None for name in config.signals}
+        self._labels = known_labels(config.signals, signals)
 
     def views(self) -> dict[str, View]:
         """The policy of every virtual model."""
@@ -126,16 +127,9 @@ class RouteCompiler:
         self.mistakes.append(Mistake(path, message))
 
     def _check_catalogue(self) -> None:
-        clusters: dict[str, str] = {}
+        self.mistakes += check_catalogue(self._config.models)
         for name, model in self._config.models.items():
             self._check_models(model.fallback or (), ("models", name, "fallback"))
-            cluster = model.cluster or name
-            if cluster in clusters:
-                # Envoy puts name, path, host and key of the model per cluster: two models in one would mix them up.
-                self._wrong(
-                    ("models", name, "cluster"), f"the cluster `{cluster}` is already that of `{clusters[cluster]}`"
-                )
-            clusters.setdefault(cluster, name)
 
     def _check_names(self) -> None:
         seen: dict[str, int] = {}
@@ -242,6 +236,9 @@ class RouteCompiler:
                 yield name
 
     def _check_reachable(self, views: Mapping[str, View], rules: list[Rule | None]) -> None:
+        names = {route.name for route in self._config.routes}
+        if any(not names.issuperset(virtual.routes or ()) for virtual in self._config.virtual_models.values()):
+            return  # that is said already, and the right name may lead to what nothing leads to now
         reachable: set[str] = set()
         for view in views.values():
             for route in view.routes:

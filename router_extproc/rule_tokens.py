@@ -1,9 +1,10 @@
-"""A condition's text as tokens: what it reads, one value at a time, and which labels it asks for in any case."""
+"""A condition's text as tokens: what it reads, one value at a time, what it compares, and which labels it asks for in
+any case."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 import cel
@@ -11,10 +12,15 @@ import cel
 _RAW = r"""[bB]?[rR][bB]?(?:\"{3}.*?\"{3}|'{3}.*?'{3}|"[^"\n]*"|'[^'\n]*')"""
 _TEXT = r"""[bB]?(?:\"{3}(?:\\.|[^\\])*?\"{3}|'{3}(?:\\.|[^\\])*?'{3}|"(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*')"""
 _TOKEN = re.compile(
-    rf"""{_RAW}|{_TEXT}|//[^\n]*|[A-Za-z_]\w*|\d[\w.]*|==|!=|<=|>=|&&|\|\||\S""",
+    rf"""{_RAW}|{_TEXT}|//[^\n]*|[A-Za-z_]\w*"""
+    r"""|0[xX][0-9a-fA-F]+[uU]?|(?:\d+(?:\.\d+)?|\.\d+)(?:[eE][+-]?\d+)?[uU]?|==|!=|<=|>=|&&|\|\||\S""",
     re.S,
 )
 _DEPTH = {"(": 1, "[": 1, "{": 1, ")": -1, "]": -1, "}": -1}
+
+_RELATIONS = frozenset({"==", "!=", "<", "<=", ">", ">=", "in"})
+_LOOSER = frozenset({"&&", "||", "?", ":", ","})
+"""What binds less than a relation, and so ends its sides."""
 
 _MACROS = ("all", "exists", "exists_one", "map", "filter")
 
@@ -80,6 +86,51 @@ def _variable(name: str, field: str = "", label: str = "") -> Read:
 def binds(tokens: Sequence[str], names: Collection[str]) -> bool:
     """Whether a macro (`list.exists(name, ...)`) gives one of `names` another meaning inside it."""
     return any(tokens[i] in _MACROS and tokens[i + 1] == "(" and tokens[i + 2] in names for i in range(len(tokens) - 2))
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """`left operator right`, the sides as tokens without brackets around them; the operator is `in`, `==`, `<`..."""
+
+    left: tuple[str, ...]
+    operator: str
+    right: tuple[str, ...]
+
+
+def comparisons(tokens: Sequence[str]) -> Iterator[Comparison]:
+    """Every comparison in a condition, also those inside brackets and calls."""
+    for i, operator in enumerate(tokens):
+        if operator in _RELATIONS:
+            begin = _edge(tokens, i, -1, _LOOSER)
+            # Of a chain (`a == b == c`) the left side is all that came before.
+            end = _edge(tokens, i, 1, _LOOSER | _RELATIONS)
+            yield Comparison(_bare(tokens[begin + 1 : i]), operator, _bare(tokens[i + 1 : end]))
+
+
+def items(tokens: Sequence[str]) -> list[tuple[str, ...]] | None:
+    """The items of a list written out, None when `tokens` are none."""
+    if len(tokens) < 2 or tokens[0] != "[" or _closes(tokens) != len(tokens) - 1:
+        return None
+    return [_bare(item) for item in _split(tokens[1:-1], ",") if item]
+
+
+def _edge(tokens: Sequence[str], i: int, step: int, ends: Collection[str]) -> int:
+    """The first place from `i` on, in this direction, that is no longer within the same side."""
+    depth = 0
+    i += step
+    while 0 <= i < len(tokens):
+        deeper = step * _DEPTH.get(tokens[i], 0)
+        if not depth and (deeper < 0 or tokens[i] in ends):
+            break
+        depth += deeper
+        i += step
+    return i
+
+
+def _bare(tokens: Sequence[str]) -> tuple[str, ...]:
+    while len(tokens) > 2 and tokens[0] == "(" and _closes(tokens) == len(tokens) - 1:
+        tokens = tokens[1:-1]
+    return tuple(tokens)
 
 
 def is_text(token: str) -> bool:

@@ -4,7 +4,7 @@ by the labels alone."""
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ from router_extproc.domain import LlmRequest, SignalValue
 from router_extproc.errors import ConfigMistakes, Mistake
 from router_extproc.facts import Facts, request_fields, signal_fields
 from router_extproc.rule_tokens import Read, binds, flattened, is_text, required_labels, text_of, tokens_of
+from router_extproc.rule_types import mismatches, unknown_label
 from router_extproc.validation import did_you_mean, shown
 
 SIGNAL_FIELDS = ("label", "confidence", "value", "scores")
@@ -30,6 +31,10 @@ FUNCTIONS = frozenset(
     | {"getHours", "getMinutes", "getSeconds", "getMilliseconds"}
 )
 """Functions that the CEL implementation has."""
+
+_WANT_A_VALUE = frozenset({"", "==", "!=", "in", "&&", "||", "!", "?"})
+"""Beside one of these, or the edge of the condition, a signal stands for one of its fields."""
+_CEL_WRITES = {"and": "&&", "or": "||", "not": "!", "=": "==", "&": "&&", "|": "||", "is": "=="}
 
 Labels = Mapping[str, tuple[str, ...] | None]
 """Signal name -> the labels that it can have, None when open-ended."""
@@ -127,7 +132,14 @@ def _parse(source: str) -> cel.Program:
         line, column, problem = place.groups()
         problem = "nested too deep" if "Recursion limit" in problem else problem.partition(" expecting ")[0]
         where = f"column {column}" if line == "1" else f"line {line}, column {column} of the expression"
-        raise ConfigMistakes([Mistake((), f"not valid CEL at {where}: {problem}")]) from None
+        raise ConfigMistakes([Mistake((), f"not valid CEL at {where}: {problem}{_cel_writes(source)}")]) from None
+
+
+def _cel_writes(source: str) -> str:
+    """How CEL writes the operators that stand in a condition as other languages write them."""
+    found = [token for token in dict.fromkeys(tokens_of(source)) if token.lower() in _CEL_WRITES]
+    written = [f"`{_CEL_WRITES[token.lower()]}` for `{token}`" for token in found]
+    return f"; CEL writes {', '.join(written)}" if written else ""
 
 
 def _check(source: str, program: cel.Program, labels: Labels) -> list[str]:
@@ -149,64 +161,51 @@ def _check(source: str, program: cel.Program, labels: Labels) -> list[str]:
         if name.isidentifier() and not name.startswith("_") and name not in FUNCTIONS
     ]
     found += _check_fields(tokens, labels)
-    return found or list(_try(program, labels))
+    example = _example(labels)
+    if not binds(tokens, known):
+        found += mismatches(tokens, labels, example)
+    return found or list(_try(program, example))
 
 
 def _check_fields(tokens: list[str], labels: Labels) -> Iterator[str]:
-    """Unknown fields of signals and of `request`, and labels that a signal never has."""
+    """Unknown fields of signals and of `request`, and signals that stand where one of their fields should."""
     request = request_fields(LlmRequest("", None, None, ""), "")
-    for i, name in enumerate(tokens):
-        if i and tokens[i - 1] == ".":
+    padded = ["", *tokens, *[""] * 4]
+    for i in range(len(tokens)):
+        before, name, after, field, inside, text = padded[i : i + 6]
+        if before == "." or after == "(":  # another thing's field, or a function that a signal is called like
             continue
-        before, after, field = (
-            tokens[i - 1] if i else "",
-            "".join(tokens[i + 1 : i + 2]),
-            "".join(tokens[i + 2 : i + 3]),
-        )
         if name == "request" and after == "." and field not in request:
             yield f"`request` has no field `{field}`{did_you_mean(field, request)}"
         if name not in labels:
             continue
         if after == "." and field not in SIGNAL_FIELDS:
             yield f"a signal has no field `{field}`: `{name}` has label, confidence, value and scores"
-        elif after in ("==", "!=", "in") or (before in ("==", "!=") and after not in (".", "[")):
-            yield f"`{name}` is a signal: compare its label, `{name}.label`"
-        elif after == "." and field in ("label", "scores"):
-            yield from _unknown_labels(name, labels[name], _compared(tokens, i, field))
+        elif after not in (".", "[") and (before in _WANT_A_VALUE or after in _WANT_A_VALUE):
+            yield _a_signal(name, labels[name])
+        elif (after, field, inside) == (".", "scores", "[") and is_text(text):
+            yield from unknown_label(name, labels[name], text_of(text))
 
 
-def _compared(tokens: list[str], i: int, field: str) -> list[str]:
-    """The string literals that `tokens[i] . field` is compared with or indexed by."""
-    rest = tokens[i + 3 :]
-    if field == "scores":
-        return [text_of(rest[1])] if rest[:1] == ["["] and len(rest) > 1 and is_text(rest[1]) else []
-    if rest[:1] in (["=="], ["!="]) and len(rest) > 1 and is_text(rest[1]):
-        return [text_of(rest[1])]
-    if rest[:2] == ["in", "["]:
-        end = rest.index("]") if "]" in rest else len(rest)
-        return [text_of(token) for token in rest[2:end] if is_text(token)]
-    if i >= 2 and tokens[i - 1] in ("==", "!=") and is_text(tokens[i - 2]):
-        return [text_of(tokens[i - 2])]
-    return []
+def _a_signal(name: str, known: tuple[str, ...] | None) -> str:
+    example = f', for instance with "{known[0]}"' if known else ""
+    return f"`{name}` is a signal: compare `{name}.label`{example}"
 
 
-def _unknown_labels(name: str, known: tuple[str, ...] | None, compared: Iterable[str]) -> Iterator[str]:
-    if known is None:
-        return
-    for label in compared:
-        if label not in known:
-            yield f"`{name}` never has the label `{shown(label)}`{did_you_mean(label, known)}"
-
-
-def _try(program: cel.Program, labels: Labels) -> Iterator[str]:
-    """Runs the condition once on made-up values: wrong types show then."""
+def _example(labels: Labels) -> dict[str, Any]:
+    """Made-up values for everything that a condition may read."""
     request = LlmRequest("chat_completions", "auto", None, "text", tokens=100, max_output_tokens=100)
-    context: dict[str, Any] = {"request": request_fields(request, "auto")}
+    example: dict[str, Any] = {"request": request_fields(request, "auto")}
     for name, known in labels.items():
         label = known[0] if known else ""
-        context[name] = signal_fields(SignalValue(label, 1.0, 0.5, dict.fromkeys(known or (), 0.5)))
+        example[name] = signal_fields(SignalValue(label, 1.0, 0.5, dict.fromkeys(known or (), 0.5)))
+    return example
+
+
+def _try(program: cel.Program, example: Mapping[str, Any]) -> Iterator[str]:
+    """Runs the condition once on made-up values: wrong types show then."""
     try:
-        result = program.execute(context)
+        result = program.execute(dict(example))
     except TypeError as error:
         yield f"mixes types that do not go together: {shown(str(error).partition('. ')[0], 120)}"
     except RuntimeError as error:

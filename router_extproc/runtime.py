@@ -7,17 +7,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+from router_extproc.budgets import check_budgets
 from router_extproc.config.loader import LoadedConfig
 from router_extproc.config.schema import RouterConfig
 from router_extproc.errors import ConfigMistakes, Mistake
 from router_extproc.guards import Guards
 from router_extproc.inference.base import Classifier
+from router_extproc.ledger import check_ledger
 from router_extproc.policy import Policy
 from router_extproc.preferences import Preferences
 from router_extproc.router import Router
 from router_extproc.selection.observed import Observed
+from router_extproc.selection.quality import check_likes
 from router_extproc.selection.table import build_selections
 from router_extproc.sessions import SessionKeys
+from router_extproc.signals.base import known_labels
 from router_extproc.signals.table import build_signals
 from router_extproc.stores.affinity import Affinity
 
@@ -62,6 +66,8 @@ def compile_runtime(
     signals, mistakes = build_signals(config.signals, heads)
     selections, wrong = build_selections(config, observed)
     mistakes += wrong
+    mistakes += check_likes(config, known_labels(config.signals, signals))
+    mistakes += (*check_budgets(config), *check_ledger(config))
     policy = _checked(mistakes, lambda: Policy.compile(config, signals))
     guards = _checked(mistakes, lambda: Guards.compile(config, signals))
     preferences = _checked(mistakes, lambda: Preferences(config))

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from router_extproc.errors import ConfigMistakes, Mistake
+from router_extproc.patterns import ENVIRONMENT_VARIABLE, IN_WORDS
 
 M = TypeVar("M", bound=BaseModel)
 Path = tuple[str | int, ...]
@@ -25,15 +26,38 @@ def validate(model: type[M], data: Any, at: Path = ()) -> M:
         raise ConfigMistakes([_mistake(model, detail, at) for detail in error.errors()]) from None
 
 
+_EMPTY = '""'
+_FEWEST_LETTERS = 3
+_MOST_OFFERED = 3
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """ ", did you mean `x`?" where one of the `known` names is close, else the known names when they are few."""
+    """ ", did you mean `x`?" where some of the `known` names are close, begin with the word or hold it, else the known
+    names when they are few."""
     names = sorted(set(known))
-    close = get_close_matches(word, names, n=1, cutoff=0.6)
-    if close:
-        return f", did you mean `{close[0]}`?"
+    offered = [f"`{name}`" for name in _close(word, names)]
+    if offered:
+        return f", did you mean {' or '.join(offered)}?"
     if 0 < len(names) <= 20:
-        return f" (known: {', '.join(names)})"
+        return f" (known: {', '.join(name or _EMPTY for name in names)})"
     return ""
+
+
+def _close(word: str, names: list[str]) -> list[str]:
+    folded: dict[str, str] = {}
+    for name in names:
+        folded.setdefault(name.lower(), name)
+    for wanted, among in ((word, {name: name for name in names}), (word.lower(), folded)):
+        close = get_close_matches(wanted, among, n=1, cutoff=0.6)
+        if close:
+            return [among[close[0]]]
+    if len(word) < _FEWEST_LETTERS:
+        return []
+    for holds in (str.startswith, str.__contains__):
+        found = [name for name in names if holds(name.lower(), word.lower())]
+        if found:
+            return found if len(found) <= _MOST_OFFERED else []
+    return []
 
 
 def shown(value: Any, limit: int = 60) -> str:
@@ -42,11 +66,37 @@ def shown(value: Any, limit: int = 60) -> str:
     return text if len(text) <= limit else text[: limit - 3] + "..."
 
 
+def holds_keys(path: Path) -> bool:
+    """Whether somebody may have typed a provider's key at `path` of router.yaml: what stands there is never shown."""
+    return path[:1] == ("models",) and path[2:3] == ("auth",)
+
+
+_NO_PASSWORD = f"{IN_WORDS[ENVIRONMENT_VARIABLE]}; no password stands in this file"
+_NO_KEY = "write `auth: {env: NAME}`, the name of an environment variable of Envoy; no key stands in this file"
+
+
 def _mistake(model: type[BaseModel], detail: ErrorDetails, at: Path) -> Mistake:
-    where = detail["loc"]
-    if where and where[-1] == "[key]":
+    where = at + detail["loc"]
+    if where[-1:] == ("[key]",):
         where = where[:-1]
-    return Mistake(at + where, _words(model, detail))
+    if holds_keys(where):
+        return _about_keys(model, detail, where)
+    if where[-1:] == ("password_env",):
+        return Mistake(where, _NO_PASSWORD)
+    return Mistake(where, _words(model, detail))
+
+
+def _about_keys(model: type[BaseModel], detail: ErrorDetails, where: Path) -> Mistake:
+    if detail["type"] == "value_error":
+        return Mistake(where, str(detail["ctx"]["error"]))
+    if detail["type"] == "extra_forbidden":
+        meant = did_you_mean(str(where[-1]), _fields_at(model, detail["loc"][:-1]))
+        return Mistake(where[:-1], f"unknown field{meant}" + ("" if meant.endswith("?") else f"; {_NO_KEY}"))
+    if where[-1] in ("auth", "env"):
+        return Mistake(where, _NO_KEY)
+    if detail["type"] == "string_pattern_mismatch":
+        return Mistake(where, _pattern_words(detail))
+    return Mistake(where, _plain(detail))
 
 
 def _words(model: type[BaseModel], detail: ErrorDetails) -> str:
@@ -63,19 +113,30 @@ def _words(model: type[BaseModel], detail: ErrorDetails) -> str:
     if kind == "string_type" and isinstance(value, int | float):
         return f"expected text, but YAML reads `{value}` as a number: put it in quotes"
     if kind == "string_pattern_mismatch":
-        return f"`{shown(value)}` is not allowed here: it must match {context['pattern']}"
+        return f"`{shown(value)}` is not allowed here: {_pattern_words(detail)}"
     if kind == "value_error":
         return str(context["error"])
     if kind in ("model_type", "dict_type"):
         return f"expected a mapping (`key: value`), got {_kind(value)}"
     if kind == "too_short":
-        return "must not be empty"
-    if kind == "list_type":
+        least = context["min_length"]
+        return "must not be empty" if least == 1 else f"needs at least {least}, has {context['actual_length']}"
+    if kind in ("list_type", "frozen_set_type"):
         return f"expected a list, got {_kind(value)}"
+    if kind in ("int_parsing", "float_parsing", "decimal_parsing"):
+        return f"expected a plain number, without a unit, got `{shown(value)}`"
     if isinstance(value, str | int | float | bool) or value is None:
-        shown_value = "nothing" if value is None else f"`{shown(value)}`"
-        return f"{detail['msg'][0].lower()}{detail['msg'][1:]}, got {shown_value}"
+        return f"{_plain(detail)}, got {'nothing' if value is None else f'`{shown(value)}`'}"
+    return _plain(detail)
+
+
+def _plain(detail: ErrorDetails) -> str:
     return detail["msg"][0].lower() + detail["msg"][1:]
+
+
+def _pattern_words(detail: ErrorDetails) -> str:
+    pattern = detail["ctx"]["pattern"]
+    return IN_WORDS.get(pattern, f"it must match {pattern}")
 
 
 def _kind(value: Any) -> str:

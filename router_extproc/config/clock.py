@@ -8,6 +8,8 @@ from zoneinfo import ZoneInfo
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from router_extproc.patterns import CLOCK_TIME
+
 Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 DAYS: tuple[Day, ...] = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 
@@ -21,7 +23,7 @@ def _timezone(name: str) -> str:
 
 
 Timezone = Annotated[str, AfterValidator(_timezone)]
-ClockTime = Annotated[str, Field(pattern=r"^([01]\d|2[0-3]):[0-5]\d$|^24:00$")]
+ClockTime = Annotated[str, Field(pattern=CLOCK_TIME)]
 
 
 class Window(BaseModel):

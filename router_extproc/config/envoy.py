@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -17,6 +16,7 @@ from typing import Any
 
 from router_extproc.config import envoy_compatible
 from router_extproc.config.access_log import LINE
+from router_extproc.config.catalogue import check_catalogue
 from router_extproc.config.envoy_clusters import (
     CLIENT_CREDENTIALS,
     NAMESPACE,
@@ -30,7 +30,6 @@ from router_extproc.config.envoy_clusters import (
 )
 from router_extproc.config.envoy_routes import AI_MANAGER, EXT_PROC, error_mappers, virtual_host
 from router_extproc.config.envoy_tls import SidecarTls
-from router_extproc.config.providers import cluster_of, endpoint_of
 from router_extproc.config.schema import RouterConfig
 from router_extproc.config.yaml_text import dump
 from router_extproc.errors import ConfigError
@@ -48,7 +47,6 @@ _OUR_HEADERS = (
     "x-mom-route",
     "x-mom-upstream",
 )
-_RESERVED_CLUSTERS = ("mom-passthrough", "mom-sidecar")
 # The sidecar keeps its own deadline; this much later Envoy takes it for stuck. Also the longest pause in a slow upload.
 _MESSAGE_MARGIN_SECONDS = 2.0
 
@@ -229,17 +227,7 @@ def render(config: RouterConfig, options: EnvoyOptions) -> str:
 
 
 def _mistakes(config: RouterConfig, options: EnvoyOptions) -> list[str]:
-    mistakes = []
-    for cluster, count in Counter(cluster_of(name, model) for name, model in config.models.items()).items():
-        if count > 1:
-            mistakes.append(f"models: cluster {cluster!r} is shared by {count} models; every model needs its own")
-        if cluster in _RESERVED_CLUSTERS:
-            mistakes.append(f"models: cluster {cluster!r} is reserved")
-    for name, model in config.models.items():
-        try:
-            endpoint_of(model)
-        except ValueError as error:
-            mistakes.append(f"models.{name}.url: {error}")
+    mistakes = [f"{'.'.join(map(str, wrong.path))}: {wrong.message}" for wrong in check_catalogue(config.models)]
     mistakes += [f"default: unknown model {name!r}" for name in config.default if name not in config.models]
     if options.profile is Profile.COMPATIBLE and not mistakes:
         mistakes += envoy_compatible.mistakes(config, options.backups)

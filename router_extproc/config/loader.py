@@ -14,7 +14,7 @@ from pydantic import BaseModel
 
 from router_extproc.config.schema import RouterConfig, UserTable
 from router_extproc.errors import ConfigError, ConfigMistakes, Mistake
-from router_extproc.validation import validate
+from router_extproc.validation import holds_keys, validate
 
 FILE_NAME = "router.yaml"
 MAX_BYTES = 1024 * 1024  # also what Kubernetes allows a ConfigMap
@@ -100,11 +100,15 @@ def parse(content: bytes, source: Path) -> LoadedConfig:
     preferences = config.preferences
     if preferences.users_file is None:
         return LoadedConfig(config, source, digest_of(content, source), lines)
-    users_source, users_content = read(source.parent / preferences.users_file)
+    try:
+        users_source, users_content = read(source.parent / preferences.users_file)
+    except ConfigError as error:
+        unread = [Mistake(("preferences", "users_file"), message) for message in error.mistakes]
+        raise _error(source, lines, unread, partly=True) from None
     table, users_lines = parse_as(UserTable, users_content, users_source)
     twice = [Mistake(("users", name), "stands in router.yaml too") for name in table.users if name in preferences.users]
     if twice:
-        raise _error(users_source, users_lines, twice)
+        raise _error(users_source, users_lines, twice, partly=True)
     both = preferences.model_copy(update={"users": {**preferences.users, **table.users}})
     config = config.model_copy(update={"preferences": both})
     return LoadedConfig(config, source, digest_of(content, source), lines, users_source, users_lines)
@@ -144,7 +148,7 @@ def parse_as(model: type[M], content: bytes, source: Path) -> tuple[M, dict[KeyP
             raise ConfigMistakes(document.mistakes)
         return validate(model, data), document.lines
     except ConfigMistakes as error:
-        raise _error(source, document.lines, error.mistakes) from None
+        raise _error(source, document.lines, error.mistakes, partly=True) from None
 
 
 class _Loader(yaml.CSafeLoader):
@@ -198,12 +202,14 @@ class _Document:
             key = key_node.value if isinstance(key_node, yaml.ScalarNode) else "?"
             here = (*path, key)
             if key in values:
-                self.mistakes.append(Mistake(path, f"`{key}` stands twice: lines {self.lines[here]} and {line}"))
+                named = "a key" if holds_keys(here) else f"`{key}`"
+                self.mistakes.append(Mistake(path, f"{named} stands twice: lines {self.lines[here]} and {line}"))
                 continue
             self.lines.setdefault(here, line)
             if key_node.tag != "tag:yaml.org,2002:str":
                 kind = key_node.tag.rpartition(":")[2]
-                self.mistakes.append(Mistake(here, f"YAML reads the key `{key}` as {kind}, not text: put it in quotes"))
+                place, named = (path, "a key") if holds_keys(here) else (here, f"the key `{key}`")
+                self.mistakes.append(Mistake(place, f"YAML reads {named} as {kind}, not text: put it in quotes"))
             values[key] = self.build(value_node, here, depth + 1)
         for base in merged:
             self._enter(path, depth + 1)
@@ -224,6 +230,9 @@ class _Document:
             return None
 
     def _unusable(self, node: yaml.Node, path: KeyPath) -> None:
+        if holds_keys(path):
+            self.mistakes.append(Mistake(path[:3], "the tag or value cannot be used here"))
+            return
         tag = node.tag.removeprefix("tag:yaml.org,2002:")
         self.mistakes.append(Mistake(path, f"the tag or value `{tag}` cannot be used here"))
 
@@ -242,6 +251,8 @@ def _placed(source: Path, lines: dict[KeyPath, int], mistake: Mistake) -> str:
     return f"{place}: {key}: {mistake.message}" if key else f"{place}: {mistake.message}"
 
 
-def _error(source: Path, lines: dict[KeyPath, int], mistakes: Sequence[Mistake]) -> ConfigError:
+def _error(
+    source: Path, lines: dict[KeyPath, int], mistakes: Sequence[Mistake], *, partly: bool = False
+) -> ConfigError:
     ordered = sorted(mistakes, key=lambda mistake: _line_of(lines, mistake.path))
-    return ConfigError([_placed(source, lines, mistake) for mistake in ordered])
+    return ConfigError([_placed(source, lines, mistake) for mistake in ordered], partly=partly)

@@ -62,11 +62,19 @@ def upstream_name(name: str, model: Model) -> str:
 
 def endpoint_of(model: Model) -> Endpoint:
     """Host and port of a model. Raises ValueError when its url has no usable host or port."""
-    url = urlsplit(model.url)
+    try:
+        url = urlsplit(model.url)
+    except ValueError:
+        raise ValueError(f"`{model.url}` has no usable host: IPv6 stands in brackets, `http://[::1]:8000`") from None
     if not url.hostname:
-        raise ValueError(f"{model.url}: no host")
+        raise ValueError(f"`{model.url}` has no host")
     tls = url.scheme == "https"
-    port = url.port if url.port is not None else 443 if tls else 80
+    try:
+        port = url.port if url.port is not None else 443 if tls else 80
+    except ValueError:
+        port = 0
+    if not port:
+        raise ValueError(f"`{model.url}` has no usable port: it is a number from 1 to 65535")
     try:
         ipaddress.ip_address(url.hostname)
     except ValueError:

@@ -13,12 +13,34 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
 
 from router_extproc.config.clock import Timezone, Window
-
-NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$"
-CEL_NAME = r"^[A-Za-z_][A-Za-z0-9_]{0,62}$"
+from router_extproc.patterns import (
+    API_VERSION,
+    CEL_NAME,
+    ENVIRONMENT_VARIABLE,
+    FILE_BESIDE,
+    HEADER,
+    MODEL_URL,
+    NAME,
+    PATH,
+    STORE_PREFIX,
+    STORE_URL,
+)
+from router_extproc.validation import shown
 
 Name = Annotated[str, Field(pattern=NAME)]
 SignalName = Annotated[str, Field(pattern=CEL_NAME)]
+
+
+def _without_user(instead: str) -> BeforeValidator:
+    """Refuses a url with a user or password in it."""
+
+    def checked(value: Any) -> Any:
+        if isinstance(value, str) and "@" in value:
+            # The value itself must not reach a message.
+            raise ValueError(f"holds no user or password here: {instead}")
+        return value
+
+    return BeforeValidator(checked)
 
 
 def one_or_many(value: Any) -> Any:
@@ -86,6 +108,15 @@ class Provider(StrEnum):
     VLLM = "vllm"
 
 
+def _known_provider(value: Any) -> Any:
+    known = ", ".join(Provider)
+    if isinstance(value, str) and value not in list(Provider):
+        raise ValueError(
+            f"`{shown(value)}` is not one of {known}: `openai` or `vllm` for any server that speaks OpenAI's API"
+        )
+    return value
+
+
 SPOKEN: dict[Provider, tuple[Api, ...]] = {
     Provider.OPENAI: (Api.CHAT_COMPLETIONS, Api.COMPLETIONS, Api.RESPONSES, Api.EMBEDDINGS),
     Provider.ANTHROPIC: (Api.MESSAGES,),
@@ -105,14 +136,27 @@ class Modality(StrEnum):
     FILE = "file"
 
 
+_MODALITY: dict[str, Any] = {"enum": list(Modality)}
+
+Modalities = Annotated[
+    frozenset[Modality],
+    BeforeValidator(one_or_many),
+    WithJsonSchema({"anyOf": [_MODALITY, {"type": "array", "items": _MODALITY, "uniqueItems": True}]}),
+]
+
+
 class Auth(Section):
     """Where the provider's key comes from. It is read by Envoy itself and never appears in a config, log or metric."""
 
-    env: str | None = Field(None, description="Environment variable of the Envoy process that holds the key.")
+    env: str | None = Field(
+        None,
+        pattern=ENVIRONMENT_VARIABLE,
+        description="Environment variable of the Envoy process that holds the key: its name, not the key.",
+    )
     file: str | None = Field(None, description="File that holds the key, for instance a mounted Kubernetes secret.")
     header: str | None = Field(
         None,
-        pattern=r"^[a-z0-9-]+$",
+        pattern=HEADER,
         description="Header that carries the key. Default by provider: `authorization`, `x-api-key` or `api-key`.",
     )
     prefix: str | None = Field(None, description="Text before the key, for instance `Bearer `. Default by provider.")
@@ -154,30 +198,32 @@ class Price(Section):
 class Model(Section):
     """A logical LLM: one Envoy cluster, one name upstream, one price."""
 
-    url: str = Field(
-        pattern=r"^https?://[^/\s?#@]+(/[^\s?#]*)?$",
+    url: Annotated[str, _without_user("the key goes into `auth`")] = Field(
+        pattern=MODEL_URL,
         description="Where the provider answers: scheme, host, port and, where needed, a path prefix that replaces "
         "`/v1` (for instance https://api.openai.com/v1).",
     )
-    provider: Provider = Field(Provider.OPENAI, description="Sets defaults for apis, paths and auth header.")
+    provider: Annotated[Provider, BeforeValidator(_known_provider)] = Field(
+        Provider.OPENAI, description="Sets defaults for apis, paths and auth header."
+    )
     upstream_model: str | None = Field(
         None, min_length=1, max_length=256, description="The provider's name of the model. Default: our name."
     )
     cluster: Name | None = Field(None, description="Envoy cluster, one per model, never shared. Default: our name.")
     apis: list[Api] | None = Field(None, min_length=1, description="APIs that it speaks. Default by provider.")
-    paths: dict[Api, str] = Field(
+    paths: dict[Api, Annotated[str, Field(pattern=PATH)]] = Field(
         default_factory=dict, description="Upstream path per API where it differs from the provider's usual one."
     )
     api_version: str | None = Field(
         None,
-        pattern=r"^[A-Za-z0-9.-]+$",
+        pattern=API_VERSION,
         description="Azure OpenAI: the `api-version` query parameter. Anthropic: the `anthropic-version` header to "
         "send when the client sent none.",
     )
     auth: Auth | None = Field(None, description="The provider's key. Absent: no credential is sent at all.")
     price: Price = Field(description="What a token costs; routing by cost and the savings ledger rest on it.")
     context_window: int = Field(128_000, ge=1, description="Tokens of input and output together that it can hold.")
-    modalities: frozenset[Modality] = Field(frozenset({Modality.TEXT}), description="Kinds of input that it reads.")
+    modalities: Modalities = Field(frozenset({Modality.TEXT}), description="Kinds of input that it reads.")
     tools: bool = Field(True, description="Whether it can call tools.")
     json_mode: bool = Field(True, description="Whether it can be held to JSON output.")
     fallback: Names | None = Field(
@@ -311,14 +357,14 @@ class Preferences(Section):
 
     header: str | None = Field(
         None,
-        pattern=r"^[a-z0-9-]+$",
+        pattern=HEADER,
         description="Request header that names the user or tenant. Set or strip it in front of the router: a client "
         "could name another one.",
     )
     users: dict[str, Preference] = Field(default_factory=dict, description="Preferences by that header's value.")
     users_file: str | None = Field(
         None,
-        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,100}$",
+        pattern=FILE_BESIDE,
         description="A file beside this one (another key of the same ConfigMap) with more `users`, so that others can "
         "keep them. It is watched too.",
     )
@@ -448,7 +494,7 @@ class Ledger(Section):
     )
     tenant_header: str | None = Field(
         None,
-        pattern=r"^[a-z0-9-]+$",
+        pattern=HEADER,
         description="Request header that names the tenant. Set or strip it in front of the router: a client could "
         "name another one.",
     )
@@ -458,7 +504,7 @@ class Sessions(Section):
     """What makes requests one conversation. The decision log has a hash of it, under a secret of the sidecar's, and
     sticky routes go by it."""
 
-    headers: list[Annotated[str, Field(pattern=r"^[a-z0-9-]+$")]] = Field(
+    headers: list[Annotated[str, Field(pattern=HEADER)]] = Field(
         ["x-session-id"], max_length=8, description="Request headers with an id of the conversation; the first counts."
     )
     conversation: bool = Field(
@@ -528,30 +574,19 @@ class Budget(Section):
         return self
 
 
-MOST_SHARED_USD = 9_000_000
-"""Shared budgets are counted in millionths of a millionth of a dollar, in 63 bits."""
-
-
-def _without_password(value: Any) -> Any:
-    if isinstance(value, str) and "@" in value:
-        # The value itself must not reach a message.
-        raise ValueError("holds no user or password here: give username, and password_env or password_file")
-    return value
-
-
 class Store(Section):
     """A Redis or Valkey server in which replicas share what budgets have spent and what the classifier has read. Read
     when the process starts: a change needs a restart."""
 
-    url: Annotated[str, BeforeValidator(_without_password)] | None = Field(
+    url: Annotated[str, _without_user("give username, and password_env or password_file")] | None = Field(
         None,
-        pattern=r"^(rediss?://[A-Za-z0-9._\[\]:-]+(/[0-9]{1,4})?|memory:)$",
+        pattern=STORE_URL,
         description="`redis://host:6379/0`, or `rediss://` for TLS. `memory:` is a store inside the process, to try "
         "things out. Default: none, each replica keeps its own.",
     )
     username: str | None = Field(None, min_length=1, description="User name, where the server has users.")
     password_env: str | None = Field(
-        None, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", description="Environment variable that holds the password."
+        None, pattern=ENVIRONMENT_VARIABLE, description="Environment variable that holds the password."
     )
     password_file: str | None = Field(
         None, min_length=1, description="File that holds the password; read for each connection, so that it can change."
@@ -561,7 +596,7 @@ class Store(Section):
     )
     prefix: str = Field(
         "mom",
-        pattern=r"^[A-Za-z0-9._-]{1,63}$",
+        pattern=STORE_PREFIX,
         description="Beginning of all keys, as `{mom}:`. Replicas that share have the same one.",
     )
     wait_ms: int = Field(
@@ -612,18 +647,3 @@ class RouterConfig(Section):
     sessions: Sessions = Field(default_factory=Sessions)
     budgets: list[Budget] = Field(default_factory=list, description="Limits on what requests may cost.")
     store: Store = Field(default_factory=Store)
-
-    @model_validator(mode="after")
-    def _books_make_sense(self) -> Self:
-        if self.ledger.baseline is not None and self.ledger.baseline not in self.models:
-            raise ValueError(f"ledger.baseline: unknown model `{self.ledger.baseline}`")
-        names = [budget.name for budget in self.budgets]
-        doubled = [name for name in names if names.count(name) > 1]
-        if doubled:
-            raise ValueError(f"budgets: two are called `{doubled[0]}`")
-        if self.ledger.tenant_header is None and any(budget.per is BudgetScope.TENANT for budget in self.budgets):
-            raise ValueError("budgets: a budget per tenant needs `ledger.tenant_header`")
-        large = [budget.name for budget in self.budgets if budget.usd is not None and budget.usd > MOST_SHARED_USD]
-        if large and self.store.url is not None and self.store.budgets:
-            raise ValueError(f"budgets: `{large[0]}` is over {MOST_SHARED_USD:,} USD, too large to be shared")
-        return self

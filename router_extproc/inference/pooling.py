@@ -51,7 +51,12 @@ def combine(parts: Sequence[tuple[int, Classified]], *, coverage: float = 1.0) -
 
 def watches(labels: Sequence[str] | None) -> bool:
     """Whether a head with these labels looks for what must not be overlooked anywhere: guards, personal data."""
-    return labels is not None and (BENIGN in labels or NO_SPAN in labels)
+    return points(labels) or (labels is not None and BENIGN in labels)
+
+
+def points(labels: Sequence[str] | None) -> bool:
+    """Whether a head with these labels points at parts of the text: token heads do."""
+    return labels is not None and NO_SPAN in labels
 
 
 def strictest(answers: Sequence[HeadResult]) -> HeadResult:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from router_extproc.config.schema import Model
+from router_extproc.config.schema import Model, RouterConfig
 from router_extproc.domain import SignalSet
 from router_extproc.errors import ConfigMistakes, Mistake
 from router_extproc.selection.base import SelectionInputs
@@ -19,6 +19,25 @@ QualitySignal = Annotated[
     str,
     Field(description="Signal of a `win` head that predicts, per prompt, whether the models named in `like` do well."),
 ]
+
+
+def check_likes(config: RouterConfig, labels: Mapping[str, tuple[str, ...] | None]) -> list[Mistake]:
+    """Models that are `like` one which no configured signal predicts. `labels` are those of the signals."""
+    asked = [WIN, *(route.selection.params.get("quality_signal") for route in config.routes)]
+    predicting = [name for name in labels if name in asked]
+    known: set[str] = set()
+    for name in predicting:
+        predicted = labels[name]
+        if predicted is None:  # anything may be right
+            return []
+        known.update(predicted)
+    return [
+        Mistake(
+            ("models", name, "like"), f"`{predicting[0]}` has no label `{model.like}`{did_you_mean(model.like, known)}"
+        )
+        for name, model in config.models.items()
+        if predicting and model.like is not None and model.like not in known
+    ]
 
 
 class Quality:

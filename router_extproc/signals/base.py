@@ -81,6 +81,16 @@ class Signal(Protocol):
         """The fact, or None when it is absent (its classifier was late). Must not raise on any request."""
 
 
+def known_labels(names: Iterable[str], signals: Mapping[str, Signal]) -> dict[str, tuple[str, ...] | None]:
+    """The labels that each of these signals can have; None for open-ended ones and those that could not be built."""
+    return {name: signals[name].labels if name in signals else None for name in names}
+
+
+def marks(signal: Signal) -> bool:
+    """Whether the signal points at parts of the text, which can be masked. One without `marks` points at nothing."""
+    return bool(getattr(signal, "marks", False))
+
+
 def widest(signals: Iterable[Signal]) -> Reads:
     """What has to be read so that all of them can be evaluated. A signal without `reads` reads the prompt."""
     order = list(Reads)

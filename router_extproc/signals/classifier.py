@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from router_extproc.domain import SignalValue
 from router_extproc.errors import ConfigMistakes, Mistake
 from router_extproc.inference.base import Classified
-from router_extproc.inference.pooling import harmless, strictest, watches
+from router_extproc.inference.pooling import harmless, points, strictest, watches
 from router_extproc.signals.base import READS, SHIPPED, Heads, Reads, SignalInputs
 from router_extproc.validation import did_you_mean
 
@@ -33,6 +33,7 @@ class ClassifierSignal:
         self.labels = head_labels(params.classifier, params.head, heads)
         self._head = params.head
         self.reads = checked_reads(params.reads, self.labels)
+        self.marks = points(self.labels)
 
     def evaluate(self, inputs: SignalInputs) -> SignalValue | None:
         """The head's answer; None when the classifier's pass is missing."""

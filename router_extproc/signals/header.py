@@ -7,6 +7,7 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field
 
 from router_extproc.domain import SignalValue
+from router_extproc.patterns import ANY_HEADER
 from router_extproc.signals.base import Heads, SignalInputs
 
 MAX_CHARS = 256
@@ -19,7 +20,7 @@ class HeaderParams(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    name: str = Field(pattern=r"^[A-Za-z0-9!#$%&'*+.^_`|~-]{1,128}$", description="The header, in any case.")
+    name: str = Field(pattern=ANY_HEADER, description="The header, in any case.")
     values: list[Text] | None = Field(
         None, min_length=1, description="Values that count; any other gives `otherwise`. Default: any value counts."
     )

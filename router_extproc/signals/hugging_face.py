@@ -13,7 +13,8 @@ from router_extproc.domain import SignalValue
 from router_extproc.errors import ConfigMistakes, Mistake
 from router_extproc.inference.base import UnusableModel
 from router_extproc.inference.hub import HubModel, fetch
-from router_extproc.inference.pooling import BENIGN, NO_SPAN
+from router_extproc.inference.pooling import BENIGN, NO_SPAN, points
+from router_extproc.patterns import HUB_MODEL, HUB_REVISION, SHA256
 from router_extproc.signals.base import READS, SHIPPED, Heads, Reads, SignalInputs
 from router_extproc.signals.classifier import checked_reads, read_head
 
@@ -31,13 +32,13 @@ class HuggingFaceParams(BaseModel):
     )
     hub: str | None = Field(
         None,
-        pattern=r"^[A-Za-z0-9][\w.-]{0,95}/[\w.-]{1,96}$",
+        pattern=HUB_MODEL,
         description="Instead of `path`: the same from a Hugging Face hub, as `organisation/model`. Downloaded when the "
         "file is loaded, where the hub can be reached; only safetensors, configuration and tokenizer.",
     )
     revision: str | None = Field(
         None,
-        pattern=r"^[\w./-]{1,200}$",
+        pattern=HUB_REVISION,
         description="Commit, tag or branch of the `hub` model, by default the main branch. Only a commit is the same "
         "tomorrow.",
     )
@@ -56,7 +57,7 @@ class HuggingFaceParams(BaseModel):
     )
     digest: str | None = Field(
         None,
-        pattern=r"^(sha256:)?[0-9a-fA-F]{64}$",
+        pattern=SHA256,
         description="SHA-256 of the model's files, checked at load. `router-extproc check` prints it.",
     )
     reads: Reads = READS
@@ -99,6 +100,7 @@ class HuggingFaceSignal:
         self.labels = _labels(params)
         self._head = params.head
         self.reads = checked_reads(params.reads, self.labels)
+        self.marks = points(self.labels)
 
     def evaluate(self, inputs: SignalInputs) -> SignalValue | None:
         """The model's answer; None when its pass is missing."""

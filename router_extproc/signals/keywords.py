@@ -103,6 +103,7 @@ class KeywordsSignal:
         self._none = finders(params.none)
         marked = (*params.any, *params.all) if params.mark else ()
         self._marks = [re.compile(entry if params.regex else _whole(entry), flags) for entry in marked]
+        self.marks = bool(marked)
 
     def evaluate(self, inputs: SignalInputs) -> SignalValue:
         """The truth."""

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from router_extproc.budgets import MAX_ACCOUNTS, Budgets, expected
+from router_extproc.budgets import MAX_ACCOUNTS, Budgets, check_budgets, expected
 from router_extproc.config.loader import parse
 from router_extproc.config.schema import RouterConfig
 from router_extproc.domain import Band, Decision, LlmRequest, Outcome, Plan, SignalSet, Usage
@@ -27,14 +27,14 @@ models:
   middle: {url: "http://127.0.0.1:2", price: {input: 10, output: 10}}
   premium: {url: "http://127.0.0.1:3", price: {input: 100, output: 100}}
 default: premium
-ledger: {tenant_header: x-tenant}
 """
+TENANTS = "ledger: {tenant_header: x-tenant}\n"
 # 1,000 tokens in and 1,000 out: small $0.002, middle $0.02, premium $0.2.
 REQUEST = LlmRequest("chat_completions", "auto", None, "hello", tokens=1000)
 
 
 def config(budgets: str) -> RouterConfig:
-    return parse(f"{MODELS}budgets: {budgets}\n".encode(), Path("router.yaml")).config
+    return parse(f"{MODELS}{TENANTS}budgets: {budgets}\n".encode(), Path("router.yaml")).config
 
 
 def routed(*models: str, band: Band = Band.RECOMMENDED, **request: object) -> Routed:
@@ -184,7 +184,6 @@ def test_reservations_go_up_to_the_clients_own_limit() -> None:
     [
         ("[{name: a}]", "give either usd or tokens"),
         ("[{name: a, usd: 1, tokens: 1}]", "give either usd or tokens"),
-        ("[{name: a, usd: 1}, {name: a, usd: 2}]", "budgets: two are called `a`"),
         ("[{name: a, usd: 1, per: day}]", "is not one of"),
         ("[{name: a, usd: 0}]", "greater than 0"),
     ],
@@ -194,10 +193,28 @@ def test_mistakes_are_named(budgets: str, message: str) -> None:
         config(budgets)
 
 
-def test_a_budget_per_tenant_needs_a_header_that_names_them() -> None:
-    text = MODELS.replace("ledger: {tenant_header: x-tenant}", "") + "budgets: [{name: a, per: tenant, usd: 1}]\n"
-    with pytest.raises(ConfigError, match=r"needs `ledger\.tenant_header`"):
-        parse(text.encode(), Path("router.yaml"))
+def found(text: str) -> list[tuple[tuple[str | int, ...], str]]:
+    mistakes = check_budgets(parse((MODELS + text).encode(), Path("router.yaml")).config)
+    return [(mistake.path, mistake.message) for mistake in mistakes]
+
+
+def test_budgets_that_cannot_count_are_named_where_they_stand() -> None:
+    routes = "routes: [{name: code, when: 'true', models: small}]\n"
+    wrong = (
+        "budgets:\n- {name: a, usd: 1, only: acme}\n- {name: a, usd: 1, per: route, only: [codes, code]}\n"
+        "- {name: t, usd: 1, per: tenant}\nledger: {}\n"
+    )
+    assert found(routes + wrong) == [
+        (("budgets", 0, "only"), "counts nothing without `per`: say whether these are tenants, users or routes"),
+        (("budgets", 1, "name"), "another budget is called `a` too"),
+        (("budgets", 1, "only", 0), "unknown route `codes`, did you mean `code`?"),
+        (("budgets", 2, "per"), "a budget per tenant needs `ledger.tenant_header`"),
+    ]
+    right = (
+        "ledger: {tenant_header: x-tenant}\nbudgets:\n- {name: a, usd: 1, per: tenant, only: acme}\n"
+        "- {name: b, usd: 1, per: route, only: [code, default, named]}\n- {name: c, usd: 1, per: user, only: ann}\n"
+    )
+    assert found(routes + right) == []
 
 
 steps = st.lists(

@@ -49,6 +49,50 @@ def test_check_names_every_mistake_with_file_line_and_key(
     assert "router.yaml:9: default" in lines[2]
 
 
+def test_what_stands_in_different_sections_is_named_at_once(
+    tmp_path: Path, model: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = GOOD.replace("https://api.example.com/v1", "https://api.example.com:port").replace("code_gen", "cod_gen")
+    text += "ledger: {baseline: bigg}\nbudgets: [{name: a, per: tenant, usd: 1}]\npreferences: {users: {a: {}}}\n"
+    text += "schedules: [{name: s, scale: {smal: 1}}]\n"
+    assert main(["check", write(tmp_path, text), "--model-dir", model]) == 1
+    places = [
+        line.split(": ")[0].split(":")[1] + " " + line.split(": ")[1] for line in capsys.readouterr().err.splitlines()
+    ]
+    assert places == [
+        "4 models.big.url",
+        "8 routes[0].when",
+        "10 ledger.baseline",
+        "11 budgets[0].per",
+        "12 preferences.header",
+        "13 schedules[0].scale.smal",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "place"),
+    [
+        ("https://api.example.com/v1", "https://api.example.com:port/v1", "models.big.url"),
+        ("auth: {env: BIG_KEY}", "cluster: mom-sidecar", "models.big.cluster"),
+    ],
+)
+def test_check_and_envoy_refuse_the_same_models_with_line_and_key(
+    old: str, new: str, place: str, tmp_path: Path, model: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = write(tmp_path, GOOD.replace(old, new))
+    assert main(["check", file, "--model-dir", model]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith(f"{file}:4: {place}: ")
+    assert main(["envoy", file]) == 1
+    assert capsys.readouterr().err == said
+
+
+def test_models_are_like_one_of_the_classifiers(tmp_path: Path, model: str, capsys: pytest.CaptureFixture[str]) -> None:
+    text = GOOD.replace("auth:", "like: code_gen, auth:").replace("  intent:", "  win:").replace("intent.", "win.")
+    assert main(["check", write(tmp_path, text), "--model-dir", model]) == 1
+    assert "models.big.like: `win` has no label `code_gen`, did you mean `code_generation`?" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     "arguments",
     [

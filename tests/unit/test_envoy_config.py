@@ -182,8 +182,8 @@ def test_an_api_that_nobody_speaks_is_answered_in_its_own_shape() -> None:
 @pytest.mark.parametrize(
     ("models", "default", "options", "said"),
     [
-        ({"a": LOCAL, "b": {**LOCAL, "cluster": "a"}}, ["a"], EnvoyOptions(), "every model needs its own"),
-        ({"mom-sidecar": LOCAL}, ["mom-sidecar"], EnvoyOptions(), "reserved"),
+        ({"a": LOCAL, "b": {**LOCAL, "cluster": "a"}}, ["a"], EnvoyOptions(), "`a` is already that of `a`"),
+        ({"mom-sidecar": LOCAL}, ["mom-sidecar"], EnvoyOptions(), "models.mom-sidecar: `mom-sidecar`"),
         ({"a": {**LOCAL, "url": "http://host:99999"}}, ["a"], EnvoyOptions(), "models.a.url"),
         ({"a": LOCAL}, ["b"], EnvoyOptions(), "unknown model 'b'"),
         ({"a": LOCAL}, ["a"], EnvoyOptions(listen="nowhere"), "not host:port"),

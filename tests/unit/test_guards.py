@@ -25,6 +25,8 @@ BASE: dict[str, Any] = {
         "guard": {"type": "classifier", "head": "guard"},
         "pii": {"type": "classifier", "head": "pii"},
         "secret": {"type": "keywords", "any": "secret"},
+        "project": {"type": "keywords", "any": "Bluebird", "mark": True},
+        "unmarked": {"type": "keywords", "none": "Bluebird", "mark": True},
     },
     "default": "cloud",
 }
@@ -106,6 +108,21 @@ def test_mask_names_what_the_signal_points_at() -> None:
     assert found.masked == ("Ann", "ann@example.org")
     assert "ann@" not in repr(found)
     assert found.candidates == ROUTED.candidates
+
+
+@pytest.mark.parametrize("when", ['secret.label == "true"', 'unmarked.label == "true"', "true", "guard.value > 0.5"])
+def test_a_mask_needs_a_signal_that_points_at_something(when: str) -> None:
+    with pytest.raises(ConfigMistakes) as caught:
+        guards({**MASK, "when": when})
+    [mistake] = caught.value.mistakes
+    assert mistake.path == ("guards", 0, "when")
+    assert mistake.message.startswith("nothing that this rule reads can be masked: give a keywords signal `mark: true`")
+    guards({**MASK, "when": f'{when} || project.label == "true"'}, {**TAG, "when": when})
+
+
+def test_what_a_signal_that_could_not_be_built_masks_is_not_known() -> None:
+    config = validate(RouterConfig, {**BASE, "guards": [MASK]})
+    Guards.compile(config, {})
 
 
 def test_tag_only_says_so() -> None:

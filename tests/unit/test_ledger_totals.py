@@ -16,9 +16,22 @@ from pathlib import Path
 import pytest
 
 from router_extproc.config.loader import parse
+from router_extproc.config.schema import Ledger as LedgerSection
 from router_extproc.config.schema import RouterConfig
 from router_extproc.domain import Outcome, Usage
-from router_extproc.ledger import DIMENSIONS, MAX_HOURS, MAX_KEYS, OTHER, Entry, Ledger, Sum, Totals, price
+from router_extproc.errors import Mistake
+from router_extproc.ledger import (
+    DIMENSIONS,
+    MAX_HOURS,
+    MAX_KEYS,
+    OTHER,
+    Entry,
+    Ledger,
+    Sum,
+    Totals,
+    check_ledger,
+    price,
+)
 from router_extproc.stores.journal import Journal, JournalTaken
 
 CONFIG = b"""
@@ -32,6 +45,12 @@ ledger: {router_per_query: 0.00001}
 
 def config() -> RouterConfig:
     return parse(CONFIG, Path("router.yaml")).config
+
+
+def test_the_baseline_is_a_model() -> None:
+    assert check_ledger(config()) == []
+    other = config().model_copy(update={"ledger": LedgerSection(baseline="premum")})
+    assert check_ledger(other) == [Mistake(("ledger", "baseline"), "unknown model `premum`, did you mean `premium`?")]
 
 
 def outcome(identity: str, model: str | None = "small", usage: Usage | None = None, **more: object) -> Outcome:

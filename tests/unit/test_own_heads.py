@@ -18,7 +18,7 @@ from router_extproc.inference import encoder
 from router_extproc.inference.base import Model, Prompt, UnusableModel
 from router_extproc.inference.engine import Engine
 from router_extproc.inference.examples import fit
-from router_extproc.signals.base import SHIPPED, SignalInputs
+from router_extproc.signals.base import SHIPPED, SignalInputs, marks
 from router_extproc.signals.examples import ExamplesSignal
 from router_extproc.signals.hugging_face import HuggingFaceParams, HuggingFaceSignal
 from router_extproc.signals.own_heads import OwnHeads, describe, load_guest, review
@@ -123,6 +123,13 @@ def test_a_users_classifier_answers_under_its_signal(tmp_path: Path) -> None:
         value = signal.evaluate(inputs(model, text))
         assert value is not None
         assert value.label == label
+
+
+@pytest.mark.parametrize(("kind", "points"), [("Token", True), ("Sequence", False)])
+def test_a_users_token_classifier_points_at_what_can_be_masked(kind: str, points: bool, tmp_path: Path) -> None:
+    described = {"architectures": [f"XFor{kind}Classification"], "id2label": {"0": "O", "1": "B-NAME"}}
+    (tmp_path / "config.json").write_text(json.dumps(described))
+    assert marks(HuggingFaceSignal(HuggingFaceSignal.Params(path=str(tmp_path)), {})) is points
 
 
 def test_every_mistake_is_reported_where_it_stands(tmp_path: Path) -> None:

@@ -352,6 +352,9 @@ def test_labels_that_no_model_has_are_mistakes() -> None:
 # What `check` finds
 
 
+A_SIGNAL = '`intent` is a signal: compare `intent.label`, for instance with "code"'
+
+
 @pytest.mark.parametrize(
     ("when", "message"),
     [
@@ -360,9 +363,9 @@ def test_labels_that_no_model_has_are_mistakes() -> None:
         ("(" * 200 + "true" + ")" * 200, "not valid CEL at column 97: nested too deep"),
         ('intnt.label == "code"', "unknown signal `intnt`, did you mean `intent`?"),
         ('intent.lable == "code"', "a signal has no field `lable`: `intent` has label, confidence, value and scores"),
-        ('intent == "code"', "`intent` is a signal: compare its label, `intent.label`"),
-        ('"code" == intent', "`intent` is a signal: compare its label, `intent.label`"),
-        ('intent in ["code"]', "`intent` is a signal: compare its label, `intent.label`"),
+        ('intent == "code"', A_SIGNAL),
+        ('"code" == intent', A_SIGNAL),
+        ('intent in ["code"]', A_SIGNAL),
         ("request.token > 5", "`request` has no field `token`, did you mean `tokens`?"),
         ('intent.label == "coding"', "`intent` never has the label `coding`, did you mean `code`?"),
         ('"coding" != intent.label', "`intent` never has the label `coding`, did you mean `code`?"),
@@ -371,8 +374,20 @@ def test_labels_that_no_model_has_are_mistakes() -> None:
         ('vip.label == "yes"', "`vip` never has the label `yes` (known: false, true)"),
         ("intent.label", "must be true or false, gives code"),
         ("request.tokens", "must be true or false, gives 100"),
-        ("intent.label > 3", "mixes types that do not go together: No such overload: the operation is not defined"),
+        ("-intent.label == 'a'", "mixes types that do not go together: No such overload"),
         ('intent.label.lowerAscii() == "x"', "unknown function `lowerAscii`"),
+        ("intent", A_SIGNAL),
+        ("!intent", A_SIGNAL),
+        ("request.stream && intent", A_SIGNAL),
+        ('"code" in intent', A_SIGNAL),
+        ("tenant || request.stream", "`tenant` is a signal: compare `tenant.label`"),
+        (
+            'vip.label == "true" and request.stream',
+            "not valid CEL at column 21: mismatched input 'and'; CEL writes `&&`",
+        ),
+        ('not vip.label == "true"', "not valid CEL at column 5: mismatched input 'vip'; CEL writes `!` for `not`"),
+        ('vip.label = "true"', "not valid CEL at column 11: token recognition error at: '= '; CEL writes `==` for `=`"),
+        ("request.stream & true", "not valid CEL at column 16: token recognition error at: '& '; CEL writes `&&`"),
         ('intent.label.startWith("c")', "unknown function `startWith`, did you mean `startsWith`?"),
     ],
 )
@@ -451,8 +466,38 @@ def test_models_do_not_share_clusters_and_signals_have_names_of_their_own() -> N
     found = mistakes(models=models, signals={"request": {"type": "tokens"}})
     assert found == [
         ("signals.request", "`request` is a reserved word of the rule language: rename the signal"),
-        ("models.big.fallback.0", "unknown model `small` (known: big, spare)"),
         ("models.spare.cluster", "the cluster `one` is already that of `big`"),
+        ("models.big.fallback.0", "unknown model `small` (known: big, spare)"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("http://h:port/v1", "`http://h:port/v1` has no usable port: it is a number from 1 to 65535"),
+        ("http://h:80000", "`http://h:80000` has no usable port: it is a number from 1 to 65535"),
+        ("http://h:0", "`http://h:0` has no usable port: it is a number from 1 to 65535"),
+        ("http://[::1/v1", "`http://[::1/v1` has no usable host: IPv6 stands in brackets, `http://[::1]:8000`"),
+        ("http://h/v1/chat/completions", "ends in the path of an API, which is added to it: write `http://h/v1`"),
+        ("http://h/v1/messages/", "ends in the path of an API, which is added to it: write `http://h/v1`"),
+    ],
+)
+def test_urls_that_cannot_be_used_are_named(url: str, message: str) -> None:
+    models = {"big": {"url": url, "price": PRICE}, "my-completions": {"url": "http://completions", "price": PRICE}}
+    assert mistakes(models=models, default="big") == [("models.big.url", message)]
+
+
+def test_no_model_takes_a_cluster_of_the_routers_own() -> None:
+    message = "`mom-sidecar` is a cluster of the router's own: give another `cluster`"
+    big = {"url": "http://h", "price": PRICE}
+    assert mistakes(models={"mom-sidecar": big}, default="mom-sidecar") == [("models.mom-sidecar", message)]
+    models = {"big": {**big, "cluster": "mom-sidecar"}}
+    assert mistakes(models=models, default="big") == [("models.big.cluster", message)]
+
+
+def test_an_unknown_route_name_is_the_only_mistake_that_it_makes() -> None:
+    assert mistakes({"when": "request.stream"}, virtual_models={"auto": {"routes": ["x0"]}}) == [
+        ("virtual_models.auto.routes.0", "unknown route `x0` (known: r0)")
     ]
 
 

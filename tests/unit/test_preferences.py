@@ -158,7 +158,7 @@ def test_the_scale_is_a_gauge() -> None:
 def test_mistakes_are_named() -> None:
     with pytest.raises(ConfigMistakes) as caught:
         preferences(
-            [{**NIGHT, "favourite": "bigg", "scale": {"tinny": 1}}],
+            [{**NIGHT, "favourite": "bigg", "scale": {"tiny": 1, "tinny": 1}}],
             everyone={"only": "mid", "forbidden": {"tier": "middle"}},
             users={"a": {"favourite": "hug"}},
         )
@@ -166,5 +166,12 @@ def test_mistakes_are_named() -> None:
         (("preferences", "everyone"), "leaves no model at all"),
         (("preferences", "users", "a", "favourite", 0), "unknown model `hug`, did you mean `huge`?"),
         (("schedules", 0, "favourite", 0), "unknown model `bigg`, did you mean `big`?"),
-        (("schedules", 0, "scale", 0), "unknown model `tinny`, did you mean `tiny`?"),
+        (("schedules", 0, "scale", "tinny"), "unknown model `tinny`, did you mean `tiny`?"),
+        (("preferences", "header"), "`header` is missing: the request header that says whose preferences count"),
     ]
+
+
+def test_a_file_of_users_needs_the_header_too() -> None:
+    with pytest.raises(ConfigMistakes, match="`header` is missing"):
+        preferences(users_file="users.yaml")
+    preferences(header="x-tenant", users_file="users.yaml")

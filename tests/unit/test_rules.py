@@ -97,6 +97,79 @@ def test_a_rule_says_what_its_text_says(
         assert (rule.holds(facts) is None) == bool(rule.why_not(facts))
 
 
+TYPED = {"vip": ("true", "false"), "intent": ("code", "small_talk"), "tenant": None}
+NUMBER = "`request.tokens` is a number"
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("vip.label == true", '`vip.label` is text: write `"true"`'),
+        ("true == vip.label", '`vip.label` is text: write `"true"`'),
+        ("vip.label != true", '`vip.label` is text: write `"true"`'),
+        ('vip.label in ["false", true]', '`vip.label` is text: write `"true"`'),
+        ("(vip.label) == true", '`vip.label` is text: write `"true"`'),
+        ('vip["label"] == true', '`vip["label"]` is text: write `"true"`'),
+        ('intent.label == "small_talk" && vip.label == true', '`vip.label` is text: write `"true"`'),
+        ("intent.label == 1", "`intent.label` is text (known: code, small_talk)"),
+        ("tenant.label == 1", '`tenant.label` is text: write `"1"`'),
+        ("tenant.label == null", "`tenant.label` is text"),
+        ("intent.label > 3", "`intent.label` is text (known: code, small_talk)"),
+        ("intent.label == intent.confidence", "`intent.label` is text, `intent.confidence` is a number: they do not "),
+        ('"ode" in intent.label', '`intent.label` is text: write `intent.label.contains("ode")`'),
+        ('request.stream == "true"', "`request.stream` is true or false: write `true`"),
+        ('"TRUE" != request.stream', "`request.stream` is true or false: write `true`"),
+        ("request.stream == 1", "`request.stream` is true or false: write `true` or `false`"),
+        ('request.tokens == "5000"', f"{NUMBER}: write `5000`"),
+        ('request.stream && request.tokens > "5000"', f"{NUMBER}: write `5000`"),
+        ('request.tokens in [1, "5"]', f"{NUMBER}: write `5`"),
+        ('request.tokens == "many"', NUMBER),
+        ("1 in request.tokens", f"{NUMBER}: `in` needs a list"),
+        ('size(request.modalities) == "2"', "`size(request.modalities)` is a number: write `2`"),
+        ('request.modalities == "text"', '`request.modalities` is a list: write `"text" in request.modalities`'),
+        ('request.modalities in ["text"]', '`request.modalities` is a list: write `"text" in request.modalities`'),
+        ('"vision" in request.modalities', "`request.modalities` is never `vision` (known: audio, file, image, text, "),
+        ("true in request.modalities", "`request.modalities` has text in it, `true` is true or false"),
+        ('request.api == "chat"', "`request.api` is never `chat`, did you mean `chat_completions`?"),
+        ('"chat" == request.api', "`request.api` is never `chat`, did you mean `chat_completions`?"),
+        ('request.api in ["responses", "chat"]', "`request.api` is never `chat`, did you mean `chat_completions`?"),
+        ("intent.confidence > 90", "`intent.confidence` is from 0 to 1: write `0.9`"),
+        ("1.5 > intent.confidence", "`intent.confidence` is from 0 to 1"),
+        ('intent.scores["code"] > 70', '`intent.scores["code"]` is from 0 to 1: write `0.7`'),
+        ("intent.scores > 0.7", '`intent.scores` is a mapping: write `intent.scores["code"]`'),
+        ('"talk" in intent.scores', "`intent` never has the label `talk`, did you mean `small_talk`?"),
+    ],
+)
+def test_a_comparison_that_cannot_be_meant_is_named(source: str, message: str) -> None:
+    with pytest.raises(ConfigMistakes) as caught:
+        compile_rule(source, TYPED)
+    [mistake] = caught.value.mistakes
+    assert mistake.message.startswith(message)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        'intent.label == "co" + "de"',
+        '"co" + "de" == intent.label',
+        'intent.label + "s" == "codes"',
+        "intent.confidence > 0.9 && intent.confidence <= 1 && intent.confidence >= 1e-3 || .5 < intent.confidence",
+        "tenant.value > 100",
+        'tenant.scores["any"] > 0.5',
+        "request.tokens > 1000.5 && -request.tokens == -5",
+        "request.stream == true && request.has_tools != false",
+        '(intent.label == "code") == true && intent.label == "code" == request.stream',
+        'request.modalities == ["text"] && request.modalities.exists(kind, kind == "image")',
+        "[1, 2].exists(n, n == request.tokens)",
+        '[intent, vip].exists(signal, signal.label == "code")',
+        '{"a": 1}["a"] == 1 && dyn(1) == 1',
+        'request.stream ? intent.label == "code" : vip.label == "true"',
+    ],
+)
+def test_other_comparisons_pass(source: str) -> None:
+    compile_rule(source, TYPED)
+
+
 @pytest.mark.parametrize(
     ("source", "required"),
     [

@@ -10,6 +10,7 @@ from router_extproc.domain import LlmRequest, Outcome, SignalSet, SignalValue
 from router_extproc.errors import ConfigMistakes
 from router_extproc.selection.base import SelectionInputs
 from router_extproc.selection.observed import HALF_LIFE_SECONDS, Observed
+from router_extproc.selection.quality import check_likes
 from router_extproc.selection.table import SELECTIONS, WITHOUT_PARAMETERS, build_selections
 from router_extproc.validation import validate
 
@@ -181,7 +182,7 @@ def test_routes_share_selections_that_say_the_same() -> None:
     [
         ("cheap", ("type",), "unknown selection `cheap`, did you mean `cheapest`?"),
         ("best_within", ("price",), "`price` is missing"),
-        ({"type": "cheapest", "min": 1}, ("min",), "unknown field `min` (known: min_quality, quality_signal)"),
+        ({"type": "cheapest", "min": 1}, ("min",), "unknown field `min`, did you mean `min_quality`?"),
         ({"type": "best", "quality_signal": "wim"}, ("quality_signal",), "unknown signal `wim`"),
         ({"type": "weighted"}, (), "give at least one of cost, latency, load, quality a weight above 0"),
     ],
@@ -194,6 +195,17 @@ def test_bad_selections_are_named(selection: Any, path: tuple[str, ...], message
 def test_a_selection_needs_a_type() -> None:
     with pytest.raises(ConfigMistakes, match="`type` is missing"):
         config({"price": 3})
+
+
+def test_models_are_like_one_that_is_predicted() -> None:
+    asking = config({"type": "best", "quality_signal": "own"})
+    assert check_likes(config("best"), {"other": ("x",)}) == []
+    assert check_likes(config("best"), {"win": ("ref-large", "ref-small")}) == []
+    assert check_likes(config("best"), {"win": None}) == []
+    assert check_likes(asking, {"win": ("ref-small",), "own": ("ref-large",)}) == []
+    assert [
+        (mistake.path, mistake.message) for mistake in check_likes(asking, {"own": ("ref-large-2", "ref-small")})
+    ] == [(("models", "premium", "like"), "`own` has no label `ref-large`, did you mean `ref-large-2`?")]
 
 
 PARAMS: Mapping[str, Mapping[str, Any]] = {"best_within": {"price": 0.001}, "weighted": {"cost": 1, "quality": 2}}
