@@ -69,6 +69,7 @@ class Admin:
         self._token = token
         self._loopback = is_loopback(host)
         self.books: Books | None = None
+        self._made, self._made_until, self._making = "", 0.0, asyncio.Lock()
         app = web.Application(middlewares=[self._guard], client_max_size=MAX_TRY_BYTES)
         app.router.add_get("/livez", self._livez)
         app.router.add_get("/readyz", self._readyz)
@@ -165,7 +166,10 @@ class Admin:
 
     async def _savings(self, _: web.Request) -> web.Response:
         """What requests cost, against the baseline model."""
-        return web.json_response(self._books.ledger.savings())
+        ledger = self._books.ledger
+        # Thousands of sums, under a lock that the ledger's thread holds too.
+        text = await asyncio.to_thread(lambda: json.dumps(ledger.savings()))
+        return web.json_response(text=text)
 
     async def _budgets(self, _: web.Request) -> web.Response:
         """What each budget has spent in its window, fullest first."""
@@ -176,10 +180,10 @@ class Admin:
             shown = self._books.budgets.shown(runtimes.current.config)
         trouble = self._books.budgets.trouble
         shared = {} if trouble is None else {"store": trouble or "ok"}
-        return web.json_response({"budgets": shown[:1000], **shared})
+        return web.json_response({"budgets": shown, **shared})
 
     async def _state(self, _: web.Request) -> web.Response:
-        return web.json_response(self._now())
+        return web.json_response(await self._now())
 
     async def _decision(self, request: web.Request) -> web.Response:
         """One exchange: signals, rule by rule what matched, plan, attempts, outcome, cost."""
@@ -237,17 +241,17 @@ class Admin:
         await response.prepare(request)
         with recent.watching() as queue:
             for made in reversed(recent.last()):
-                await _send(response, "exchange", made)
+                await _send(response, "exchange", json.dumps(made))
             due = 0.0
             while True:
                 if time.monotonic() >= due:
-                    await _send(response, "state", self._now())
+                    await _send(response, "state", await self._now_for_watchers())
                     due = time.monotonic() + STATE_SECONDS
                 found = await recent.next(queue, due - time.monotonic())
                 if found is END:
                     return response
                 if found is not None:
-                    await _send(response, "exchange", found)
+                    await _send(response, "exchange", json.dumps(found))
 
     @property
     def _books(self) -> Books:
@@ -263,11 +267,19 @@ class Admin:
             "rejected": runtimes.rejected,
         }
 
-    def _now(self) -> dict[str, Any]:
+    async def _now_for_watchers(self) -> str:
+        """The same for all of them, as JSON: made once per interval, whoever asks first."""
+        async with self._making:
+            if time.monotonic() >= self._made_until:
+                self._made = json.dumps(await self._now())
+                self._made_until = time.monotonic() + STATE_SECONDS
+            return self._made
+
+    async def _now(self) -> dict[str, Any]:
         """What the page's counters and plots show."""
-        runtimes, books = self._runtimes(), self._books
-        savings = books.ledger.savings()
-        savings.pop("hours")
+        books = self._books
+        savings = await asyncio.to_thread(books.ledger.savings, ("model",))
+        runtimes = self._runtimes()
         return {
             **(self._serving(runtimes) if runtimes is not None else {}),
             **self._facts(),
@@ -281,9 +293,9 @@ class Admin:
         }
 
 
-async def _send(response: web.StreamResponse, event: str, data: object) -> None:
+async def _send(response: web.StreamResponse, event: str, text: str) -> None:
     # JSON has no line breaks, so one data line is enough.
-    await response.write(f"event: {event}\ndata: {json.dumps(data)}\n\n".encode())
+    await response.write(f"event: {event}\ndata: {text}\n\n".encode())
 
 
 def _asked(value: Any) -> LlmRequest:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from router_extproc import __version__
-from router_extproc.budgets import Budgets
+from router_extproc.budgets import SAVE_SECONDS, Budgets
 from router_extproc.config.providers import GEN_AI_PROVIDERS, endpoint_of, upstream_name
 from router_extproc.config.schema import RouterConfig
 from router_extproc.decision_log import DecisionLog
@@ -114,21 +114,23 @@ async def keeping(
         lines.record(outcome, decided)
         recent.outcome(outcome, decided)
         budgets.settle(outcome, decided, config())
-        budgets.save()
 
-    used: dict[tuple[str | int, ...], float] = {}
+    used: Values = {}
+    evicted: Values = {}
 
     def observe() -> None:
-        nonlocal used
+        nonlocal used, evicted
         if budgets.trouble is not None:
             recorder.store_answers("budgets", not budgets.trouble)
             budgets.ask(config())
-        used = {(row["budget"], row["key"]): row["percent"] / 100 for row in budgets.shown(config())}
+        used = {(name,): part for name, part in budgets.fullest(config()).items()}
+        evicted = {(name,): count for name, count in budgets.evicted.items()}
 
     metrics.watch(instruments.LEDGER_DROPPED, lambda: {(): ledger.dropped})
     metrics.watch(instruments.LEDGER_ERRORS, lambda: {(): ledger.write_errors})
-    metrics.watch(instruments.LOG_DROPPED, lambda: {(): lines.dropped})
+    metrics.watch(instruments.LOG_DROPPED, lambda: {(): lines.dropped + lines.lost})
     metrics.watch(instruments.BUDGET_USED, lambda: used)
+    metrics.watch(instruments.BUDGET_EVICTED, lambda: evicted)
     watch_engine(metrics, stats)
 
     async with contextlib.AsyncExitStack() as stack:
@@ -141,6 +143,8 @@ async def keeping(
         stack.push_async_callback(asyncio.to_thread, budgets.close)
         budgets.share()
         stack.push_async_callback(budgets.leave)
+        saving = asyncio.create_task(_save_often(budgets))
+        stack.callback(saving.cancel)
         recorder.served = _Catalogue(runtimes).served
         recorder.listeners.append(on_outcome)
         recorder.on_decision.append(recent.decided)
@@ -154,6 +158,13 @@ async def keeping(
         stack.callback(lag.cancel)
         verdicts = FeedbackBox(config, recent, lines, recorder)
         yield Books(ledger, lines, recent, budgets, verdicts, lambda: stats().queued)
+
+
+async def _save_often(budgets: Budgets) -> None:
+    """Also when nothing happens: what was spent or reserved last must not wait for the next request."""
+    while True:
+        await asyncio.sleep(SAVE_SECONDS)
+        budgets.save()
 
 
 async def _observe_often(metrics: Metrics) -> None:

@@ -13,11 +13,12 @@ what a request holds travels with it, in the metadata, so that any of them can s
 from __future__ import annotations
 
 import hashlib
+import heapq
 import json
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -44,8 +45,14 @@ EXPECTED_OUTPUT = 1000
 MAX_OUTPUT = 4096
 """Output tokens to reserve: without a limit of the client's, and at most."""
 MAX_ACCOUNTS = 10_000
+"""Of one budget."""
+ROOM = MAX_ACCOUNTS // 20
+"""How many accounts go at once where there is no room: whoever looks for those that used least looks at all."""
+SHOWN = 1000
+FULLEST_SECONDS = 5.0
 SAVE_SECONDS = 0.75
 WRITE_SECONDS = 0.25
+"""Together how long what was spent or reserved may be missing in the file."""
 FILE = "budgets.json"
 ZERO = Decimal(0)
 USD_UNITS = 10**12
@@ -100,12 +107,18 @@ class Account:
     spent: Counter
     reserved: Counter
 
+    @property
+    def used(self) -> Decimal:
+        """Spent and reserved."""
+        return EXACT.add(self.spent.total, self.reserved.total)
+
 
 @dataclass(frozen=True, slots=True)
 class Reservation:
-    """What one request holds, and until when (monotonic seconds)."""
+    """What one request holds, in which accounts, and until when (monotonic seconds)."""
 
     amounts: Held
+    accounts: tuple[Account, ...]
     until: float
 
 
@@ -139,7 +152,7 @@ class _Scale:
 
     @property
     def used(self) -> Decimal:
-        return self.account.spent.total + self.account.reserved.total - self.held
+        return EXACT.subtract(self.account.used, self.held)
 
     @property
     def share(self) -> Decimal:
@@ -164,10 +177,11 @@ class _Verdict:
 class Budgets:
     """All accounts. Used on the event loop, but for the file, which a thread of its own writes once a second.
 
-    Outlives configurations: an account belongs to the budget's name and key. At most `MAX_ACCOUNTS`; the one unused for
-    longest goes first. `directory` keeps what was spent over restarts; with a `store` its replicas have the accounts in
-    common. `acted` is told of each budget that changed or refused a plan, and how; `alone` of each request that was
-    judged without the other replicas' part, and why.
+    Outlives configurations: an account belongs to the budget's name and key. Each budget has at most `MAX_ACCOUNTS`:
+    those whose window is over go first, then those that have used least, so that nobody gets a spent budget back by
+    making up users. `directory` keeps what was spent over restarts, and of requests under way what they reserved; with
+    a `store` its replicas have the accounts in common. `acted` is told of each budget that changed or refused a plan,
+    and how; `alone` of each request that was judged without the other replicas' part, and why.
     """
 
     def __init__(
@@ -181,14 +195,18 @@ class Budgets:
         alone: Callable[[str], None] = lambda _reason: None,
     ) -> None:
         self._now, self._acted, self._alone, self._wait_seconds = now, acted, alone, wait_seconds
-        self._accounts: OrderedDict[Key, Account] = OrderedDict()
+        self._accounts: dict[str, OrderedDict[str, Account]] = {}
+        """By budget, then by key: the one used last is the last."""
         self._reserved: OrderedDict[str, Reservation] = OrderedDict()
         self._tally = Tally(store, self._counters)
         self._owed: list[Batch] = []
-        self._unopened: dict[Key, _Kept] = {}
+        self._unopened: dict[str, dict[str, _Kept]] = {}
         self._path = directory / FILE if directory is not None else None
         self._saver: Background[Unwritten] = Background("budgets", self._save, seconds=WRITE_SECONDS, max_waiting=10)
-        self._dirty, self._saved_at = False, 0.0
+        self._dirty = False
+        self._fullest: tuple[float, RouterConfig, dict[str, float]] | None = None
+        self.evicted: dict[str, int] = {}
+        """Accounts that went, for want of room, while their window went on; by budget."""
 
     def start(self) -> None:
         """Reads what was spent. Blocks for that."""
@@ -198,10 +216,10 @@ class Budgets:
         try:
             kept = json.loads(self._path.read_bytes())
             counted = "owed" in kept
-            self._unopened = {
-                (str(name), str(key)): _Kept(str(began), Decimal(spent), counted)
+            self._unopened = _newest(
+                (str(name), str(key), _Kept(str(began), Decimal(spent), counted))
                 for name, key, began, spent in kept["accounts"]
-            }
+            )
             self._owed = [
                 Batch(str(writer), int(number), tuple(Change(str(key), int(units), int(s)) for key, units, s in rows))
                 for writer, number, rows in kept.get("owed", ())
@@ -224,7 +242,7 @@ class Budgets:
         """Writes what was spent. Blocks for that."""
         if self._path is not None:
             self._dirty = True
-            self.save(now=True)
+            self.save()
             self._saver.close()
 
     @property
@@ -261,7 +279,10 @@ class Budgets:
         if self._tally.shared:
             routed = replace(routed, held=_written(amounts))
         else:
-            self._reserved[identity] = Reservation(amounts, time.monotonic() + config.retry.total_seconds + 60)
+            accounts = tuple(scale.account for scale in scales)
+            until = time.monotonic() + config.retry.total_seconds + 60
+            self._reserved[identity] = Reservation(amounts, accounts, until)
+            self._dirty = True
         if not verdict.reason:
             return routed
         reason = f"{routed.decision.reason}; {verdict.reason}{f' (known here: store {why})' if why else ''}"
@@ -273,20 +294,22 @@ class Budgets:
         """Replaces a reservation by what the answer cost. Without an outcome what was reserved counts as spent."""
         identity = outcome.decision_id if outcome is not None else decided.decision_id if decided is not None else ""
         reservation = self._reserved.pop(identity, None)
+        holders: tuple[Account | None, ...]
         if reservation is not None:
-            amounts = reservation.amounts
+            amounts, holders = reservation.amounts, reservation.accounts
         elif outcome is not None and self._tally.shared:
             amounts = _read_held(outcome.held)
+            holders = (None,) * len(amounts)
         else:
             return
         entry = price(outcome, config, self._now().timestamp()) if outcome is not None else None
         by_name = {budget.name: budget for budget in config.budgets}
-        for key, began, reserved in amounts:
+        for (key, began, reserved), holder in zip(amounts, holders, strict=True):
             budget = by_name.get(key[0])
             spent = reserved
             if entry is not None and budget is not None:
                 spent = entry.cost if budget.usd is not None else Decimal(entry.input + entry.output)
-            self._settle(key, began, reserved, spent, budget)
+            self._settle(key, began, reserved, spent, budget, holder)
 
     def ask(self, config: RouterConfig) -> None:
         """Wants to know what other replicas have spent of the accounts that are in use; soon `shown` has it."""
@@ -294,55 +317,87 @@ class Budgets:
             for budget in config.budgets:
                 if budget.per is BudgetScope.TOTAL:
                     self._account((budget.name, TOTAL), budget)
-        for counter in islice(self._counters(), ASKED):
+                began = self._began(budget.window)
+                kept = self._unopened.get(budget.name, {}).items()
+                for key in [key for key, found in kept if found.began == began]:
+                    self._account((budget.name, key), budget)
+        for counter in self._latest():
             self._tally.ask(counter)
 
     async def refresh(self, config: RouterConfig) -> None:
         """The same, and waits for it for a moment."""
         self.ask(config)
         seconds = max(self._wait_seconds, REFRESH_SECONDS)
-        await self._tally.agreed(islice(self._counters(), ASKED), seconds, seconds)
+        await self._tally.agreed(self._latest(), seconds, seconds)
 
     def lose(self, identity: str) -> None:
         """Nobody will tell what became of a request: what was reserved counts as spent."""
         reservation = self._reserved.pop(identity, None)
-        for key, began, reserved in reservation.amounts if reservation is not None else ():
-            self._settle(key, began, reserved, reserved, None)
+        if reservation is not None:
+            self._lost(reservation)
 
     def shown(self, config: RouterConfig) -> list[dict[str, Any]]:
-        """Every account of the budgets that are configured, fullest first."""
-        by_name = {budget.name: budget for budget in config.budgets}
-        for kept in list(self._unopened):
-            if kept[0] in by_name:
-                self._account(kept, by_name[kept[0]])
-        rows = []
-        for (name, key), account in self._accounts.items():
-            budget = by_name.get(name)
-            if budget is None or account.began != self._began(budget.window):
-                continue
-            used = account.spent.total + account.reserved.total
-            rows.append(
-                {
-                    "budget": name,
-                    "key": key,
-                    "window": account.began,
-                    "unit": "USD" if budget.usd is not None else "tokens",
-                    "limit": plain(budget.limit),
-                    "spent": plain(account.spent.total),
-                    "reserved": plain(account.reserved.total),
-                    "percent": round(float(used / budget.limit * 100), 2),
-                }
-            )
-        return sorted(rows, key=lambda row: -float(str(row["percent"])))
+        """The accounts of the budgets that are configured, fullest first, `SHOWN` at most."""
+        parts: list[tuple[float, Budget, str, Decimal, Decimal]] = []
+        for budget in config.budgets:
+            limit = float(budget.limit)
+            for key, spent, reserved in self._in_window(budget):
+                parts.append(((float(spent) + float(reserved)) / limit, budget, key, spent, reserved))
+        return [
+            {
+                "budget": budget.name,
+                "key": key,
+                "window": self._began(budget.window),
+                "unit": "USD" if budget.usd is not None else "tokens",
+                "limit": plain(budget.limit),
+                "spent": plain(spent),
+                "reserved": plain(reserved),
+                "percent": round(part * 100, 2),
+            }
+            for part, budget, key, spent, reserved in heapq.nlargest(SHOWN, parts, key=lambda row: row[0])
+        ]
 
-    def save(self, *, now: bool = False) -> None:
-        """Hands the accounts to the thread that writes them, if they have changed, at most once a second."""
+    def fullest(self, config: RouterConfig) -> dict[str, float]:
+        """Of each budget that is configured, the part that its fullest account has used. Up to `FULLEST_SECONDS` old:
+        whoever asks need not be known, and there may be thousands of accounts to look at."""
         at = time.monotonic()
-        if self._path is not None and self._dirty and (now or at - self._saved_at >= SAVE_SECONDS):
-            self._dirty, self._saved_at = False, at
-            accounts = [(*key, account.began, account.spent.total) for key, account in self._accounts.items()]
-            accounts += [(*key, kept.began, kept.spent) for key, kept in self._unopened.items()]
+        if self._fullest is None or self._fullest[1] is not config or at - self._fullest[0] >= FULLEST_SECONDS:
+            found = {}
+            for budget in config.budgets:
+                used = max((EXACT.add(spent, reserved) for _, spent, reserved in self._in_window(budget)), default=None)
+                if used is not None:
+                    found[budget.name] = float(used / budget.limit)
+            self._fullest = (at, config, found)
+        return self._fullest[2]
+
+    def save(self) -> None:
+        """Hands the accounts to the thread that writes them, if they have changed. To be called every `SAVE_SECONDS`.
+
+        Alone, what is reserved counts: nobody will settle it for a process that was killed. In a store it lives on.
+        """
+        if self._path is not None and self._dirty:
+            self._dirty, shared = False, self._tally.shared
+            accounts = [
+                (name, key, account.began, account.spent.total if shared else account.used)
+                for name, table in self._accounts.items()
+                for key, account in table.items()
+            ]
+            accounts += [
+                (name, key, kept.began, kept.spent)
+                for name, table in self._unopened.items()
+                for key, kept in table.items()
+            ]
             self._saver.put(Unwritten(accounts, self._tally.left()))
+
+    def _in_window(self, budget: Budget) -> Iterator[tuple[str, Decimal, Decimal]]:
+        """Key, spent and reserved of each account, also of those that only the file knows so far."""
+        began = self._began(budget.window)
+        for key, account in self._accounts.get(budget.name, {}).items():
+            if account.began == began:
+                yield key, account.spent.total, account.reserved.total
+        for key, kept in self._unopened.get(budget.name, {}).items():
+            if kept.began == began:
+                yield key, kept.spent, ZERO
 
     def _scales(self, routed: Routed, tenant: str, config: RouterConfig) -> Iterator[_Scale]:
         """The budgets that a request counts for."""
@@ -420,42 +475,68 @@ class Budgets:
             left = until - time.monotonic()
         return verdict, ""
 
-    def _settle(self, key: Key, began: str, reserved: Decimal, spent: Decimal, budget: Budget | None) -> None:
-        account = self._accounts.get(key)
+    def _settle(
+        self, key: Key, began: str, reserved: Decimal, spent: Decimal, budget: Budget | None, holder: Account | None
+    ) -> None:
+        """`holder` is the account that the amount was reserved in, where this process did that."""
+        account = self._accounts.get(key[0], OrderedDict[str, Account]()).get(key[1])
         if account is None and budget is not None:
             account = self._account(key, budget)
         # The window that a request began in pays for it; when that is over, nobody asks any more.
         if account is not None and account.began == began:
-            self._tally.add(account.reserved, -reserved)
+            # An account that went for want of room took its reservations along; in a store they live on.
+            if self._tally.shared or account is holder:
+                self._tally.add(account.reserved, -reserved)
             self._tally.add(account.spent, spent)
             self._dirty = True
 
-    def _expire(self) -> None:
+    def _lost(self, reservation: Reservation) -> None:
         """An outcome that never came: what was reserved counts as spent."""
+        for (key, began, reserved), holder in zip(reservation.amounts, reservation.accounts, strict=True):
+            self._settle(key, began, reserved, reserved, None, holder)
+
+    def _expire(self) -> None:
         now = time.monotonic()
         while self._reserved:
             identity, reservation = next(iter(self._reserved.items()))
             if reservation.until > now:
                 return
             del self._reserved[identity]
-            for key, began, reserved in reservation.amounts:
-                self._settle(key, began, reserved, reserved, None)
+            self._lost(reservation)
 
     def _account(self, key: Key, budget: Budget) -> Account:
         began = self._began(budget.window)
-        account = self._accounts.get(key)
+        table = self._accounts.setdefault(key[0], OrderedDict())
+        account = table.get(key[1])
         if account is None or account.began != began or account.spent.scale != _scale(budget):
-            account = self._accounts[key] = self._opened(key, began, _scale(budget), self._left(budget.window))
-            if len(self._accounts) > MAX_ACCOUNTS:
-                self._accounts.popitem(last=False)
-        self._accounts.move_to_end(key)
+            if account is None:
+                self._make_room(table, budget, began)
+            account = table[key[1]] = self._opened(key, began, _scale(budget), self._left(budget.window))
+        table.move_to_end(key[1])
         return account
+
+    def _make_room(self, table: OrderedDict[str, Account], budget: Budget, began: str) -> None:
+        """For one more account."""
+        if len(table) < MAX_ACCOUNTS:
+            return
+        gone = [key for key, account in table.items() if account.began != began]
+        if not gone:
+            gone = heapq.nsmallest(ROOM, table, key=lambda key: table[key].used)
+            if budget.name not in self.evicted:
+                log.warning(
+                    "budget %s has over %d accounts in one window: those that have used least go",
+                    budget.name,
+                    MAX_ACCOUNTS,
+                )
+            self.evicted[budget.name] = self.evicted.get(budget.name, 0) + len(gone)
+        for key in gone:
+            del table[key]
 
     def _opened(self, key: Key, began: str, scale: int, seconds: int) -> Account:
         # Tenants and users are no business of who can list the store's keys.
         named = hashlib.sha256("\n".join((*key, began, str(scale))).encode()).hexdigest()[:32]
         spent, reserved = (Counter(f"b:{named}:{part}", scale, seconds + OVERTIME) for part in "sr")
-        kept = self._unopened.pop(key, None)
+        kept = self._unopened.get(key[0], {}).pop(key[1], None)
         if kept is not None and kept.began == began:
             if self._tally.shared and kept.counted:
                 spent.known = kept.spent
@@ -464,9 +545,16 @@ class Budgets:
         return Account(began, spent, reserved)
 
     def _counters(self) -> Iterator[Counter]:
-        for account in reversed(self._accounts.values()):
-            yield account.spent
-            yield account.reserved
+        for table in self._accounts.values():
+            for account in table.values():
+                yield account.spent
+                yield account.reserved
+
+    def _latest(self) -> list[Counter]:
+        """The counters of the accounts that were used last, about `ASKED`, as many of each budget."""
+        each = ASKED // 2 // max(1, len(self._accounts)) + 1
+        accounts = (account for table in self._accounts.values() for account in islice(reversed(table.values()), each))
+        return [counter for account in accounts for counter in (account.spent, account.reserved)]
 
     def _began(self, window: BudgetWindow) -> str:
         return _bounds(window, self._now())[0].isoformat()
@@ -493,6 +581,17 @@ class Budgets:
             draft.replace(self._path)
         except OSError as error:
             log.error("what was spent of the budgets cannot be written: %s", error)
+
+
+def _newest(rows: Iterable[tuple[str, str, _Kept]]) -> dict[str, dict[str, _Kept]]:
+    """By budget and key; of each budget the newest `MAX_ACCOUNTS`, first those that have spent most."""
+    by_name: dict[str, dict[str, _Kept]] = {}
+    for name, key, kept in rows:
+        by_name.setdefault(name, {})[key] = kept
+    for name, table in by_name.items():
+        newest = heapq.nlargest(MAX_ACCOUNTS, table.items(), key=lambda item: (item[1].began, item[1].spent))
+        by_name[name] = dict(newest)
+    return by_name
 
 
 def _scale(budget: Budget) -> int:

@@ -185,9 +185,11 @@ class _Calculation:
         if per_query is None:
             assert line.tokens is not None
             assert line.price is not None
-            usage = Usage(line.tokens.input, line.tokens.output, line.tokens.cached)
+            tokens = line.tokens
+            usage = Usage(tokens.input, tokens.output, tokens.cached, cache_write=tokens.cache_write)
             per_query = cost_of(line.price, usage)
-            weighs = f"{count(Decimal(usage.input))} input ({count(Decimal(usage.cached))} cached) and "
+            written = f", {count(Decimal(usage.cache_write))} put into the cache" if usage.cache_write else ""
+            weighs = f"{count(Decimal(usage.input))} input ({count(Decimal(usage.cached))} cached{written}) and "
             self.steps.append(
                 f"  {line.name}: {weighs}{count(Decimal(usage.output))} output tokens = {money(per_query)} a query"
             )

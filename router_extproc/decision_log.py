@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import time
@@ -12,7 +13,7 @@ from typing import Any, NamedTuple
 from router_extproc.config.schema import RouterConfig
 from router_extproc.domain import Outcome
 from router_extproc.ledger import price
-from router_extproc.records import note, record
+from router_extproc.records import VERSION, note, record
 from router_extproc.stores.background import Background
 from router_extproc.stores.journal import Journal, lines_of
 from router_extproc.telemetry.recorder import Decided, Refused
@@ -38,7 +39,7 @@ class _Item(NamedTuple):
 class DecisionLog:
     """Writes records on a thread of its own. `record` is for the event loop and takes half a microsecond.
 
-    `max_bytes` bounds all files together. A disk that fails costs lines (`write_errors`), never a request. `versions`
+    `max_bytes` bounds all files together. A disk that fails costs lines (`lost`), never a request. `versions`
     names what decided (the classifier, say). Without a directory there are log lines only.
     """
 
@@ -59,7 +60,8 @@ class DecisionLog:
         self._journal = (
             Journal(directory, NAME, max_bytes=max_bytes // SEGMENTS, keep=SEGMENTS - 1) if directory else None
         )
-        self.write_errors = 0
+        self.lost = 0
+        """Lines that the disk did not take."""
 
     @property
     def dropped(self) -> int:
@@ -111,18 +113,25 @@ class DecisionLog:
             try:
                 self._journal.append(b"".join(lines))
             except OSError as error:
-                self.write_errors += 1
+                self.lost += len(lines)
                 logging.getLogger(__name__).error("%d lines of the decision log are lost: %s", len(lines), error)
 
 
 def read_log(path: Path) -> Iterator[dict[str, Any]]:
-    """The records of a file, or of all files of a directory, oldest first. Lines that are no records are skipped."""
-    files = sorted(path.glob(f"{NAME}-*.jsonl")) if path.is_dir() else [path]
-    for file in files:
-        for line in lines_of(file):
-            try:
-                made = json.loads(line)
-            except ValueError:
-                continue
-            if isinstance(made, dict) and made.get("v") == 1:
-                yield made
+    """The records of a file, or of all files of a directory, oldest first, also while a sidecar writes there. A line
+    that is no record is an empty one, for whoever counts them. Raises OSError."""
+    if not path.is_dir():
+        yield from map(_record_of, lines_of(path))
+        return
+    for file in sorted(path.glob(f"{NAME}-*.jsonl")):
+        # The oldest file may be gone by now: a new one has taken its place.
+        with contextlib.suppress(FileNotFoundError):
+            yield from map(_record_of, lines_of(file))
+
+
+def _record_of(line: bytes) -> dict[str, Any]:
+    try:
+        made = json.loads(line)
+    except (ValueError, RecursionError):
+        return {}
+    return made if isinstance(made, dict) and made.get("v") == VERSION else {}

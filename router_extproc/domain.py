@@ -167,9 +167,10 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens as the provider counted them. `cached` is the part of `input` that was served from its prompt cache.
+    """Tokens as the provider counted them. `cached` is the part of `input` that was served from its prompt cache,
+    `cache_write` the part that was put there.
 
-    `estimated` marks tokens that we reckoned ourselves because the provider sent no count.
+    `estimated` marks tokens that we reckoned ourselves because the provider sent no count, or not the whole of it.
     """
 
     input: int
@@ -177,6 +178,7 @@ class Usage:
     cached: int = 0
     model: str = ""
     estimated: bool = False
+    cache_write: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,7 +189,8 @@ class Outcome:
     upstream was reached), `attempts` counts upstream tries, times are seconds, `first_byte_seconds` is the time to
     the first byte of the answer, `flags` are Envoy's response flags ("DC", "UF", ...). `request_id` is Envoy's, which
     names an exchange that the sidecar never saw. `stream` says whether the answer streamed. `held` is what the request
-    held of shared budgets, as admission wrote it.
+    held of shared budgets, as admission wrote it. `plan` are the models of its plan, whoever
+    made it; empty without one.
     """
 
     decision_id: str
@@ -206,3 +209,4 @@ class Outcome:
     tenant: str = ""
     stream: bool = False
     held: str = ""
+    plan: tuple[str, ...] = ()

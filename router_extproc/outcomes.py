@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from google.protobuf.duration_pb2 import Duration
+from google.protobuf.struct_pb2 import ListValue, Struct
 
 from router_extproc.apis.table import for_path
 from router_extproc.domain import Outcome, Usage
@@ -69,7 +70,14 @@ def outcome_of(entry: pb.HTTPAccessLogEntry, models_by_cluster: Callable[[], Map
         tenant=str(text.get("tenant", "")),
         stream=text.get("stream") is True,
         held=str(text.get("held", "")),
+        plan=_plan(text, models_by_cluster()),
     )
+
+
+def _plan(facts: Mapping[str, object], models: Mapping[str, str]) -> tuple[str, ...]:
+    groups = facts.get("priority_groups")
+    clusters = [group["name"] for group in groups if isinstance(group, Struct)] if isinstance(groups, ListValue) else []
+    return tuple(models.get(str(cluster), str(cluster)) for cluster in clusters)
 
 
 def _named_by_a_gateway(cluster: str, facts: Mapping[str, object]) -> str | None:
@@ -126,6 +134,9 @@ def _usage(metadata: pb.Metadata) -> Usage | None:
     return Usage(
         input=usage.input_tokens.value,
         output=usage.output_tokens.value,
-        cached=usage.input_details.cached_tokens.value,
+        # Parts of the input, also of Anthropic's, who counts them beside it: Envoy adds them up.
+        cached=usage.input_token_details.cached_tokens.value,
+        cache_write=usage.input_token_details.cache_creation_tokens.value,
         model=usage.model,
+        estimated=usage.extraction_status == pb.TokenUsage.PARTIAL,
     )

@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo
 from router_extproc.config.schema import Price
 from router_extproc.domain import Usage
 
-PRICED = ("input", "output", "cached_input", "per_request")
+PRICED = ("input", "output", "cached_input", "cache_write", "per_request")
 TRAPS: list[type[DecimalException]] = [Inexact, InvalidOperation, DivisionByZero, Overflow]
 EXACT = Context(prec=80, traps=TRAPS)
 """Sums and products of money: a result that would have to be rounded is an error, not a slightly wrong figure."""
@@ -25,15 +25,18 @@ def price_at(price: Price, at: datetime) -> Price:
 
 
 def cost_of(price: Price, usage: Usage) -> Decimal:
-    """USD of one answered request, exact: input, cached input, output and the fee per request.
+    """USD of one answered request, exact: input, cached input, cache writes, output and the fee per request.
 
-    `usage.cached` is a part of `usage.input`; it costs as other input where the price names no `cached_input`.
+    `usage.cached` and `usage.cache_write` are parts of `usage.input`; they cost as other input where the price does not
+    name `cached_input` or `cache_write`.
     """
     cached = min(usage.cached, usage.input)
+    written = min(usage.cache_write, usage.input - cached)
     per_cached = price.input if price.cached_input is None else price.cached_input
+    per_written = price.input if price.cache_write is None else price.cache_write
     micro = EXACT.add(
-        EXACT.add(EXACT.multiply(price.input, usage.input - cached), EXACT.multiply(per_cached, cached)),
-        EXACT.multiply(price.output, usage.output),
+        EXACT.add(EXACT.multiply(price.input, usage.input - cached - written), EXACT.multiply(per_cached, cached)),
+        EXACT.add(EXACT.multiply(per_written, written), EXACT.multiply(price.output, usage.output)),
     )
     # A shift by six places divides by a million without any rounding.
     return EXACT.add(EXACT.scaleb(micro, -6), price.per_request)

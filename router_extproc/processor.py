@@ -199,7 +199,7 @@ class Processor:
         ids = dict.fromkeys(("x-request-id", "request-id"), exchange.request_id)
         if isinstance(error, BudgetSpent):
             ids["retry-after"] = str(error.retry_after)
-        return wire.answer(error.status, body, f"mom_{error.code}", {"x-mom-decision-id": exchange.id, **ids})
+        return wire.answer(error.status, body, wire.details(error.code), {"x-mom-decision-id": exchange.id, **ids})
 
     def _give_up(self, exchange: Exchange, error: Exception) -> str:
         """Ours to answer for: the default model serves. Returns why, in a word for the client."""

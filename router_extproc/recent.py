@@ -18,6 +18,7 @@ from router_extproc.ledger import price
 from router_extproc.records import Record, record
 from router_extproc.telemetry.instruments import DECISION_SECONDS
 from router_extproc.telemetry.recorder import Decided, Refused
+from router_extproc.wire import details
 
 KEPT = 2048
 SHOWN = 100
@@ -44,7 +45,8 @@ class Recent:
     def __init__(self, config: Callable[[], RouterConfig], *, prompts: bool = False) -> None:
         self._config, self._prompts = config, prompts
         self._seen: OrderedDict[str, Seen] = OrderedDict()
-        self._refused: OrderedDict[str, str] = OrderedDict()  # Envoy's request ids of refused ones -> our decision ids
+        self._refused: OrderedDict[str, Refused] = OrderedDict()
+        """By decision id: those whose answer Envoy's access log has not told of."""
         self.watchers: set[asyncio.Queue[Record]] = set()
         """The backlogs of those who watch."""
         self.bands: dict[str, int] = {}
@@ -62,7 +64,7 @@ class Recent:
     def refused(self, refused: Refused) -> None:
         """A request was refused after it had been read."""
         self._keep(refused.decision_id, Seen(None, None, refused.at, refused))
-        self._refused[refused.request_id] = refused.decision_id
+        self._refused[refused.decision_id] = refused
         if len(self._refused) > KEPT:
             self._refused.popitem(last=False)
 
@@ -70,8 +72,7 @@ class Recent:
         """An exchange has ended."""
         if outcome is None:
             return
-        # Envoy's log has no decision id of what was refused: the answer was not a route.
-        identity = outcome.decision_id or self._refused.pop(outcome.request_id, outcome.request_id)
+        identity = outcome.decision_id or self._answered(outcome) or outcome.request_id
         before = self._seen.get(identity)
         seen = Seen(decided, outcome, time.time(), before.refused if before is not None else None)
         self._keep(identity, seen)
@@ -132,6 +133,18 @@ class Recent:
             if queue.full():
                 queue.get_nowait()
             queue.put_nowait(END)
+
+    def _answered(self, outcome: Outcome) -> str:
+        """The decision id of the refusal that it is the end of, "" if it is none.
+
+        Envoy's log has none: the answer was not a route. The request id alone would not do, clients may choose it: the
+        answer must be this refusal's too, and of several alike the first is taken.
+        """
+        for identity, refused in self._refused.items():
+            if outcome.request_id == refused.request_id and outcome.details == details(refused.code):
+                del self._refused[identity]
+                return identity
+        return ""
 
     def _keep(self, identity: str, seen: Seen) -> None:
         self._seen[identity] = seen

@@ -22,6 +22,8 @@ from router_extproc.prices import plain
 from router_extproc.telemetry.recorder import Decided, Refused
 
 VERSION = 1
+UNREADABLE = (KeyError, IndexError, TypeError, ValueError, ArithmeticError)
+"""What reading a record raises that an older sidecar wrote, or a bad disk changed."""
 MAX_PROMPT = 4096
 Record = dict[str, Any]
 
@@ -161,6 +163,7 @@ def _outcome(outcome: Outcome, *, known: bool) -> Record:
             "input": usage.input,
             "output": usage.output,
             "cached": usage.cached,
+            "cache_write": usage.cache_write,
             "estimated": usage.estimated,
         }
     if known:
@@ -185,17 +188,17 @@ def _signal(value: SignalValue) -> Record:
 
 
 def request_of(made: Mapping[str, Any]) -> LlmRequest:
-    """The request of a record, without its texts. Raises KeyError, TypeError or ValueError when it is none."""
-    asked = made["request"]
+    """The request of a record, without its texts. Raises one of `UNREADABLE` when it is none."""
+    asked, limit = as_table(made["request"]), made["request"]["max_output_tokens"]
     return LlmRequest(
         api=str(asked["api"]),
-        model=asked["model"],
+        model=_name(asked["model"]),
         model_span=None,
         prompt=str(asked.get("prompt", "")),
         tokens=int(asked["tokens"]),
-        max_output_tokens=asked["max_output_tokens"],
+        max_output_tokens=None if limit is None else int(limit),
         stream=bool(asked["stream"]),
-        modalities=frozenset(asked["modalities"]),
+        modalities=frozenset(map(str, asked["modalities"])),
         has_tools=bool(asked["tools"]),
         json_mode=bool(asked["json_mode"]),
         turns=int(asked["turns"]),
@@ -218,18 +221,20 @@ def wishes_of(made: Mapping[str, Any]) -> Wishes | None:
 
 def outcome_of(made: Mapping[str, Any]) -> Outcome | None:
     """What became of a record's request; None when that is not known. Raises what `request_of` raises."""
-    ended = made.get("outcome")
-    if ended is None:
+    if made.get("outcome") is None:
         return None
+    ended = as_table(made["outcome"])
     tokens, first = ended.get("tokens"), ended.get("first_byte_ms")
     usage = None
     if tokens is not None:
-        usage = Usage(int(tokens["input"]), int(tokens["output"]), int(tokens["cached"]))
+        tokens = as_table(tokens)
+        cached, written = int(tokens.get("cached", 0)), int(tokens.get("cache_write", 0))
+        usage = Usage(int(tokens["input"]), int(tokens["output"]), cached, cache_write=written)
     return Outcome(
-        decision_id=str(made["id"]),
+        decision_id=str(made.get("id", "")),
         api=str(made["request"]["api"]),
         status=int(ended["status"]),
-        model=ended["model"],
+        model=_name(ended["model"]),
         attempts=int(ended["attempts"]),
         duration_seconds=float(ended["ms"]) / 1e3,
         first_byte_seconds=None if first is None else float(first) / 1e3,
@@ -238,14 +243,26 @@ def outcome_of(made: Mapping[str, Any]) -> Outcome | None:
 
 
 def signals_of(made: Mapping[str, Any]) -> SignalSet:
-    """The signals of a record. Raises KeyError, TypeError or ValueError when it has none."""
+    """The signals of a record. Raises one of `UNREADABLE` when it has none."""
     values = {
         name: SignalValue(
-            str(value["label"]), float(value["confidence"]), float(value.get("value", 0)), dict(value.get("scores", {}))
+            *(str(as_table(value)["label"]), float(value["confidence"]), float(value.get("value", 0))),
+            {label: float(score) for label, score in as_table(value.get("scores", {})).items()},
         )
-        for name, value in made["signals"].items()
+        for name, value in as_table(made["signals"]).items()
     }
-    return SignalSet(values, dict(made["absent"]))
+    return SignalSet(values, {name: str(why) for name, why in as_table(made["absent"]).items()})
+
+
+def as_table(value: Any) -> Mapping[str, Any]:
+    """`value`, if it is a table. Raises TypeError."""
+    if not isinstance(value, dict):
+        raise TypeError("not a table")
+    return value
+
+
+def _name(value: Any) -> str | None:
+    return None if value is None else str(value)
 
 
 def note(facts: Mapping[str, Any], at: float) -> Record:

@@ -15,6 +15,7 @@ from router_extproc.domain import Usage
 from router_extproc.errors import RouterError
 from router_extproc.ledger import EARLIER, Sum, Totals, read_totals
 from router_extproc.prices import cost_of, dollars, plain
+from router_extproc.records import UNREADABLE, as_table
 
 TOP = 10
 SPECIALISTS = ("recommended", "fallback")
@@ -73,12 +74,14 @@ class Report:
     `latency_ms` are percentiles of the time from a body's last byte to the decision. `accuracy` is good answers and
     judged ones per route, `guards` how each guard did, `missed` what guards should have seen (by the label that was
     wanted), `misrouted` counts bad routes by route and the one that was wanted. `frontier` has each model alone and,
-    last, the mixture, where the catalogue has qualities.
+    last, the mixture, where the catalogue has qualities. `unreadable` counts lines of the decision log that are no
+    records or damaged ones.
     """
 
     totals: Totals
     decisions: int = 0
     days: dict[str, Sum] = field(default_factory=dict)
+    unreadable: int = 0
     latency_ms: dict[int, float] = field(default_factory=dict)
     fallbacks: Counter[tuple[str, str]] = field(default_factory=Counter)
     accuracy: dict[str, tuple[int, int]] = field(default_factory=dict)
@@ -97,6 +100,7 @@ class Report:
             "routes": {name: _shown(value) for name, value in self.totals.by["route"].items()},
             "bands": {name: value.requests for name, value in self.totals.by["band"].items()},
             "decisions": self.decisions,
+            "unreadable": self.unreadable,
             "latency_ms": {f"p{number}": value for number, value in self.latency_ms.items()},
             "fallbacks": [{"picked": a, "answered": b, "requests": n} for (a, b), n in self.fallbacks.most_common()],
             "accuracy": {route: {"good": good, "judged": judged} for route, (good, judged) in self.accuracy.items()},
@@ -136,6 +140,8 @@ class Report:
         if self.latency_ms:
             times = ", ".join(f"p{number} {value:.2f} ms" for number, value in self.latency_ms.items())
             lines.append(f"decision latency of {self.decisions:,} decisions: {times}")
+        if self.unreadable:
+            lines.append(f"{self.unreadable:,} lines of the decision log cannot be read and are left out")
         lines += [f"fallback {picked} -> {by}: {n:,}" for (picked, by), n in self.fallbacks.most_common(TOP)]
         for route, (good, judged) in self.accuracy.items():
             lines.append(f"feedback on {route}: {good:,} of {judged:,} good ({good / judged:.1%})")
@@ -191,39 +197,86 @@ def _count(
     suspects: list[Suspect],
 ) -> None:
     """One record into the report. Records of exchanges that were not decided tell nothing of routing."""
-    said = judged.get(str(made.get("id")), NOTHING_SAID)
-    if "plan" in made or "refused" in made:
-        for guard in made["guards"]:
-            watch = report.guards.setdefault(guard, Watch())
-            watch.acted += 1
-            watch.false_alarms += said.false_alarm
-        if said.missed:
-            report.missed[said.wanted_label or ""] += 1
-    if "plan" not in made:
+    if "feedback" in made or (made and "plan" not in made and "refused" not in made):
+        return
+    try:
+        line = _Line.of(made)
+    except UNREADABLE:
+        report.unreadable += 1
+        return
+    said = judged.get(line.id, NOTHING_SAID)
+    for guard in line.guards:
+        watch = report.guards.setdefault(guard, Watch())
+        watch.acted += 1
+        watch.false_alarms += said.false_alarm
+    if said.missed:
+        report.missed[said.wanted_label or ""] += 1
+    if not line.picked:
         return
     report.decisions += 1
-    latencies.append(float(made["ms"]["decision"]))
-    answered = (made.get("outcome") or {}).get("model")
-    picked = made["plan"][0]
-    if answered is not None and answered != picked:
-        report.fallbacks[picked, answered] += 1
+    if line.ms is not None:
+        latencies.append(line.ms)
+    if line.answered is not None and line.answered != line.picked:
+        report.fallbacks[line.picked, line.answered] += 1
     good = said.good
     if good is False:
-        report.misrouted[str(made["route"]), said.wanted_route or ""] += 1
+        report.misrouted[line.route, said.wanted_route or ""] += 1
     if good is not None:
-        was_good, count = report.accuracy.get(made["route"], (0, 0))
-        report.accuracy[made["route"]] = (was_good + good, count + 1)
-    confidence = float(made["confidence"])
-    if good is False or (made["band"] in SPECIALISTS and confidence < UNSURE):
+        was_good, count = report.accuracy.get(line.route, (0, 0))
+        report.accuracy[line.route] = (was_good + good, count + 1)
+    if good is False or (line.band in SPECIALISTS and line.confidence < UNSURE):
         suspects.append(
             Suspect(
-                *(str(made["id"]), str(made["time"]), str(made["route"]), str(made["band"])),
-                *(str(answered or picked), confidence, str(made["reason"]), good is False),
+                *(line.id, line.time, line.route, line.band),
+                *(line.answered or line.picked, line.confidence, line.reason, good is False),
             )
         )
         if len(suspects) > 1000:
             suspects.sort(key=lambda suspect: (not suspect.bad, suspect.confidence))
             del suspects[TOP:]
+
+
+@dataclass(frozen=True, slots=True)
+class _Line:
+    """What the report needs of a record. `picked` is "" where the request was refused, `ms` None in older records."""
+
+    id: str
+    guards: tuple[str, ...]
+    picked: str = ""
+    answered: str | None = None
+    route: str = ""
+    band: str = ""
+    confidence: float = 0.0
+    reason: str = ""
+    time: str = ""
+    ms: float | None = None
+
+    @staticmethod
+    def of(made: Mapping[str, Any]) -> _Line:
+        """Raises one of `UNREADABLE`."""
+        identity, guards = str(made.get("id", "")), _texts(made.get("guards", []))
+        if "plan" not in made:
+            as_table(made["refused"])
+            return _Line(identity, guards)
+        answered = as_table(made.get("outcome") or {}).get("model")
+        ms, confidence = as_table(made.get("ms", {})).get("decision"), float(made["confidence"])
+        if not 0 <= confidence <= 1:
+            raise ValueError("no confidence")
+        return _Line(
+            identity,
+            guards,
+            _texts(made["plan"])[0],
+            None if answered is None else str(answered),
+            *(str(made["route"]), str(made["band"]), confidence),
+            *(str(made.get("reason", "")), str(made.get("time", ""))),
+            None if ms is None else float(ms),
+        )
+
+
+def _texts(value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list):
+        raise TypeError("not a list")
+    return tuple(map(str, value))
 
 
 NOTHING_SAID = Said()
@@ -236,19 +289,21 @@ def _hear(said: Said, made: Mapping[str, Any]) -> None:
         said.good = verdict == "good"
     said.false_alarm = said.false_alarm or verdict == "false_alarm"
     said.missed = said.missed or verdict == "missed"
-    said.wanted_route = made.get("wanted_route") or said.wanted_route
-    said.wanted_label = made.get("wanted_label") or said.wanted_label
+    said.wanted_route = str(made.get("wanted_route") or "") or said.wanted_route
+    said.wanted_label = str(made.get("wanted_label") or "") or said.wanted_label
 
 
 def _feedback(path: Path) -> dict[str, bool]:
     found: dict[str, bool] = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(path.read_bytes().splitlines(), 1):
         if not line.strip():
             continue
         try:
-            said = json.loads(line)
-            found[str(said["id"])] = bool(said["good"])
-        except (ValueError, KeyError, TypeError):
+            said = as_table(json.loads(line))
+            if not isinstance(said["good"], bool):
+                raise TypeError("good is neither true nor false")
+            found[str(said["id"])] = said["good"]
+        except (ValueError, KeyError, TypeError, RecursionError):
             raise RouterError(f'{path}:{number}: expected {{"id": ..., "good": true or false}}') from None
     return found
 
@@ -273,7 +328,7 @@ def _frontier(totals: Totals, config: RouterConfig) -> list[Point]:
     total = totals.all
     if not total.answered:
         return []
-    usage = Usage(total.input, total.output, total.cached)
+    usage = Usage(total.input, total.output, total.cached, cache_write=total.cache_write)
     points = []
     for name, model in config.models.items():
         if model.quality is not None:

@@ -51,6 +51,8 @@ def report_page(report: Report) -> str:
     if report.latency_ms:
         rows = [(f"p{number}", f"{value:.2f} ms") for number, value in report.latency_ms.items()]
         parts += ["<h2>Time to decide</h2>", _table(("", ""), rows)]
+    if report.unreadable:
+        parts.append(f'<p class="note">{report.unreadable:,} lines of the decision log cannot be read.</p>')
     if report.fallbacks:
         rows3 = [(picked, by, f"{n:,}") for (picked, by), n in report.fallbacks.most_common()]
         parts += ["<h2>Fallbacks</h2>", _table(("picked", "answered", "requests"), rows3)]
@@ -112,7 +114,7 @@ def _is_number(text: str) -> bool:
 
 def _columns(values: dict[str, float]) -> str:
     """Bars over a baseline of zero; negative ones hang from it."""
-    highest, lowest = max(0.0, *values.values()), min(0.0, *values.values())
+    highest, lowest = max([0.0, *values.values()]), min([0.0, *values.values()])
     span = (highest - lowest) or 1.0
     step = min(MAX_STEP, (WIDTH - 2 * EDGE) / max(1, len(values)))
     inner = HEIGHT - 2 * EDGE

@@ -18,7 +18,7 @@ from router_extproc.domain import LlmRequest, Outcome, SignalSet, Wishes
 from router_extproc.errors import ClientError
 from router_extproc.preferences import DEADLINE_HEADER, PREFER_HEADER, STRANGER
 from router_extproc.prices import EXACT, cost_of, dollars, plain, price_at
-from router_extproc.records import outcome_of, request_of, signals_of, wishes_of
+from router_extproc.records import UNREADABLE, outcome_of, request_of, signals_of, wishes_of
 from router_extproc.router import Routed
 from router_extproc.runtime import Runtime, compile_runtime
 from router_extproc.selection.base import SelectionInputs
@@ -36,6 +36,7 @@ USERS = "do not tell the user of the body: budgets per user were not applied"
 NAMED_USERS = "are of users known by a hash alone: budgets for named users were not applied"
 TENANTS = "do not tell the tenant: budgets per tenant were not applied"
 SESSIONS = "do not tell the conversation: sticky routes placed them anew"
+GONE = "went to a model that the catalogue no longer has: they are not in the cost"
 SPEED = "have no answer in the log of a model that latency decided about"
 
 
@@ -43,14 +44,18 @@ SPEED = "have no answer in the log of a model that latency decided about"
 class Simulation:
     """What a policy would have done with recorded traffic.
 
-    Costs are for the tokens that were used: another model is assumed to read and write as many. `quality` is the mean
+    Costs are for the tokens that were used, at the new catalogue's prices of then: another model is assumed to read and
+    write as many. `before` is that of the models that the old policy picked, also where another one answered in the
+    end: fallbacks tell of a provider's bad day, not of the policy. `quality` is the mean
     over the requests of whose models something is known: predicted for the prompt where the record has the prediction
     (`predicted` of them), else the catalogue's own figure. `refused` are those that the policy refuses, by code;
-    `released` those that were refused and would not be. `not_replayed` counts records by what they lack.
+    `released` those that were refused and would not be. `not_replayed` counts records by what they lack, `unreadable`
+    lines that are no records or damaged ones.
     """
 
     replayed: int = 0
     skipped: int = 0
+    unreadable: int = 0
     released: int = 0
     refused: Counter[str] = field(default_factory=Counter)
     moves: Counter[tuple[str, str]] = field(default_factory=Counter)
@@ -76,6 +81,7 @@ class Simulation:
         return {
             "replayed": self.replayed,
             "skipped": self.skipped,
+            "unreadable": self.unreadable,
             "moved": self.moved,
             "refused": dict(self.refused),
             "released": self.released,
@@ -97,6 +103,8 @@ class Simulation:
     def text(self) -> str:
         """For people."""
         lines = [f"{self.replayed:,} requests replayed, {self.skipped:,} records without a decision left out"]
+        if self.unreadable:
+            lines.append(f"{self.unreadable:,} lines cannot be read and are left out")
         share = f" ({self.moved / self.replayed:.1%})" if self.replayed else ""
         lines.append(f"{self.moved:,} would go to another model{share}")
         lines += [f"{count:,} would be refused: {code}" for code, count in self.refused.most_common()]
@@ -185,15 +193,20 @@ class _Replay:
         return lacks
 
     def routed(
-        self, request: LlmRequest, signals: SignalSet, headers: Mapping[str, str], session: str, made: Mapping[str, Any]
+        self,
+        identity: str,
+        request: LlmRequest,
+        signals: SignalSet,
+        headers: Mapping[str, str],
+        session: str,
+        tenant: str,
     ) -> Routed:
         """What the new policy would have done. Raises ClientError."""
         router = self.runtime.router
         kept = self.affinity.find(session) if session else None
         decision, plan = router.plan_for(request, signals, headers, kept, self.now)
         routed = Routed(request, signals, decision, plan, session=session, kept=kept)
-        tenant = str(made.get("tenant") or "")
-        routed = _at_once(self.admission.admit(str(made["id"]), routed, headers, tenant, self.config))
+        routed = _at_once(self.admission.admit(identity, routed, headers, tenant, self.config))
         router.keep(routed)
         self.observed.picked(routed.plan.pick)
         return routed
@@ -201,7 +214,7 @@ class _Replay:
     def settle(self, identity: str, routed: Routed, outcome: Outcome | None) -> None:
         """The new pick is paid for the tokens that were used; what models really did is learnt from."""
         if outcome is not None:
-            self.budgets.settle(replace(outcome, model=routed.plan.pick), None, self.config)
+            self.budgets.settle(replace(outcome, decision_id=identity, model=routed.plan.pick), None, self.config)
             self.observed.record(outcome)
         else:
             self.budgets.lose(identity)
@@ -214,7 +227,8 @@ class _Replay:
 
 def simulate(records: Iterable[Mapping[str, Any]], loaded: LoadedConfig, heads: Heads) -> Simulation:
     """Replays them in their order, at their times. Records of exchanges that were neither decided nor refused are
-    skipped. Requests that were under way at once are replayed one after the other, as they ended.
+    skipped, and so is what cannot be read. Requests that were under way at once are replayed one after the other, as
+    they ended.
 
     Raises ConfigError.
     """
@@ -223,14 +237,19 @@ def simulate(records: Iterable[Mapping[str, Any]], loaded: LoadedConfig, heads: 
     for made in records:
         if "feedback" in made:
             continue
+        if made and "plan" not in made and "refused" not in made:
+            found.skipped += 1
+            continue
         try:
             request, recorded, outcome = request_of(made), signals_of(made), outcome_of(made)
             old = None if "refused" in made else (str(made["plan"][0]), str(made["route"]), str(made["band"]))
-            replay.now = datetime.fromisoformat(made["time"])
-        except (KeyError, TypeError, ValueError, IndexError):
-            found.skipped += 1
+            at = datetime.fromisoformat(made["time"])
+        except UNREADABLE:
+            found.unreadable += 1
             continue
         found.replayed += 1
+        replay.now = at if at.tzinfo is not None else at.replace(tzinfo=UTC)
+        identity = str(made.get("id") or f"line {found.replayed}")
         wishes, tenant, session = wishes_of(made), str(made.get("tenant") or ""), str(made.get("session") or "")
         headers = replay.headers(wishes, tenant)
         found.not_replayed.update(replay.lacking(wishes, tenant, session))
@@ -238,13 +257,13 @@ def simulate(records: Iterable[Mapping[str, Any]], loaded: LoadedConfig, heads: 
             request = replace(request, user=wishes.user or None)
         signals = _signals(replay, request, recorded, found)
         try:
-            routed = replay.routed(request, signals, headers, session, made)
+            routed = replay.routed(identity, request, signals, headers, session, tenant)
         except ClientError as error:
             found.refused[error.code] += 1
             continue
         if replay.blind(routed):
             found.not_replayed[SPEED] += 1
-        replay.settle(str(made["id"]), routed, outcome)
+        replay.settle(identity, routed, outcome)
         if old is None:
             found.released += 1
             continue
@@ -252,7 +271,7 @@ def simulate(records: Iterable[Mapping[str, Any]], loaded: LoadedConfig, heads: 
         found.moves[old[0], routed.plan.pick] += 1
         found.routes[old[1], routed.decision.route] += 1
         found.bands[old[2], routed.decision.band.value] += 1
-        _price(found, made, outcome, routed.plan.pick, replay)
+        _price(found, outcome, old[0], routed.plan.pick, replay)
         _quality(found, signals, old[0], routed.plan.pick, replay)
     return found
 
@@ -275,13 +294,16 @@ def _signals(replay: _Replay, request: LlmRequest, recorded: SignalSet, found: S
     return SignalSet(values, absent)
 
 
-def _price(found: Simulation, made: Mapping[str, Any], outcome: Outcome | None, pick: str, replay: _Replay) -> None:
-    if outcome is None or outcome.usage is None or "cost" not in made:
+def _price(found: Simulation, outcome: Outcome | None, old: str, new: str, replay: _Replay) -> None:
+    if outcome is None or outcome.usage is None:
+        return
+    models = replay.config.models
+    if old not in models:
+        found.not_replayed[GONE] += 1
         return
     found.priced += 1
-    found.before = EXACT.add(found.before, Decimal(made["cost"]))
-    price = price_at(replay.config.models[pick].price, replay.now)
-    found.after = EXACT.add(found.after, cost_of(price, outcome.usage))
+    found.before = EXACT.add(found.before, cost_of(price_at(models[old].price, replay.now), outcome.usage))
+    found.after = EXACT.add(found.after, cost_of(price_at(models[new].price, replay.now), outcome.usage))
 
 
 def _quality(found: Simulation, signals: SignalSet, old: str, new: str, replay: _Replay) -> None:

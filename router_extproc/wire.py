@@ -192,6 +192,11 @@ def stream_body(chunks: Sequence[bytes], *, ends: bool) -> list[Reply]:
     ]
 
 
+def details(code: str) -> str:
+    """What Envoy's access log says of an error of ours, as its response code details; no answer of a model has them."""
+    return f"mom_{code}"
+
+
 def answer(status: int, body: bytes, details: str, headers: Mapping[str, str] | None = None) -> Reply:
     """An answer to the client without any upstream. `details` shows up in Envoy's access log; no spaces."""
     return pb.ProcessingResponse(

@@ -83,11 +83,16 @@ class Watched:
 
 @asynccontextmanager
 async def watched(
-    *, host: str = "127.0.0.1", token: str | None = None, prompts: bool = False, state_dir: Path | None = None
+    *,
+    host: str = "127.0.0.1",
+    token: str | None = None,
+    prompts: bool = False,
+    state_dir: Path | None = None,
+    more: bytes = b"",
 ) -> AsyncIterator[Watched]:
-    """Everything in one process, on a free port."""
+    """Everything in one process, on a free port. `more` is added to the configuration."""
     classifier = FakeClassifier(ANSWERS, LABELS)
-    loaded = parse(CONFIG, Path("router.yaml"))
+    loaded = parse(CONFIG + more, Path("router.yaml"))
     runtimes = Runtimes(compile_runtime(loaded, {SHIPPED: LABELS}, {SHIPPED: classifier}))
     metrics, counters = Metrics(), Counters()
     recorder = Recorder(metrics)

@@ -7,7 +7,7 @@ import itertools
 import json
 import struct
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 _ids = itertools.count(1)
@@ -107,19 +107,20 @@ def response_stream(model: str, text: str, tokens: int) -> Iterator[Event]:
     yield event("response.completed", response=done)
 
 
-def message(model: str, text: str, tokens: int) -> dict[str, Any]:
-    """Anthropic's `/v1/messages`."""
-    usage = {"input_tokens": tokens, "output_tokens": len(words_of(text))}
+def message(model: str, text: str, tokens: int, cache: Mapping[str, int]) -> dict[str, Any]:
+    """Anthropic's `/v1/messages`. `cache` counts tokens that the prompt cache gave or took, beside the others."""
+    usage = {"input_tokens": tokens, **cache, "output_tokens": len(words_of(text))}
     return _message(model, [{"type": "text", "text": text}], "end_turn", usage)
 
 
-def message_stream(model: str, text: str, tokens: int) -> Iterator[Event]:
+def message_stream(model: str, text: str, tokens: int, cache: Mapping[str, int]) -> Iterator[Event]:
     """The same, streamed."""
 
     def event(kind: str, **fields: Any) -> Event:
         return kind, {"type": kind, **fields}
 
-    yield event("message_start", message=_message(model, [], None, {"input_tokens": tokens, "output_tokens": 1}))
+    usage = {"input_tokens": tokens, **cache, "output_tokens": 1}
+    yield event("message_start", message=_message(model, [], None, usage))
     yield event("content_block_start", index=0, content_block={"type": "text", "text": ""})
     for word in words_of(text):
         yield event("content_block_delta", index=0, delta={"type": "text_delta", "text": word})

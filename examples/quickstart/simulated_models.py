@@ -68,8 +68,8 @@ class SimulatedModel:
     """One model behind one port.
 
     `model` is its upstream name, `paths` says where it answers which API. `key` is the whole value of `key_header`,
-    None for a server without authentication. `chunk_seconds` is the pause between a stream's events, `seen` holds the
-    last requests, oldest first.
+    None for a server without authentication. `chunk_seconds` is the pause between a stream's events, `cache` what
+    Anthropic's usage says of its prompt cache, `seen` holds the last requests, oldest first.
     """
 
     model: str
@@ -80,6 +80,7 @@ class SimulatedModel:
     port: int = 0
     tls: ssl.SSLContext | None = None
     chunk_seconds: float = 0.03
+    cache: Mapping[str, int] = field(default_factory=dict)
     failures: deque[Failure] = field(default_factory=deque)
     seen: deque[Seen] = field(default_factory=lambda: deque(maxlen=20_000))
     _runner: web.AppRunner | None = None
@@ -191,11 +192,12 @@ class SimulatedModel:
             encoding = document.get("encoding_format", "float")
             return web.json_response(answers.embeddings(name, inputs, encoding, tokens))
         if not document.get("stream"):
+            if api == "messages":
+                return web.json_response(answers.message(name, text, tokens, self.cache))
             whole = {
                 "chat_completions": answers.chat,
                 "completions": answers.completion,
                 "responses": answers.response,
-                "messages": answers.message,
             }
             return web.json_response(whole[api](name, text, tokens))
         include_usage = bool((document.get("stream_options") or {}).get("include_usage"))
@@ -206,7 +208,7 @@ class SimulatedModel:
         elif api == "responses":
             events = answers.response_stream(name, text, tokens)
         else:
-            events = answers.message_stream(name, text, tokens)
+            events = answers.message_stream(name, text, tokens, self.cache)
         return await self._stream(request, events, failure)
 
     async def _stream(

@@ -48,11 +48,12 @@ class Tokens(Section):
     input: int = Field(ge=0, description="Input tokens, the cached ones included.")
     output: int = Field(ge=0, description="Output tokens.")
     cached: int = Field(0, ge=0, description="Input tokens that the provider's prompt cache serves.")
+    cache_write: int = Field(0, ge=0, description="Input tokens that are put into the provider's prompt cache.")
 
     @model_validator(mode="after")
     def _cached_is_input(self) -> Self:
-        if self.cached > self.input:
-            raise ValueError("cached tokens are a part of the input tokens: there cannot be more of them")
+        if self.cached + self.cache_write > self.input:
+            raise ValueError("cached tokens and cache writes are parts of the input: there cannot be more of them")
         return self
 
 
@@ -72,6 +73,8 @@ class Line(Section):
             raise ValueError("give either per_query, or tokens and price")
         if (self.tokens is None) != (self.price is None):
             raise ValueError("tokens and price go together")
+        if self.price is not None and self.price.windows:
+            raise ValueError("price.windows: a plan has no hours: give the price that holds")
         if self.share is not None and self.queries is not None:
             raise ValueError("give share or queries, not both")
         return self

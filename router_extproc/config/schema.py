@@ -176,6 +176,7 @@ class PriceWindow(Window):
     input: Decimal | None = Field(None, ge=0, description="USD per million input tokens. Default: as always.")
     output: Decimal | None = Field(None, ge=0, description="USD per million output tokens. Default: as always.")
     cached_input: Decimal | None = Field(None, ge=0, description="USD per million cached tokens. Default: as always.")
+    cache_write: Decimal | None = Field(None, ge=0, description="USD per million cache writes. Default: as always.")
     per_request: Decimal | None = Field(None, ge=0, description="USD per answered request. Default: as always.")
 
 
@@ -188,6 +189,11 @@ class Price(Section):
         None,
         ge=0,
         description="USD per million input tokens that the provider's prompt cache served. Default: `input`.",
+    )
+    cache_write: Decimal | None = Field(
+        None,
+        ge=0,
+        description="USD per million input tokens that were put into the provider's prompt cache. Default: `input`.",
     )
     per_request: Decimal = Field(Decimal(0), ge=0, description="USD per answered request, beside the tokens.")
     windows: list[PriceWindow] = Field(

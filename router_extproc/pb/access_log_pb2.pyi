@@ -15,6 +15,7 @@ from google.protobuf import message as _message
 from google.protobuf import struct_pb2 as _struct_pb2
 from google.protobuf import wrappers_pb2 as _wrappers_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -347,33 +348,58 @@ class HTTPResponseProperties(_message.Message):
 Global___HTTPResponseProperties: _TypeAlias = HTTPResponseProperties  # noqa: Y015
 
 @_typing.final
+class InputTokenDetails(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CACHED_TOKENS_FIELD_NUMBER: _builtins.int
+    CACHE_CREATION_TOKENS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def cached_tokens(self) -> _wrappers_pb2.UInt64Value: ...
+    @_builtins.property
+    def cache_creation_tokens(self) -> _wrappers_pb2.UInt64Value: ...
+    def __init__(
+        self,
+        *,
+        cached_tokens: _wrappers_pb2.UInt64Value | None = ...,
+        cache_creation_tokens: _wrappers_pb2.UInt64Value | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cache_creation_tokens", b"cache_creation_tokens", "cached_tokens", b"cached_tokens"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cache_creation_tokens", b"cache_creation_tokens", "cached_tokens", b"cached_tokens"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___InputTokenDetails: _TypeAlias = InputTokenDetails  # noqa: Y015
+
+@_typing.final
 class TokenUsage(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
-    @_typing.final
-    class InputDetails(_message.Message):
-        DESCRIPTOR: _descriptor.Descriptor
+    class _ExtractionStatus:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
 
-        CACHED_TOKENS_FIELD_NUMBER: _builtins.int
-        @_builtins.property
-        def cached_tokens(self) -> _wrappers_pb2.UInt64Value: ...
-        def __init__(
-            self,
-            *,
-            cached_tokens: _wrappers_pb2.UInt64Value | None = ...,
-        ) -> None: ...
-        _HasFieldArgType: _TypeAlias = _typing.Literal["cached_tokens", b"cached_tokens"]  # noqa: Y015
-        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-        _ClearFieldArgType: _TypeAlias = _typing.Literal["cached_tokens", b"cached_tokens"]  # noqa: Y015
-        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-        def WhichOneof(self, oneof_group: _Never) -> None: ...
+    class _ExtractionStatusEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[TokenUsage._ExtractionStatus.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        EXTRACTION_STATUS_UNSPECIFIED: TokenUsage._ExtractionStatus.ValueType  # 0
+        COMPLETE: TokenUsage._ExtractionStatus.ValueType  # 1
+        PARTIAL: TokenUsage._ExtractionStatus.ValueType  # 2
+        FAILED: TokenUsage._ExtractionStatus.ValueType  # 3
+
+    class ExtractionStatus(_ExtractionStatus, metaclass=_ExtractionStatusEnumTypeWrapper): ...
+    EXTRACTION_STATUS_UNSPECIFIED: TokenUsage.ExtractionStatus.ValueType  # 0
+    COMPLETE: TokenUsage.ExtractionStatus.ValueType  # 1
+    PARTIAL: TokenUsage.ExtractionStatus.ValueType  # 2
+    FAILED: TokenUsage.ExtractionStatus.ValueType  # 3
 
     MODEL_FIELD_NUMBER: _builtins.int
     INPUT_TOKENS_FIELD_NUMBER: _builtins.int
     OUTPUT_TOKENS_FIELD_NUMBER: _builtins.int
     TOTAL_TOKENS_FIELD_NUMBER: _builtins.int
-    INPUT_DETAILS_FIELD_NUMBER: _builtins.int
+    INPUT_TOKEN_DETAILS_FIELD_NUMBER: _builtins.int
+    EXTRACTION_STATUS_FIELD_NUMBER: _builtins.int
     model: _builtins.str
+    extraction_status: Global___TokenUsage.ExtractionStatus.ValueType
     @_builtins.property
     def input_tokens(self) -> _wrappers_pb2.UInt64Value: ...
     @_builtins.property
@@ -381,7 +407,7 @@ class TokenUsage(_message.Message):
     @_builtins.property
     def total_tokens(self) -> _wrappers_pb2.UInt64Value: ...
     @_builtins.property
-    def input_details(self) -> Global___TokenUsage.InputDetails: ...
+    def input_token_details(self) -> Global___InputTokenDetails: ...
     def __init__(
         self,
         *,
@@ -389,11 +415,12 @@ class TokenUsage(_message.Message):
         input_tokens: _wrappers_pb2.UInt64Value | None = ...,
         output_tokens: _wrappers_pb2.UInt64Value | None = ...,
         total_tokens: _wrappers_pb2.UInt64Value | None = ...,
-        input_details: Global___TokenUsage.InputDetails | None = ...,
+        input_token_details: Global___InputTokenDetails | None = ...,
+        extraction_status: Global___TokenUsage.ExtractionStatus.ValueType = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["input_details", b"input_details", "input_tokens", b"input_tokens", "output_tokens", b"output_tokens", "total_tokens", b"total_tokens"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["input_token_details", b"input_token_details", "input_tokens", b"input_tokens", "output_tokens", b"output_tokens", "total_tokens", b"total_tokens"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["input_details", b"input_details", "input_tokens", b"input_tokens", "model", b"model", "output_tokens", b"output_tokens", "total_tokens", b"total_tokens"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["extraction_status", b"extraction_status", "input_token_details", b"input_token_details", "input_tokens", b"input_tokens", "model", b"model", "output_tokens", b"output_tokens", "total_tokens", b"total_tokens"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

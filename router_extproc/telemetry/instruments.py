@@ -1,8 +1,8 @@
 """Every metric's name, unit, labels and buckets, in one literal table.
 
 `gen_ai.*` are OpenTelemetry's conventions for generative AI, to the letter; `mom.*` are ours. No metric carries a user,
-a session or anything else that a client can make up: labels are catalogue models, routes, bands, signals and codes, all
-bounded by the configuration, and the SDK bounds the series of each instrument once more.
+a tenant, a session or anything else that a client can make up: labels are catalogue models, routes, bands, signals,
+budgets and codes, all bounded by the configuration, and the SDK bounds the series of each instrument once more.
 """
 
 from __future__ import annotations
@@ -157,7 +157,7 @@ ATTEMPTS = Instrument(
     "counter",
     "mom.upstream.attempts",
     "{attempt}",
-    "Upstream attempts",
+    "Upstream attempts, each at the model that was tried",
     ("model",),
 )
 EXCHANGE_SECONDS = Instrument(
@@ -172,7 +172,8 @@ TOKENS = Instrument(
     "counter",
     "mom.tokens",
     "{token}",
-    "Tokens: input, output, cached (a part of input); estimated where no provider counted",
+    "Tokens: input, output; cached and cache_write, parts of input that the provider's prompt cache gave and took; "
+    "estimated where no provider counted all",
     ("model", "type", "estimated"),
 )
 COST = Instrument(
@@ -206,16 +207,24 @@ LEDGER_ERRORS = Instrument(
 LOG_DROPPED = Instrument(
     "counter",
     "mom.decision_log.dropped",
-    "{exchange}",
-    "Lines that the log had no room for",
+    "{line}",
+    "Lines that are not in the files: there was no room for them to wait, or none on the disk",
     observed=True,
 )
 BUDGET_USED = Instrument(
     "gauge",
     "mom.budget.used",
     "",
-    "Part of a budget that is spent or reserved, fullest first where there are many keys",
-    ("budget", "key"),
+    "Part of a budget that is spent or reserved, of the tenant, user or route that has used most of its own",
+    ("budget",),
+    observed=True,
+)
+BUDGET_EVICTED = Instrument(
+    "counter",
+    "mom.budget.evicted",
+    "{account}",
+    "Accounts of a budget that went, those that had used least first, because too many had one in the same window",
+    ("budget",),
     observed=True,
 )
 BUDGET_ACTIONS = Instrument(

@@ -246,8 +246,8 @@ class Recorder:
         context = decided.trace.within if decided is not None and decided.trace is not None else None
         metrics.add(instruments.OUTCOMES, 1, model, str(outcome.status), context=context)
         metrics.record(instruments.EXCHANGE_SECONDS, outcome.duration_seconds, outcome.route or "none", context=context)
-        if outcome.attempts:
-            metrics.add(instruments.ATTEMPTS, outcome.attempts, model, context=context)
+        for tried, attempts in _tried(outcome).items():
+            metrics.add(instruments.ATTEMPTS, attempts, tried, context=context)
         self._gen_ai(outcome, served, context)
         if decided is not None and decided.trace is not None:
             self._make_spans(outcome, decided, served)
@@ -267,8 +267,9 @@ class Recorder:
         model, estimated = outcome.model or "none", "true" if usage.estimated else "false"
         metrics.add(instruments.TOKENS, usage.input, model, "input", estimated, context=context)
         metrics.add(instruments.TOKENS, usage.output, model, "output", estimated, context=context)
-        if usage.cached:
-            metrics.add(instruments.TOKENS, usage.cached, model, "cached", estimated, context=context)
+        for kind, tokens in (("cached", usage.cached), ("cache_write", usage.cache_write)):
+            if tokens:
+                metrics.add(instruments.TOKENS, tokens, model, kind, estimated, context=context)
         if not usage.estimated:
             metrics.record(instruments.TOKEN_USAGE, usage.input, *labels, "input", context=context)
             metrics.record(instruments.TOKEN_USAGE, usage.output, *labels, "output", context=context)
@@ -287,6 +288,14 @@ class Recorder:
     def _tell(self, outcome: Outcome | None, decided: Decided | None) -> None:
         for listener in self.listeners:
             listener(outcome, decided)
+
+
+def _tried(outcome: Outcome) -> dict[str, int]:
+    """Attempts by model. A gateway that does not follow the plan tries the model that answers in the end again."""
+    tried = outcome.plan[: outcome.attempts]
+    if len(tried) == outcome.attempts and tried and tried[-1] == outcome.model:
+        return dict.fromkeys(tried, 1)
+    return {outcome.model or "none": outcome.attempts} if outcome.attempts else {}
 
 
 def _at_once(work: Work) -> None:

@@ -164,6 +164,7 @@ def _of_answer(operation: str, outcome: Outcome, decided: Decided, served: Serve
             "gen_ai.usage.input_tokens": usage.input,
             "gen_ai.usage.output_tokens": usage.output,
             "gen_ai.usage.cache_read.input_tokens": usage.cached,
+            "gen_ai.usage.cache_creation.input_tokens": usage.cache_write,
         }
         if usage.model:
             attributes["gen_ai.response.model"] = usage.model

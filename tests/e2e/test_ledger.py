@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 from collections.abc import Iterator
 from decimal import Decimal
@@ -28,6 +29,9 @@ LEDGER = """
 ledger: {tenant_header: x-tenant, router_per_query: 0.00002}
 budgets: [{name: tiny, per: tenant, only: poor, tokens: 10, when_spent: refuse}]
 """
+
+PREMIUM = "{input: 3.00, output: 15.00}"
+PREMIUM_WITH_CACHE = "{input: 3.00, output: 15.00, cached_input: 0.30, cache_write: 3.75}"
 
 
 class Collector:
@@ -66,7 +70,7 @@ def collector() -> Iterator[Collector]:
 @pytest.fixture(scope="module")
 def books(tmp_path_factory: pytest.TempPathFactory, collector: Collector) -> Iterator[Stack]:
     directory = tmp_path_factory.mktemp("books")
-    config = write_config(directory, LIMITS + LEDGER)
+    config = write_config(directory, LIMITS + LEDGER, lambda text: text.replace(PREMIUM, PREMIUM_WITH_CACHE))
     otlp = f"http://127.0.0.1:{collector.server.server_port}"
     flags = ("--state-dir", str(directory / "state"), "--otlp-endpoint", otlp)
     with running(directory, config, flags=flags) as found, registered(found):
@@ -142,11 +146,41 @@ def test_every_end_of_an_exchange_is_priced(books: Stack, http: httpx.Client) ->
     assert by["estimated"]["output"] > by["aborted"]["output"]
     assert Decimal(by["moved"]["cost"]) == price(config, moved.headers["x-mom-model"], moved.json()["usage"])
     assert (by["failed"]["cost"], by["failed"]["answered"], by["failed"]["saved"]) == ("0", 0, "-0.00002")
+    # The models that failed are those that the attempts count for.
+    assert failed_attempts(books, "coder") == 2
     for table in ("routes", "models", "tenants", "bands", "hours"):
         assert sum(Decimal(row["cost"]) for row in found[table].values()) == Decimal(found["total"]["cost"])
     text = books.sidecars[0].metrics()
     assert f'mom_cost_total{{model="{model}",route="code"}}' in text
     assert 'gen_ai_client_token_usage_count{gen_ai_operation_name="chat",gen_ai_provider_name="openai"' in text
+
+
+def failed_attempts(stack: Stack, model: str) -> float:
+    """Attempts at a model that were not the last of their exchange."""
+    text = stack.sidecars[0].metrics()
+    found = re.findall(rf'^mom_(upstream_attempts|outcomes)_total{{model="{model}"[^}}]*}} (\S+)$', text, re.MULTILINE)
+    return sum(float(value) if name == "upstream_attempts" else -float(value) for name, value in found)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_what_the_providers_cache_gave_and_took_has_its_own_price(
+    books: Stack, http: httpx.Client, stream: bool
+) -> None:
+    tenant = f"cache-{stream}"
+    body = {"model": "premium", "max_tokens": 99, "messages": CODE["messages"], "stream": stream}
+    headers = {"x-tenant": tenant, "anthropic-version": "2023-06-01"}
+    books.server("premium").cache = {"cache_creation_input_tokens": 9000, "cache_read_input_tokens": 500}
+    try:
+        assert http.post(f"{books.url}/v1/messages", json=body, headers=headers).status_code == 200
+    finally:
+        books.server("premium").cache = {}
+    found = dict(wait_until(lambda: savings(books)["tenants"].get(tenant), "priced"))
+    assert (found["cached"], found["cache_write"], found["estimated"]) == (500, 9000, 0)
+    # Anthropic counts them beside the input, Envoy adds them to it.
+    plain = found["input"] - 9500
+    assert 0 < plain < 500
+    micro = 3 * plain + Decimal("0.3") * 500 + Decimal("3.75") * 9000 + 15 * found["output"]
+    assert Decimal(found["cost"]) == micro / 10**6
 
 
 def test_a_decision_can_be_looked_up_by_the_id_that_the_client_got(books: Stack, http: httpx.Client) -> None:
@@ -188,6 +222,10 @@ def test_a_spent_budget_is_a_429_with_the_time_to_wait(books: Stack) -> None:
     assert caught.value.code == "budget_exceeded"
     assert 0 < int(caught.value.response.headers["retry-after"]) <= 86_401
     assert not books.server("coder").seen
+    # Envoy's line of the answer has no decision id; it is joined all the same.
+    url = f"{books.sidecars[0].admin}/decisions/{caught.value.response.headers['x-mom-decision-id']}"
+    found = wait_until(lambda: (d := json.loads(get(url))).get("outcome") and d, "the outcome")
+    assert (found["outcome"]["status"], found["outcome"]["details"]) == (429, "mom_budget_exceeded")
 
 
 def test_a_killed_sidecar_has_lost_nothing(books: Stack, http: httpx.Client) -> None:

@@ -11,6 +11,7 @@ import pytest
 import pytest_asyncio
 from aiohttp import ClientResponse, ClientSession
 
+from router_extproc import admin
 from router_extproc.admin import FILES, OPEN, PAGE, is_loopback
 from router_extproc.recent import BACKLOG, KEPT, WATCHERS
 from tests.watched import watched
@@ -155,6 +156,45 @@ async def test_events_tell_the_past_first_and_then_each_exchange(client: ClientS
             sidecar.exchange("new")
             found = [item async for item in _until(stream, "new")]
             assert found[-1]["outcome"]["tokens"]["input"] == 1000
+
+
+async def test_all_watchers_are_told_what_was_made_once(client: ClientSession, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(admin, "STATE_SECONDS", 1000.0)
+    async with watched() as sidecar:
+        states = []
+        for number in range(3):
+            async with client.get(f"{sidecar.url}/events") as answer:
+                states += [data async for name, data in _first_state(events(answer))]
+            sidecar.exchange(str(number))
+        assert [state["bands"] for state in states] == [{}, {}, {}]
+        assert (await ask(client, f"{sidecar.url}/state"))["bands"] == {"recommended": 3}
+
+
+async def _first_state(
+    stream: AsyncIterator[tuple[str, dict[str, Any]]],
+) -> AsyncIterator[tuple[str, dict[str, Any]]]:
+    async for name, data in stream:
+        if name == "state":
+            yield name, data
+            return
+
+
+async def test_the_page_is_told_no_tables_that_it_does_not_show(client: ClientSession) -> None:
+    async with watched() as sidecar:
+        savings = (await ask(client, f"{sidecar.url}/state"))["savings"]
+        assert {"total", "models", "since", "baseline"} <= set(savings)
+        assert not {"hours", "tenants", "routes", "bands"} & set(savings)
+
+
+async def test_a_ledger_that_is_busy_holds_up_nobody(client: ClientSession) -> None:
+    async with watched() as sidecar:
+        with sidecar.books.ledger._guard:
+            asked = [asyncio.create_task(ask(client, sidecar.url + path)) for path in ("/savings", "/state")]
+            # As long as the ledger's thread has the totals; probes and requests go on.
+            for _ in range(5):
+                assert await status(client, f"{sidecar.url}/livez") == 200
+            assert not any(task.done() for task in asked)
+        assert all("total" in (found.get("savings") or found) for found in await asyncio.gather(*asked))
 
 
 async def _until(stream: AsyncIterator[tuple[str, dict[str, Any]]], identity: str) -> AsyncIterator[dict[str, Any]]:

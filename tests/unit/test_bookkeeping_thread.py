@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import threading
+from pathlib import Path
 
 import pytest
 
 from router_extproc import bookkeeping
+from router_extproc.domain import Band, Decision, LlmRequest, Plan, SignalSet
+from router_extproc.router import Routed
 from router_extproc.stores.background import Background
 from tests.watched import Watched, watched
 
@@ -27,6 +31,51 @@ async def test_what_happened_before_a_scrape_is_on_the_page() -> None:
         assert 'mom_outcomes_total{model="coder",status="200"} 50.0' in text
         assert "mom_telemetry_dropped_total 0.0" in text
         assert 'mom_classifier_texts_total{result="accepted"} 0.0' in text
+
+
+BUDGETS = b"budgets: [{name: people, per: user, usd: 1}]\n"
+
+
+async def reserve(found: Watched, user: str) -> None:
+    """A request that is under way."""
+    request = LlmRequest("chat_completions", "auto", None, "hi", tokens=1000, max_output_tokens=1000, user=user)
+    decision = Decision("default", Band.DEFAULT, 1.0, ("premium",), "sure")
+    routed = Routed(request, SignalSet({}), decision, Plan(("premium",)))
+    await found.books.budgets.admit(user, routed, "", found.runtimes.current.config)
+
+
+async def test_metrics_name_no_user() -> None:
+    async with watched(more=BUDGETS) as found:
+        for user in ("jane.doe@example.com", "john"):
+            await reserve(found, user)
+        text = await page(found)
+        assert 'mom_budget_used{budget="people"} 0.018' in text
+        assert "jane" not in text
+
+
+async def test_what_is_reserved_is_soon_on_disk_though_nothing_else_happens(tmp_path: Path) -> None:
+    async with watched(more=BUDGETS, state_dir=tmp_path) as found:
+        await reserve(found, "jane")
+        file = tmp_path / "budgets.json"
+        async with asyncio.timeout(60):
+            while not (file.exists() and json.loads(file.read_bytes())["accounts"]):  # noqa: ASYNC110 - a thread writes it
+                await asyncio.sleep(0.01)
+        [row] = json.loads(file.read_bytes())["accounts"]
+        assert (row[:2], row[3]) == (["people", "jane"], "0.018")
+
+
+async def test_lines_that_a_disk_did_not_take_are_on_the_page(tmp_path: Path) -> None:
+    directory = tmp_path / "gone"
+    async with watched(state_dir=directory) as found:
+        # No segment has been begun yet, and none can be any more.
+        for file in directory.iterdir():
+            file.unlink()
+        directory.rmdir()
+        for number in range(3):
+            found.exchange(str(number))
+        await asyncio.to_thread(found.books.log.flush)
+        assert "mom_decision_log_dropped_total 3.0" in await page(found)
+        directory.mkdir()
 
 
 async def test_the_event_loop_never_measures() -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import logging
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -12,7 +14,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from router_extproc.budgets import MAX_ACCOUNTS, Budgets, check_budgets, expected
+from router_extproc import budgets as budgets_module
+from router_extproc.budgets import Budgets, check_budgets, expected
 from router_extproc.config.loader import parse
 from router_extproc.config.schema import RouterConfig
 from router_extproc.domain import Band, Decision, LlmRequest, Outcome, Plan, SignalSet, Usage
@@ -148,7 +151,8 @@ async def test_what_was_spent_outlives_the_process(tmp_path: Path, clock: Clock)
     budgets.close()
     again = Budgets(tmp_path, now=clock)
     again.start()
-    assert used(again, found) == {"day/total": ("0.002", "0")}
+    # Nobody will tell this process of the second request: what it reserved counts as spent.
+    assert used(again, found) == {"day/total": ("0.004", "0")}
     again.close()
     (tmp_path / "budgets.json").write_text("{")
     broken = Budgets(tmp_path, now=clock)
@@ -166,11 +170,107 @@ async def test_a_window_that_is_over_starts_from_nothing(clock: Clock) -> None:
     assert used(budgets, found) == {"m/total": ("0", "0.002")}
 
 
-async def test_accounts_are_bounded(clock: Clock) -> None:
+async def test_a_kill_forgets_nothing_that_is_under_way(tmp_path: Path, clock: Clock) -> None:
+    found, budgets = config("[{name: day, usd: 1}]"), Budgets(tmp_path, now=clock)
+    budgets.start()
+    await budgets.admit("a", routed("small"), "", found)
+    budgets.save()
+    file = tmp_path / "budgets.json"
+    async with asyncio.timeout(30):
+        while not file.exists():  # noqa: ASYNC110 - another thread writes it
+            await asyncio.sleep(0.001)
+    again = Budgets(tmp_path, now=clock)
+    again.start()
+    # Envoy tells the new process what became of the old one's request; it counts as what was reserved.
+    again.settle(outcome("a", "small", 10), None, found)
+    assert used(again, found) == {"day/total": ("0.002", "0")}
+    await again.admit("b", routed("small"), "", found)
+    again.settle(outcome("b", "small"), None, found)
+    assert used(again, found) == {"day/total": ("0.004", "0")}
+    again.close()
+    budgets.close()
+
+
+@pytest.fixture
+def little_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(budgets_module, "MAX_ACCOUNTS", 20)
+    monkeypatch.setattr(budgets_module, "ROOM", 2)
+
+
+async def spend(budgets: Budgets, found: RouterConfig, identity: str, tokens: int, **request: object) -> None:
+    await budgets.admit(identity, routed("small", **request), str(request.get("user", "")), found)  # type: ignore[arg-type]
+    budgets.settle(outcome(identity, "small", tokens), None, found)
+
+
+@pytest.mark.usefixtures("little_room")
+async def test_nobody_gets_a_spent_budget_back_by_making_up_users(
+    clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    by_tenant = "{name: t, per: tenant, only: acme, usd: 0.004, when_spent: refuse}"
+    found = config(f"[{{name: u, per: user, usd: 0.004, when_spent: refuse}}, {by_tenant}]")
+    budgets = Budgets(now=clock)
+    await budgets.admit("acme", routed("small"), "acme", found)
+    budgets.settle(outcome("acme", "small", 2000), None, found)
+    await spend(budgets, found, "greedy", 2000, user="greedy")
+    with caplog.at_level(logging.WARNING):
+        for number in range(100):
+            await spend(budgets, found, str(number), 1, user=f"user {number}")
+    assert len(budgets.shown(found)) <= 21
+    for request, tenant in ((routed("small", user="greedy"), ""), (routed("small"), "acme")):
+        with pytest.raises(BudgetSpent):
+            await budgets.admit("x", request, tenant, found)
+    assert budgets.evicted == {"u": 82}
+    assert caplog.messages == ["budget u has over 20 accounts in one window: those that have used least go"]
+
+
+@pytest.mark.usefixtures("little_room")
+async def test_accounts_whose_window_is_over_go_first(clock: Clock) -> None:
     found, budgets = config("[{name: u, per: user, usd: 1}]"), Budgets(now=clock)
-    for number in range(MAX_ACCOUNTS + 50):
-        await budgets.admit(str(number), routed("small", user=f"user {number}"), "", found)
-    assert len(budgets.shown(found)) == MAX_ACCOUNTS
+    for number in range(20):
+        await spend(budgets, found, str(number), 1000, user=f"user {number}")
+    clock.now += timedelta(days=1)
+    await spend(budgets, found, "new", 1, user="new")
+    assert used(budgets, found) == {"u/new": ("0.000002", "0")}
+    assert budgets.evicted == {}
+
+
+@pytest.mark.usefixtures("little_room")
+async def test_what_an_account_held_that_had_to_go_is_not_given_back_to_the_next(clock: Clock) -> None:
+    found, budgets = config("[{name: u, per: user, usd: 1}]"), Budgets(now=clock)
+    await budgets.admit("early", routed("small", user="ann", tokens=1, max_output_tokens=1), "", found)
+    for number in range(20):
+        await spend(budgets, found, str(number), 1000, user=f"user {number}")
+    assert "u/ann" not in used(budgets, found)
+    await budgets.admit("late", routed("small", user="ann"), "", found)
+    budgets.settle(outcome("early", "small", 5), None, found)
+    assert used(budgets, found)["u/ann"] == ("0.00001", "0.002")
+
+
+async def test_the_fullest_account_stands_for_its_budget(clock: Clock) -> None:
+    text = (
+        "[{name: u, per: user, usd: 0.01}, {name: all, tokens: 10000}, {name: none, per: tenant, only: nobody, usd: 1}]"
+    )
+    found, budgets = config(text), Budgets(now=clock)
+    for number, tokens in enumerate((100, 2000, 500)):
+        await spend(budgets, found, str(number), tokens, user=f"user {number}")
+    assert budgets.fullest(found) == {"u": pytest.approx(0.4), "all": pytest.approx(0.52)}
+    # Looked up now and then: there may be thousands.
+    await spend(budgets, found, "more", 3000, user="user 1")
+    assert budgets.fullest(found)["u"] == pytest.approx(0.4)
+    assert budgets.fullest(config(text))["u"] == pytest.approx(1)
+
+
+@pytest.mark.usefixtures("little_room")
+async def test_the_file_does_not_grow_for_ever(tmp_path: Path, clock: Clock) -> None:
+    found = config("[{name: u, per: user, usd: 1}]")
+    for day in range(5):
+        budgets = Budgets(tmp_path, now=clock)
+        budgets.start()
+        for number in range(15):
+            await spend(budgets, found, str(number), 1000, user=f"day {day} user {number}")
+        budgets.close()
+        clock.now += timedelta(days=1)
+    assert len(json.loads((tmp_path / "budgets.json").read_text())["accounts"]) <= 40
 
 
 def test_reservations_go_up_to_the_clients_own_limit() -> None:

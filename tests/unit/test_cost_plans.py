@@ -97,6 +97,19 @@ def test_tokens_and_catalogue_prices_make_a_price_per_query() -> None:
     assert "1,000 input (200 cached) and 300 output tokens = $0.00796 a query" in result.text()
 
 
+def test_what_is_put_into_the_providers_cache_has_its_own_price() -> None:
+    result = report(
+        "name: cache\ntraffic: {queries: 10}\nmixture:\n  models:\n  - name: a\n"
+        "    tokens: {input: 10500, output: 100, cached: 500, cache_write: 9000}\n"
+        "    price: {input: 3, output: 15, cached_input: 0.3, cache_write: 3.75}\n"
+    )
+    # (1000 x 3 + 500 x 0.30 + 9000 x 3.75 + 100 x 15) / 1,000,000
+    assert result.figures["mixture"] == Decimal("0.0384") * 10
+    as_input = Price(input=Decimal(3), output=Decimal(15))
+    assert cost_of(as_input, Usage(10_500, 100, cache_write=9000)) == cost_of(as_input, Usage(10_500, 100))
+    assert "10,500 input (500 cached, 9,000 put into the cache) and 100 output tokens = $0.0384" in result.text()
+
+
 def test_one_off_costs_that_never_come_back_say_so() -> None:
     text = report(
         "name: dear\ntraffic: {queries: 10, per: month}\nmonths: 12\n"
@@ -116,6 +129,16 @@ def test_one_off_costs_that_never_come_back_say_so() -> None:
         ("share: 60%", "queries: 600", "every model needs a share, or every model needs queries"),
         ("per_query: 0.001", "per_qery: 0.001", "plan.yaml:3: mixture.models[0].per_qery: unknown field `per_qery`"),
         ("per_query: 0.001", "price: {input: 1, output: 2}", "plan.yaml:3: mixture.models[0]: tokens and price go"),
+        (
+            "per_query: 0.001",
+            "tokens: {input: 1, output: 1}, price: {input: 1, output: 2, windows: [{from: '01:00', to: '02:00'}]}",
+            "price.windows: a plan has no hours: give the price that holds",
+        ),
+        (
+            "per_query: 0.001",
+            "tokens: {input: 1, output: 1, cached: 1, cache_write: 1}",
+            "there cannot be more of them",
+        ),
         ("queries: 1000", "queries: -1", "plan.yaml:2: traffic.queries: input should be greater than or equal to 1"),
         ("name: small", "name: small\npublished: {mixtre: 3}", "published: unknown figure `mixtre`"),
         ("name: small", "name: small\nmonths: 0", "plan.yaml:2: months:"),

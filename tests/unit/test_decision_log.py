@@ -54,7 +54,8 @@ def test_a_line_tells_everything_but_texts(tmp_path: Path) -> None:
         ["small", "big"],
         "acme",
     )
-    assert line["outcome"]["tokens"] == {"input": 1000, "output": 100, "cached": 200, "estimated": False}
+    tokens = {"input": 1000, "output": 100, "cached": 200, "cache_write": 0, "estimated": False}
+    assert line["outcome"]["tokens"] == tokens
     assert (line["cost"], line["baseline"], line["saved"]) == ("0.0012", "0.0045", "0.0033")
     assert line["versions"] == {"classifier": "c1"}
     assert line["ms"] == {"decision": 2.1, "policy": 0.1}
@@ -112,15 +113,28 @@ def test_without_a_directory_there_are_log_lines(caplog: pytest.LogCaptureFixtur
     assert json.loads(caplog.messages[0])["id"] == "d1"
 
 
+def test_lines_that_are_no_records_are_empty_ones_and_a_file_that_is_gone_is_passed_over(tmp_path: Path) -> None:
+    for number in range(1, 5):
+        (tmp_path / f"decisions-{number:08}.jsonl").write_bytes(b'{"v":1,"id":"%d"}\n' % number)
+    (tmp_path / "decisions-00000004.jsonl").write_bytes(b'{"v":1\n\xff\n[]\n{"v":2}\n' + b"[" * 100_000 + b"\n")
+    found = read_log(tmp_path)
+    assert next(found) == {"v": 1, "id": "1"}
+    (tmp_path / "decisions-00000002.jsonl").unlink()
+    assert list(found) == [{"v": 1, "id": "3"}, {}, {}, {}, {}, {}]
+    with pytest.raises(FileNotFoundError):
+        list(read_log(tmp_path / "other.jsonl"))
+
+
 def test_a_disk_that_is_gone_costs_lines_and_nothing_else(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     directory = tmp_path / "gone"
     log = log_to(directory)
     log.start()
     (directory / "decisions.lock").unlink()
     directory.rmdir()
-    log.record(OUTCOME, DECIDED)
+    for _ in range(3):
+        log.record(OUTCOME, DECIDED)
     log.flush()
-    assert log.write_errors == 1
+    assert log.lost == 3
     directory.mkdir()
     log.record(OUTCOME, DECIDED)
     log.close()

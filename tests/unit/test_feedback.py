@@ -27,14 +27,25 @@ async def client() -> AsyncIterator[ClientSession]:
         yield session
 
 
+CODE = "blocked_by_attack"
+
+
 def refuse(sidecar: Watched, identity: str = "r1", request_id: str = "e1") -> None:
     """A request that a guard blocked, and Envoy's line about its answer."""
+    block(sidecar, identity, request_id)
+    answered(sidecar, request_id)
+
+
+def answered(sidecar: Watched, request_id: str, details: str = f"mom_{CODE}", status: int = 403) -> None:
+    ended = Outcome("", "messages", status, None, 0, 0.01, 0.01, None, details=details, request_id=request_id)
+    sidecar.recorder.outcome(ended)
+
+
+def block(sidecar: Watched, identity: str, request_id: str) -> None:
     asked = LlmRequest("messages", "auto", None, "SECRET", (Turn("user", "SECRET"),), "SECRET", 40, written=("SECRET",))
     signals = SignalSet({"guard": SignalValue("injection", 0.99)})
-    code = "blocked_by_attack"
-    refused = Refused(identity, request_id, asked, signals, 403, code, ("odd", "attack"), 1, "acme", "5e55", at=1.7e9)
-    sidecar.recorder.refused("messages", code, refused)
-    sidecar.recorder.outcome(Outcome("", "messages", 403, None, 0, 0.01, 0.01, None, request_id=request_id))
+    refused = Refused(identity, request_id, asked, signals, 403, CODE, ("odd", "attack"), 1, "acme", "5e55", at=1.7e9)
+    sidecar.recorder.refused("messages", CODE, refused)
 
 
 def written(directory: Path) -> str:
@@ -44,6 +55,23 @@ def written(directory: Path) -> str:
 async def say(client: ClientSession, sidecar: Watched, **said: Any) -> tuple[int, dict[str, Any]]:
     async with client.post(f"{sidecar.url}/feedback", json=said) as answer:
         return answer.status, await answer.json()
+
+
+async def test_refusals_find_their_answers_though_clients_may_send_one_request_id_twice() -> None:
+    async with watched() as sidecar:
+        for identity in ("r1", "r2"):
+            block(sidecar, identity, "e1")
+        # Another answer of the same request id: of a model, without us.
+        answered(sidecar, "e1", "via_upstream", 200)
+        for _ in range(2):
+            answered(sidecar, "e1")
+        statuses = {}
+        for identity in ("r1", "r2", "e1"):
+            seen = sidecar.books.recent.find(identity)
+            assert seen is not None
+            assert seen.outcome is not None
+            statuses[identity] = (seen.outcome.status, seen.refused is not None)
+        assert statuses == {"r1": (403, True), "r2": (403, True), "e1": (200, False)}
 
 
 async def test_a_verdict_counts_once(client: ClientSession) -> None:

@@ -31,6 +31,7 @@ from router_extproc.ledger import (
     Totals,
     check_ledger,
     price,
+    read_totals,
 )
 from router_extproc.stores.journal import Journal, JournalTaken
 
@@ -108,9 +109,16 @@ def test_what_saves_nothing_is_not_counted_as_saved(changes: dict[str, object], 
 
 
 def test_an_entry_survives_its_line() -> None:
-    entry = price(outcome('a"\n', usage=Usage(7, 8, 1, estimated=True)), config(), at=1.5)
+    entry = price(outcome('a"\n', usage=Usage(7, 8, 1, estimated=True, cache_write=3)), config(), at=1.5)
     assert entry.line().count(b"\n") == 1
     assert Entry.parse(entry.line()) == entry
+    # Written before cache writes were told.
+    older = json.dumps(json.loads(entry.line())[:-1]).encode()
+    assert Entry.parse(older) == replace(entry, cache_write=0)
+    totals = Totals()
+    totals.add(entry)
+    header = json.loads(json.dumps(totals.json()).replace('"cache_write": 3, ', ""))
+    assert Totals.parse(header).all == replace(totals.all, cache_write=0)
 
 
 def test_totals_add_up_in_every_table_and_survive_the_header() -> None:
@@ -170,6 +178,32 @@ def test_without_any_id_everything_counts() -> None:
         ledger.flush()
         assert ledger.savings()["total"]["requests"] == 3
         assert ledger.savings()["durable"] is False
+
+
+def test_a_request_id_that_comes_twice_is_not_the_same_answer() -> None:
+    with running() as ledger:
+        for _ in range(5):
+            ledger.outcome(outcome("", request_id="the client's own"))
+        ledger.flush()
+        assert ledger.savings()["total"]["requests"] == 5
+
+
+def test_only_the_tables_that_are_asked_for_are_made() -> None:
+    with running() as ledger:
+        ledger.outcome(outcome("a"))
+        ledger.flush()
+        found = ledger.savings(["model"])
+        assert [name for name in found if name.rstrip("s") in DIMENSIONS] == ["models"]
+        assert found["models"] == ledger.savings()["models"]
+
+
+def test_a_segment_that_is_gone_by_now_is_passed_over(tmp_path: Path) -> None:
+    with running(tmp_path) as ledger:
+        ledger.outcome(outcome("a"))
+    (tmp_path / "ledger-00000000.jsonl").symlink_to(tmp_path / "removed")
+    totals = read_totals(tmp_path)
+    assert totals is not None
+    assert totals.all.requests == 1
 
 
 def test_rotation_carries_totals_and_bounds_the_disk(tmp_path: Path) -> None:

@@ -45,10 +45,26 @@ def only(message: pb.StreamAccessLogsMessage) -> Outcome:
 def test_an_entry_tells_everything_that_the_ledger_needs() -> None:
     usage = pb.TokenUsage()
     usage.input_tokens.value, usage.output_tokens.value = 100, 20
-    usage.input_details.cached_tokens.value = 60
+    usage.input_token_details.cached_tokens.value = 60
     found = only(entry(usage=usage))
     assert found.usage == Usage(100, 20, 60)
     assert (found.decision_id, found.request_id, found.tenant, found.model) == ("d1", "r1", "acme", "small")
+
+
+def test_cache_writes_and_half_read_usage_are_told() -> None:
+    # As Envoy 1.40 writes it: input 10,500 (500 read from the cache, 9,000 written to it), output 100, PARTIAL.
+    usage = pb.TokenUsage.FromString(
+        b"\x1a\x03\x08\x84\x52\x22\x02\x08\x64\x32\x0a\x0a\x03\x08\xf4\x03\x12\x03\x08\xa8\x46\x48\x02"
+    )
+    assert only(entry(usage=usage)).usage == Usage(10_500, 100, 500, cache_write=9000, estimated=True)
+    usage.extraction_status = pb.TokenUsage.COMPLETE
+    assert only(entry(usage=usage)).usage == Usage(10_500, 100, 500, cache_write=9000)
+
+
+def test_the_plan_is_told_by_its_models() -> None:
+    groups = [{"name": "small-cluster"}, {"name": "elsewhere"}]
+    assert only(entry(FACTS | {"priority_groups": groups})).plan == ("small", "elsewhere")
+    assert only(entry(FACTS | {"priority_groups": "x"})).plan == ()
 
 
 @pytest.mark.parametrize(

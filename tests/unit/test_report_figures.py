@@ -18,7 +18,7 @@ from router_extproc.errors import RouterError
 from router_extproc.report import Report, make_report
 from router_extproc.report_page import report_page
 from router_extproc.signals.base import SHIPPED
-from router_extproc.simulation import Simulation, simulate
+from router_extproc.simulation import GONE, Simulation, simulate
 from tests.watched import CONFIG, LABELS, watched
 
 EVIL = "<script>alert(1)</script>"
@@ -138,6 +138,16 @@ async def test_the_same_policy_moves_nobody(state: Path) -> None:
     found = replayed(read_log(state), CONFIG)
     assert (found.replayed, found.moved, found.skipped) == (70, 0, 0)
     assert found.after == 69 * Decimal("0.00052") - 20 * (Decimal("0.00052") - Decimal("0.00014"))
+    # The fallbacks' lower prices are no effect of the policy.
+    assert found.before == found.after
+    assert "(+0.0 %)" in found.text()
+
+
+async def test_a_model_that_is_gone_has_no_cost_to_compare(state: Path) -> None:
+    changed = CONFIG.replace(b"coder", b"cheaper")
+    found = replayed(read_log(state), changed)
+    assert (found.priced, found.before, found.after) == (0, Decimal(0), Decimal(0))
+    assert found.not_replayed == {GONE: 69}
 
 
 async def test_another_policy_moves_whom_it_says(state: Path) -> None:
@@ -167,7 +177,83 @@ async def test_what_was_not_recorded_is_said(state: Path) -> None:
 
 async def test_refusals_and_unusable_records_are_counted(state: Path) -> None:
     changed = CONFIG.replace(b"price: {", b"apis: [embeddings], price: {")
-    found = replayed([*read_log(state), {"v": 1}, {"v": 1, "request": {}, "signals": 3}], changed)
+    found = replayed([*read_log(state), {"v": 1}, {"v": 1, "request": {}, "signals": 3}, {}], changed)
     assert found.refused == {"model_not_supported": 70}
-    assert found.skipped == 2
+    assert (found.skipped, found.unreadable) == (2, 1)
     assert "70 would be refused: model_not_supported" in found.text()
+    assert "1 lines cannot be read and are left out" in found.text()
+
+
+def files(state: Path, name: str) -> list[Path]:
+    return sorted(state.glob(f"{name}-*.jsonl"))
+
+
+DAMAGED: list[tuple[str, Any]] = [
+    ("signals", []),
+    ("signals", {"intent": 1}),
+    ("absent", None),
+    ("request", None),
+    ("outcome", "gone"),
+    ("plan", []),
+    ("plan", "coder"),
+    ("guards", 3),
+    ("ms", []),
+    ("confidence", None),
+    ("confidence", float("nan")),
+    ("route", None),
+    ("time", 3),
+    ("refused", 3),
+]
+OLDER = ("guards", "ms", "id", "outcome", "cost", "selection", "affinity", "considered", "wishes", "session", "tenant")
+
+
+@pytest.mark.parametrize(("key", "value"), DAMAGED)
+async def test_a_damaged_line_costs_no_other(state: Path, key: str, value: Any) -> None:
+    first = next(read_log(state))
+    line = json.dumps(first | {key: value}).encode() + b"\n"
+    (state / "decisions-00000009.jsonl").write_bytes(line + b"not JSON\n")
+    report = make_report(state)
+    assert report.decisions + report.unreadable == 72
+    assert 1 <= report.unreadable <= 2
+    assert f"{report.unreadable} lines of the decision log cannot be read" in report.text()
+    assert "cannot be read" in report_page(report)
+    assert report.json()["unreadable"] == report.unreadable
+    found = replayed(read_log(state), CONFIG)
+    assert found.replayed + found.unreadable == 72
+    assert 1 <= found.json()["unreadable"] <= 2
+
+
+@pytest.mark.parametrize("cost", [None, "n/a"])
+async def test_a_recorded_cost_is_not_what_a_simulation_goes_by(state: Path, cost: Any) -> None:
+    lines = [line | {"cost": cost} for line in read_log(state)]
+    found = replayed(lines, CONFIG)
+    assert (found.replayed, found.priced, found.before) == (70, 69, found.after)
+
+
+async def test_lines_of_an_older_sidecar_are_read(state: Path) -> None:
+    lines = [{key: value for key, value in line.items() if key not in OLDER} for line in read_log(state)]
+    lines[0]["time"] = "2026-01-01T00:00:00"
+    [file] = files(state, "decisions")
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    report = make_report(state)
+    assert (report.decisions, report.unreadable, report.latency_ms) == (70, 0, {})
+    found = replayed(read_log(state), CONFIG)
+    assert (found.replayed, found.unreadable, found.moved) == (70, 0, 0)
+
+
+async def test_what_was_said_must_be_true_or_false(state: Path, tmp_path: Path) -> None:
+    feedback = tmp_path / "feedback.jsonl"
+    for said in (b'{"id": "c0", "good": "false"}\n', b'{"id": "c0", "good": 0}\n', b"\xff\n", b"[]\n"):
+        feedback.write_bytes(said)
+        with pytest.raises(RouterError, match=r"feedback\.jsonl:1: expected"):
+            make_report(state, feedback=feedback)
+
+
+async def test_a_ledger_with_nothing_in_it_has_a_page(tmp_path: Path) -> None:
+    async with watched(state_dir=tmp_path) as sidecar:
+        sidecar.exchange("x")
+    [segment] = files(tmp_path, "ledger")
+    segment.write_bytes(segment.read_bytes().splitlines(keepends=True)[0])
+    report = make_report(tmp_path)
+    assert report.totals.all.requests == 0
+    assert "svg" in report_page(report)

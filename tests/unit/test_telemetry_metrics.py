@@ -118,6 +118,32 @@ def test_an_answer_is_recorded_by_the_conventions(metrics: Metrics, recorder: Re
 
 
 @pytest.mark.parametrize(
+    ("changes", "attempts"),
+    [
+        ({"attempts": 3, "plan": ("small", "other", "claude")}, {"small": 1, "other": 1, "claude": 1}),
+        ({"attempts": 1, "plan": ("claude", "small")}, {"claude": 1}),
+        # A gateway that does not follow the plan; a plan of one; none at all; more attempts than the plan has models.
+        ({"attempts": 2, "plan": ("claude", "small")}, {"claude": 2}),
+        ({"attempts": 2, "plan": ("claude",)}, {"claude": 2}),
+        ({"attempts": 2}, {"claude": 2}),
+        ({"attempts": 3, "plan": ("small", "claude")}, {"claude": 3}),
+        ({"attempts": 0, "model": None}, {}),
+    ],
+)
+def test_each_attempt_counts_for_the_model_that_was_tried(
+    metrics: Metrics, recorder: Recorder, changes: dict[str, object], attempts: dict[str, int]
+) -> None:
+    recorder.outcome(replace(ANSWERED, **changes))  # type: ignore[arg-type]
+    found = {dict(labels)["model"]: v for (n, labels), v in Scrape(metrics).samples.items() if "attempts_total" in n}
+    assert found == attempts
+
+
+def test_cache_writes_are_tokens_of_their_own(metrics: Metrics, recorder: Recorder) -> None:
+    recorder.outcome(replace(ANSWERED, usage=Usage(300, 11, 100, cache_write=150)))
+    assert Scrape(metrics).value("mom_tokens_total", type="cache_write", model="claude") == 150
+
+
+@pytest.mark.parametrize(
     ("changes", "error"),
     [
         ({"status": 503, "usage": None}, "503"),
@@ -241,10 +267,10 @@ def test_totals_go_on_from_page_to_page(metrics: Metrics) -> None:
 
 
 def test_what_is_observed_is_read_anew_and_goes_when_it_is_gone(metrics: Metrics) -> None:
-    used: dict[tuple[str | int, ...], float] = {("daily", "acme"): 0.25}
+    used: dict[tuple[str | int, ...], float] = {("daily",): 0.25}
     metrics.watch(instruments.BUDGET_USED, lambda: used)
-    assert Scrape(metrics).value("mom_budget_used", budget="daily", key="acme") == 0.25
-    used = {("daily", "other"): 0.5}
+    assert Scrape(metrics).value("mom_budget_used", budget="daily") == 0.25
+    used = {("hourly",): 0.5}
     assert Scrape(metrics).value("mom_budget_used") == 0.5
 
 

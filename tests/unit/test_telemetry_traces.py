@@ -174,6 +174,7 @@ def test_the_answers_span_follows_the_conventions() -> None:
         "gen_ai.usage.input_tokens": 10,
         "gen_ai.usage.output_tokens": 5,
         "gen_ai.usage.cache_read.input_tokens": 2,
+        "gen_ai.usage.cache_creation.input_tokens": 0,
         "server.address": "api.example.com",
         "server.port": 443,
         "http.response.status_code": 200,
