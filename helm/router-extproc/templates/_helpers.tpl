@@ -501,14 +501,6 @@ topologySpreadConstraints:
 {{- fail "attach.backup is for the providers istio and envoy-gateway, and envoy with the profile compatible; the full one fails over by the routes' fallback" -}}
 {{- end -}}
 {{- end -}}
-{{- $slugs := dict -}}
-{{- range $name, $_ := $v.router.models | default dict -}}
-{{- $slug := $name | lower | replace "." "-" | replace "_" "-" | trimSuffix "-" -}}
-{{- if and (hasKey $slugs $slug) (has $v.attach.provider (list "istio" "envoy-gateway")) -}}
-{{- fail (printf "router.models: %s and %s would give Kubernetes objects of the same name" (get $slugs $slug) $name) -}}
-{{- end -}}
-{{- $_ := set $slugs $slug $name -}}
-{{- end -}}
 {{- if and (ne $v.attach.provider "none") (not $v.providerKeys.existingSecret) -}}
 {{- range $name, $model := $v.router.models | default dict -}}
 {{- if ($model.auth | default dict).env -}}
