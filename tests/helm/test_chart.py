@@ -545,7 +545,9 @@ def test_every_model_has_objects_of_its_own(gateway: str, fullname: str) -> None
     more = ISTIO if gateway == "istio" else {"provider": gateway, "envoyGateway": {"gateway": {"name": "g"}}}
     given = values("minimal", mode="sidecar", fullnameOverride=fullname)
     given["attach"] = {**more, "backup": {"small": ["Small"]}}
-    models = {name: {"url": f"https://model-{n}.example.com", "price": PRICE} for n, name in enumerate(HARD_NAMES)}
+    models: dict[str, Object] = {
+        name: {"url": f"https://model-{n}.example.com", "price": PRICE} for n, name in enumerate(HARD_NAMES)
+    }
     models |= {"small": {**models["Small"], "upstream_model": "s"}, "Small": {**models["Small"], "upstream_model": "s"}}
     models["small"]["url"] = "https://model.example.com"
     given["router"] = {"models": models, "default": "small"}
@@ -653,8 +655,8 @@ def test_the_job_of_the_hook_runs_what_the_init_container_runs() -> None:
 
 
 def test_every_pod_goes_to_the_nodes_that_are_named() -> None:
-    nodes = {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": []}}
-    pods = {"requiredDuringSchedulingIgnoredDuringExecution": []}
+    nodes: Object = {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": []}}
+    pods: Object = {"requiredDuringSchedulingIgnoredDuringExecution": []}
     given = values("envoy", affinity={"nodeAffinity": nodes, "podAffinity": pods})
     given["nodeSelector"] = {"pool": "gpu"}
     given["tolerations"] = [{"key": "dedicated", "operator": "Exists"}]
