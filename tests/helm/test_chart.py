@@ -133,7 +133,7 @@ CHANGED: dict[str, dict[str, Any]] = {
         "schedules": [{"name": "s", "from": "08:00", "to": "18:00", "favourite": "small"}],
         "virtual_models": {"best": {}},
         "limits": {"max_attempts": 2},
-        "retry": {"total_seconds": 10},
+        "retry": {"total_seconds": 100},
         "ledger": {"router_per_query": 0.001},
         "sessions": {"sticky_seconds": 60},
         "budgets": [{"name": "b", "usd": 5}],
@@ -159,7 +159,7 @@ CHANGED: dict[str, dict[str, Any]] = {
         "like": "other",
     },
     "limits": {"max_body_bytes": 4096, "deadline_ms": 77, "read_windows": 7, "max_attempts": 7},
-    "retry": {"statuses": [418], "per_try_seconds": 7, "first_byte_seconds": 7, "total_seconds": 7},
+    "retry": {"statuses": [418], "per_try_seconds": 7, "first_byte_seconds": 7, "total_seconds": 77},
 }
 """Another value of every field of router.yaml that Envoy's configuration could depend on."""
 
