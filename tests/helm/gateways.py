@@ -6,6 +6,7 @@ what their documentation says with the kinds of object that the chart renders, a
 
 from __future__ import annotations
 
+import re
 from copy import deepcopy
 from typing import Any
 
@@ -136,7 +137,7 @@ def through_envoy_gateway(found: list[Object], listen: int, admin: int, addresse
             "@type": TYPE + "envoy.extensions.filters.http.ext_proc.v3.ExternalProcessor",
             "grpc_service": {"envoy_grpc": {"cluster_name": "ext_proc"}},
             "failure_mode_allow": process["failOpen"],
-            "message_timeout": process["messageTimeout"],
+            "message_timeout": f"{milliseconds(process['messageTimeout']) / 1000:.3f}s",
             "processing_mode": {
                 "request_header_mode": "SEND",
                 "request_body_mode": {"Buffered": "BUFFERED"}[process["processingMode"]["request"]["body"]],
@@ -195,6 +196,12 @@ def through_envoy_gateway(found: list[Object], listen: int, admin: int, addresse
         cluster(title, address, http2=title == "ext_proc") for title, address in clusters.items()
     ]
     return config
+
+
+def milliseconds(duration: str) -> int:
+    """A duration of the Gateway API, such as 2s250ms."""
+    assert re.fullmatch(r"(\d{1,5}(s|ms)){1,4}", duration), duration
+    return sum(int(n) * (1000 if unit == "s" else 1) for n, unit in re.findall(r"(\d+)(s|ms)", duration))
 
 
 def _rule(rule: Object, title: str) -> Object:

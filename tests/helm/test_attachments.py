@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shutil
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -92,7 +93,8 @@ OWN_ENVOY = [case for case in cases() if case.startswith("envoy") and "gateway" 
 def test_envoy_takes_what_the_init_container_writes(case: str, tmp_path: Path) -> None:
     given = values(case)
     Mounted(tmp_path / "client").swap(Authority(tmp_path).issue("gateway"))
-    command, environment = rendered_envoy(objects(given), tmp_path, {"/etc/router-tls": str(tmp_path / "client")})
+    mounts = {"/etc/router-tls": str(tmp_path / "client"), "/etc/mom/ca": str(tmp_path / "client")}
+    command, environment = rendered_envoy(objects(given), tmp_path, mounts)
     wanted = {model["auth"]["env"] for model in given["router"]["models"].values() if "auth" in model}
     assert environment == {name: f"key-{name}" for name in wanted}
     assert command[1] == "--config-path"
@@ -122,9 +124,9 @@ def test_validation_would_find_a_wrong_field(tmp_path: Path) -> None:
 
 
 class Provider:
-    """A model server that takes everything and tells what it got."""
+    """A model server that takes everything and tells what it got; over TLS where it has a certificate."""
 
-    def __init__(self) -> None:
+    def __init__(self, certificate: tuple[Path, Path] | None = None) -> None:
         self.seen: list[tuple[str, dict[str, str], Any]] = []
         self.answering = threading.Event()
         """Cleared, it holds every answer back."""
@@ -157,6 +159,10 @@ class Provider:
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
+        if certificate is not None:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(*certificate)
+            self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
         self.port = self._server.server_port
 
     def __enter__(self) -> Self:
@@ -572,6 +578,43 @@ def test_tls_runs_on_the_chart_s_settings_and_secrets(installed: Installed, tmp_
             script = str(CHART / "files" / "tests" / f"{name}.py")
             done = subprocess.run([sys.executable, script, *arguments], capture_output=True, text=True, check=False)
             assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(("authority", "status"), [("ours", 200), ("another", 503)])
+def test_an_https_model_is_verified_by_the_authority_that_the_values_name(
+    authority: str, status: int, tmp_path: Path
+) -> None:
+    authorities = {name: Authority(tmp_path, name) for name in ("ours", "another")}
+    for name, text in authorities["ours"].issue("localhost").items():
+        (tmp_path / name).write_text(text)
+    Mounted(tmp_path / "mounted").swap({"all.pem": authorities[authority].certificate})
+    attach = attach_envoy()
+    attach["envoy"]["caSecret"] = {"name": "models", "key": "all.pem"}
+    with Provider((tmp_path / "tls.crt", tmp_path / "tls.key")) as model:
+        models = {"only": {"url": f"https://localhost:{model.port}", "price": {"input": 1, "output": 1}}}
+        found = objects({"router": {"models": models, "default": "only"}, "attach": attach})
+        pod = one(found, "Deployment", "router-extproc-envoy")["spec"]["template"]["spec"]
+        container = next(c for c in pod["containers"] if c["name"] == "envoy")
+        mounts = {mount["mountPath"]: mount["name"] for mount in container["volumeMounts"]}
+        volumes = {volume["name"]: volume for volume in pod["volumes"]}
+        assert volumes[mounts["/etc/mom/ca"]]["secret"] == {"secretName": "models"}
+        admin, nobody = free_ports(2)
+        replace = {
+            "0.0.0.0": "127.0.0.1",
+            "port_value: 9901": f"port_value: {admin}",
+            "router-extproc-headless.mom.svc.cluster.local:50051": f"127.0.0.1:{nobody}",
+            "router-extproc envoy ": f"{sys.executable} -m router_extproc envoy --envoy-admin 127.0.0.1:{admin} ",
+            "/etc/mom/ca": str(tmp_path / "mounted"),
+        }
+        command, _ = rendered_envoy(found, tmp_path, replace)
+        listen, stats = (attach["envoy"][name] for name in ("port", "statsPort"))
+        with envoy(command, tmp_path, lambda: get(f"http://127.0.0.1:{stats}/ready") == b"LIVE\n"):
+            got, _, answer = chat(f"http://127.0.0.1:{listen}", "hello")
+            assert got == status, answer
+            page = get(f"http://127.0.0.1:{stats}/stats/prometheus").decode()
+            failed = re.findall(r'envoy_cluster_ssl_fail_verify_error\{envoy_cluster_name="only"\} (\d+)', page)
+            assert any(map(int, failed)) == (status == 503)
+    assert len(model.seen) == (1 if status == 200 else 0)
 
 
 def test_a_stopping_envoy_sends_clients_away_and_waits_for_the_last_answer(

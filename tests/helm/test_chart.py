@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
 import re
 import runpy
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -18,6 +20,8 @@ from router_extproc.app import ServeOptions
 from router_extproc.cli import main as cli
 from router_extproc.config.envoy import EnvoyOptions, render
 from router_extproc.config.loader import parse
+from router_extproc.config.schema import Limits, Model, Retry, RouterConfig
+from tests.helm.gateways import milliseconds
 from tests.helm.rendering import (
     CHART,
     NEWEST_MINOR,
@@ -116,6 +120,74 @@ def test_a_router_yaml_arrives_as_it_was_written() -> None:
     assert parse(routes.encode(), CHART).config.limits.max_body_bytes == 33554432
 
 
+PRICE = {"input": 1, "output": 1}
+CHANGED: dict[str, dict[str, Any]] = {
+    "": {
+        "models": {"new": {"url": "http://new", "price": PRICE}, "small": {"url": "http://small", "price": PRICE}},
+        "signals": {"length": {"type": "tokens"}},
+        "routes": [{"name": "any", "when": "true", "models": "small"}],
+        "default": ["small", "coder"],
+        "bands": {"recommended": 0.5, "fallback": 0.1},
+        "guards": [{"name": "g", "when": "true", "action": "tag"}],
+        "preferences": {"everyone": {"prefer": "cheap"}},
+        "schedules": [{"name": "s", "from": "08:00", "to": "18:00", "favourite": "small"}],
+        "virtual_models": {"best": {}},
+        "limits": {"max_attempts": 2},
+        "retry": {"total_seconds": 100},
+        "ledger": {"router_per_query": 0.001},
+        "sessions": {"sticky_seconds": 60},
+        "budgets": [{"name": "b", "usd": 5}],
+        "store": {"url": "redis://valkey"},
+    },
+    "models": {
+        "url": "http://other",
+        "provider": "azure_openai",
+        "upstream_model": "other",
+        "cluster": "other",
+        "apis": ["chat_completions", "messages"],
+        "paths": {"chat_completions": "/chat"},
+        "api_version": "2024-10-21",
+        "auth": {"env": "KEY"},
+        "price": {"input": 7, "output": 7},
+        "context_window": 7,
+        "modalities": ["text", "image"],
+        "tools": False,
+        "json_mode": False,
+        "fallback": ["premium"],
+        "labels": {"tier": "other"},
+        "quality": 0.7,
+        "like": "other",
+    },
+    "limits": {"max_body_bytes": 4096, "deadline_ms": 77, "read_windows": 7, "max_attempts": 7},
+    "retry": {"statuses": [418], "per_try_seconds": 7, "first_byte_seconds": 7, "total_seconds": 77},
+}
+"""Another value of every field of router.yaml that Envoy's configuration could depend on."""
+
+
+@pytest.mark.parametrize("name", [f"{at}.{name}".lstrip(".") for at, fields in CHANGED.items() for name in fields])
+def test_what_envoy_reads_restarts_it_and_nothing_else_does(name: str) -> None:
+    def envoy(given: dict[str, Any]) -> str:
+        return render(parse(yaml.safe_dump(given["router"]).encode(), CHART).config, EnvoyOptions())
+
+    section, _, key = name.rpartition(".")
+    before, after = values("envoy"), values("envoy")
+    for given in (before, after):
+        if key == "api_version":  # says nothing with other providers
+            given["router"]["models"]["coder"]["provider"] = "azure_openai"
+        if name == "models":
+            given["router"] |= {"default": "small", "routes": []}
+    router = after["router"]
+    changed = {"": router, "models": router["models"]["coder"]}.get(section) or router.setdefault(section, {})
+    changed[key] = CHANGED[section][key]
+    restarts = _checksums(before, "router-extproc-envoy") != _checksums(after, "router-extproc-envoy")
+    assert restarts == (envoy(before) != envoy(after))
+
+
+def test_no_field_of_the_file_is_forgotten_there() -> None:
+    for section, model in (("", RouterConfig), ("models", Model), ("limits", Limits), ("retry", Retry)):
+        assert set(CHANGED[section]) == set(model.model_fields) - {"version"}, section
+
+
 def _checksums(given: dict[str, Any], name: str) -> dict[str, str]:
     annotations = one(objects(given), "Deployment", name)["spec"]["template"]["metadata"]["annotations"]
     return {key: value for key, value in annotations.items() if key.startswith("checksum/")}
@@ -127,25 +199,6 @@ def test_only_settings_restart_the_sidecar() -> None:
     other["router"]["models"]["new"] = {"url": "http://new:1", "price": {"input": 1, "output": 1}}
     assert _checksums(other, "router-extproc") == before
     assert _checksums(values("minimal", maxQueued=9), "router-extproc") != before
-
-
-def test_a_route_edit_changes_neither_envoy_s_configuration_nor_its_checksum() -> None:
-    """The checksum leaves out the keys that `router-extproc envoy` does not read: this finds a key that it does."""
-    before, after = values("envoy"), values("envoy")
-    after["router"]["signals"] = {"length": {"type": "tokens"}}
-    after["router"]["routes"] = [{"name": "any", "when": "true", "models": "small"}]
-    after["router"]["bands"] = {"recommended": 0.5, "fallback": 0.1}
-    after["router"]["virtual_models"] = {"best": {}}
-    after["router"]["store"] = {"url": "redis://valkey"}
-
-    def envoy(given: dict[str, Any]) -> str:
-        return render(parse(yaml.safe_dump(given["router"]).encode(), CHART).config, EnvoyOptions())
-
-    assert envoy(before) == envoy(after)
-    assert _checksums(before, "router-extproc-envoy") == _checksums(after, "router-extproc-envoy")
-    after["router"]["retry"] = {"total_seconds": 10}
-    assert envoy(before) != envoy(after)
-    assert _checksums(before, "router-extproc-envoy") != _checksums(after, "router-extproc-envoy")
 
 
 def test_settings_are_environment_variables_that_the_command_line_knows(
@@ -326,6 +379,9 @@ REFUSED = [
     ({"attach": {"provider": "nginx"}}, "value must be one of"),
     ({"attach": {"istio": {"contxt": "GATEWAY"}}}, "additional properties 'contxt' not allowed"),
     ({"attach": {"messageTimeout": 2}}, "got number, want string"),
+    ({"attach": {"messageTimeout": "2m"}}, "does not match pattern"),
+    ({"attach": {"envoy": {"maxConnections": 0}}}, "minimum"),
+    ({"attach": {"envoy": {"caFile": "it's"}}}, "does not match pattern"),
     ({"metrics": {"serviceMonitor": {"enabled": "yes"}}}, "value must be one of"),
     ({"models": {"initContainer": {"url": "http://insecure"}}}, "does not match pattern"),
     ({"grpc": {"port": 70000}}, "maximum"),
@@ -366,6 +422,14 @@ NONSENSE = [
     ),
     ({"redis": {"url": "redis://r", "caSecret": {"name": "ca"}}}, "redis.caSecret needs a rediss:// url"),
     ({"redis": {"passwordSecret": {"name": "secret"}}}, "do nothing without redis.url"),
+    (
+        {"attach": {"provider": "envoy", "messageTimeout": "0.25s"}},
+        r"messageTimeout: 0.25s is not above router.limits.deadline_ms \(250\)",
+    ),
+    (
+        {"attach": {"provider": "envoy", "envoy": {"caFile": "/ca", "caSecret": {"name": "ca"}}}},
+        "caFile and attach.envoy.caSecret are both set",
+    ),
 ]
 
 
@@ -460,17 +524,201 @@ def test_a_model_list_is_split_over_routes_of_sixteen_rules() -> None:
     assert targets == {o["metadata"]["name"] for o in routes}
 
 
-def test_names_that_kubernetes_would_take_for_one_are_refused() -> None:
-    given = values("minimal", attach=ISTIO)
-    given["router"]["models"]["Small"] = given["router"]["models"]["small"]
-    with pytest.raises(helm.HelmError, match="Small and small would give Kubernetes objects of the same name"):
-        texts(given)
+HARD_NAMES = [
+    "llama-3.1-8b-instruct-east",
+    "llama-3.1-8b-instruct-west",
+    "deepseek-r1-distill-llama-70b-instruct-fp8-eu-central",
+    "deepseek-r1-distill-llama-70b-instruct-fp8-eu-west",
+    "gpt-4.1",
+    "gpt-4-1",
+    "Small",
+    "sidecar",
+    "small-backup",
+    "ends-",
+]
+"""Names of models that look alike when they are cut, that Kubernetes does not allow, or that other objects have."""
+
+
+@pytest.mark.parametrize("fullname", ["", "a-name-that-takes-all-the-room-of-a-fullname"])
+@pytest.mark.parametrize("gateway", ["istio", "envoy-gateway"])
+def test_every_model_has_objects_of_its_own(gateway: str, fullname: str) -> None:
+    more = ISTIO if gateway == "istio" else {"provider": gateway, "envoyGateway": {"gateway": {"name": "g"}}}
+    given = values("minimal", mode="sidecar", fullnameOverride=fullname)
+    given["attach"] = {**more, "backup": {"small": ["Small"]}}
+    models: dict[str, Object] = {
+        name: {"url": f"https://model-{n}.example.com", "price": PRICE} for n, name in enumerate(HARD_NAMES)
+    }
+    models |= {"small": {**models["Small"], "upstream_model": "s"}, "Small": {**models["Small"], "upstream_model": "s"}}
+    models["small"]["url"] = "https://model.example.com"
+    given["router"] = {"models": models, "default": "small"}
+    found = objects(given)
+    names = [(o["kind"], o["metadata"]["name"]) for o in found]
+    assert len(names) == len(set(names))
+    for _, name in names:
+        assert re.fullmatch("[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?", name), name
+    if gateway == "istio":
+        hosts = [host for o in found if o["kind"] == "ServiceEntry" for host in o["spec"]["hosts"]]
+        ruled = [o["spec"]["host"] for o in found if o["kind"] == "DestinationRule"]
+        wanted = sorted(model["url"].removeprefix("https://") for model in models.values())
+        assert sorted(hosts) == sorted(host for host in ruled if "example" in host) == wanted
+        return
+    backends = {o["metadata"]["name"]: o["spec"] for o in found if o["kind"] == "Backend"}
+    reached = {}
+    for rule in (rule for o in found if o["kind"] == "HTTPRoute" for rule in o["spec"]["rules"]):
+        specs = [backends[reference["name"]] for reference in rule["backendRefs"]]
+        assert [spec.get("fallback", False) for spec in specs] == [False, True][: len(specs)]
+        for match in rule["matches"]:
+            if "headers" in match:
+                reached[match["headers"][0]["value"]] = [s["endpoints"][0]["fqdn"]["hostname"] for s in specs]
+    urls = {name: [model["url"].removeprefix("https://")] for name, model in models.items()}
+    assert reached == {**urls, "small": urls["small"] + urls["Small"]}
+
+
+def test_istio_is_asked_for_a_service_by_its_whole_name() -> None:
+    """However short the url has it: Istio has one cluster per Service, named by all of it."""
+    for written, domain, whole in (
+        ("models.svc", "cluster.local", "models.svc.cluster.local"),
+        ("models.svc.cluster.local", "cluster.local", "models.svc.cluster.local"),
+        ("models.svc", "example.org", "models.svc.example.org"),
+    ):
+        given = values("istio-backup", clusterDomain=domain)
+        for name in ("small", "small-west"):
+            given["router"]["models"][name]["url"] = f"http://{name}.{written}:8000"
+        found = objects(given)
+        clusters = set(re.findall(r"outbound[^\"]*8000[^\"]*", str(one(found, "EnvoyFilter")).replace("'", '"')))
+        assert clusters == {f"outbound|8000||{name}.{whole}" for name in ("small", "small-west")}
+        assert not [o for o in found if o["kind"] == "ServiceEntry"]
+
+
+def test_istio_speaks_tls_to_a_service_that_wants_it() -> None:
+    given = values("istio-backup")
+    given["router"]["models"]["small-west"]["url"] = "https://small.west.svc:8443"
+    found = objects(given)
+    assert "outbound|8443||small.west.svc.cluster.local" in str(one(found, "EnvoyFilter"))
+    assert not [o for o in found if o["kind"] == "ServiceEntry"]  # Istio knows Services by itself
+    (rule,) = (o["spec"] for o in found if o["kind"] == "DestinationRule" and "west" in o["spec"]["host"])
+    assert rule["host"] == "small.west.svc.cluster.local"
+    (port,) = rule["trafficPolicy"]["portLevelSettings"]
+    assert port["tls"] == {"mode": "SIMPLE", "sni": "small.west.svc"}
+
+
+def _commands(job: Object) -> list[list[str]]:
+    """What the Job runs, one command after the other, each as words and without what it does with the output."""
+    (container,) = job["spec"]["template"]["spec"]["containers"]
+    assert container["command"] == ["sh", "-ec"]
+    (script,) = container["args"]
+    lines = [shlex.split(line, comments=True) for line in script.replace("\\\n", " ").splitlines()]
+    return [[word for word in words if word not in (">", "/dev/null")] for words in lines if words]
 
 
 @pytest.mark.parametrize("case", [case for case in cases() if "router" in values(case)])
 def test_the_job_of_the_hook_accepts_the_routes(case: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     found = objects(values(case))
     (tmp_path / "router.yaml").write_text(one(found, "ConfigMap", "router-extproc-check")["data"]["router.yaml"])
-    command = one(found, "Job")["spec"]["template"]["spec"]["containers"][0]["args"]
-    assert command == ["check", "/etc/router-extproc"]
-    assert cli(["check", str(tmp_path)]) == 0, capsys.readouterr().err
+    local = {"/etc/router-extproc": str(tmp_path), "/tmp/sds": str(tmp_path / "sds")}
+    commands = _commands(one(found, "Job"))
+    own_envoy = values(case).get("attach", {}).get("provider") == "envoy"
+    assert [command[:2] for command in commands] == [
+        ["router-extproc", name] for name in ("check", "envoy")[: 1 + own_envoy]
+    ]
+    for _, *arguments in commands:
+        assert cli([local.get(argument, argument) for argument in arguments]) == 0, capsys.readouterr().err
+
+
+def test_the_job_of_the_hook_refuses_what_the_envoy_cannot_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = values("envoy-compatible")
+    given["router"]["models"]["premium"]["auth"] = {"file": "/etc/mom/keys/KEY"}
+    found = objects(given)
+    (tmp_path / "router.yaml").write_text(one(found, "ConfigMap", "router-extproc-check")["data"]["router.yaml"])
+    local = {"/etc/router-extproc": str(tmp_path)}
+    checked, rendered = (
+        cli([local.get(argument, argument) for argument in arguments]) for _, *arguments in _commands(one(found, "Job"))
+    )
+    assert (checked, rendered) == (0, 1)
+    assert "models.premium.auth.file" in capsys.readouterr().err
+
+
+def test_the_job_of_the_hook_runs_what_the_init_container_runs() -> None:
+    """Also what a shell would take apart."""
+    for case in ("envoy-tls", "envoy-compatible", "envoy-private-ca", "envoy-behind-gateway"):
+        given = values(case)
+        given["attach"].setdefault("envoy", {})["renderArgs"] = ["--access-log", "/dev/it's $HOME"]
+        found = objects(given)
+        pod = one(found, "Deployment", "router-extproc-envoy")["spec"]["template"]["spec"]
+        (script,) = next(c for c in pod["initContainers"] if c["name"] == "render")["args"]
+        words = [word.replace("/rendered/sds", "/tmp/sds") for word in shlex.split(script.replace("\\\n", " "))]
+        assert words[-2:] == [">", "/rendered/envoy.yaml"]
+        assert words[-4:-2] == ["--access-log", "/dev/it's $HOME"]
+        assert _commands(one(found, "Job"))[1] == words[:-2]
+
+
+def test_every_pod_goes_to_the_nodes_that_are_named() -> None:
+    nodes: Object = {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": []}}
+    pods: Object = {"requiredDuringSchedulingIgnoredDuringExecution": []}
+    given = values("envoy", affinity={"nodeAffinity": nodes, "podAffinity": pods})
+    given["nodeSelector"] = {"pool": "gpu"}
+    given["tolerations"] = [{"key": "dedicated", "operator": "Exists"}]
+    given["gpu"] = {"enabled": True}
+    gpu = {"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}
+    specs = pod_specs(objects(given))
+    assert len(specs) == 7
+    for name, spec in specs.items():
+        assert spec["nodeSelector"] == {"pool": "gpu"}, name
+        own_envoy = name == "Deployment/router-extproc-envoy"
+        assert spec["tolerations"] == given["tolerations"] + ([] if own_envoy else [gpu]), name
+        # The Job runs before there is any pod that it could be near to.
+        wanted = {"nodeAffinity": nodes} if not name.startswith("Deployment") else given["affinity"]
+        assert spec["affinity"] == wanted, name
+        assert ("topologySpreadConstraints" in spec) == name.startswith("Deployment"), name
+
+
+def test_what_publishes_the_clients_port_publishes_nothing_else() -> None:
+    found = objects(values("envoy-private-ca"))
+    published = one(found, "Service", "router-extproc-envoy")["spec"]
+    assert (published["type"], [port["port"] for port in published["ports"]]) == ("LoadBalancer", [10000])
+    inside = one(found, "Service", "router-extproc-envoy-metrics")["spec"]
+    assert (inside["type"], [port["port"] for port in inside["ports"]]) == ("ClusterIP", [9902])
+    assert inside["selector"] == published["selector"]
+
+
+@pytest.mark.parametrize(
+    ("change", "flags"),
+    [
+        ({}, []),
+        ({"maxConnections": 500}, ["--max-connections", "500"]),
+        ({"caFile": "/etc/pki/ca.pem"}, ["--ca-file", "/etc/pki/ca.pem"]),
+        ({"caSecret": {"name": "models", "key": "all.pem"}}, ["--ca-file", "/etc/mom/ca/all.pem"]),
+    ],
+)
+def test_values_of_the_envoy_become_flags(change: dict[str, Any], flags: list[str]) -> None:
+    given = values("minimal", attach={"provider": "envoy", "envoy": change})
+    _, command = _commands(one(objects(given), "Job"))
+    assert command[7:] == flags
+
+
+@pytest.mark.parametrize("deadline", [None, 60_000])
+def test_every_gateway_waits_longer_than_the_sidecar_may_take(deadline: int | None) -> None:
+    """As long as `router-extproc envoy` itself makes Envoy wait."""
+    router = {**values("minimal")["router"], **({"limits": {"deadline_ms": deadline}} if deadline else {})}
+    envoy_gateway = {"provider": "envoy-gateway", "envoyGateway": {"gateway": {"name": "g"}}}
+    wanted = (Limits().deadline_ms if deadline is None else deadline) + 2000
+    for attach, timeout in (
+        ({}, [f"{wanted / 1000:g}s"]),
+        ({"messageTimeout": "61.5s"}, ["61.5s"]),
+    ):
+        found = objects(values("minimal", router=router, attach={"provider": "envoy", **attach}))
+        _, (_, _, _, *flags) = _commands(one(found, "Job"))
+        parser = argparse.ArgumentParser()
+        EnvoyOptions.add_arguments(parser)
+        text = render(parse(yaml.safe_dump(router).encode(), CHART).config,
+                      EnvoyOptions.from_arguments(parser.parse_args(flags)))  # fmt: skip
+        assert re.findall(r"message_timeout: (\S+)", text) == timeout
+        seconds = float(timeout[0].removesuffix("s"))
+        patches = str(one(objects(values("minimal", router=router, attach={**ISTIO, **attach})), "EnvoyFilter"))
+        assert [float(found) for found in re.findall(r"'message_timeout': '([0-9.]+)s'", patches)] == [seconds]
+        policy = one(
+            objects(values("minimal", router=router, attach={**envoy_gateway, **attach})), "EnvoyExtensionPolicy"
+        )
+        assert milliseconds(policy["spec"]["extProc"][0]["messageTimeout"]) == seconds * 1000

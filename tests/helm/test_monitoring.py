@@ -16,7 +16,7 @@ import yaml
 from router_extproc.telemetry import instruments
 from router_extproc.telemetry.exposition import prometheus_name
 from router_extproc.telemetry.metrics import Metrics
-from tests.helm.rendering import CHART, ROOT, objects, one, values
+from tests.helm.rendering import CHART, NAMESPACE, ROOT, cases, objects, one, values
 
 TOOLS = ROOT / ".run" / "promtool"
 DASHBOARD = CHART / "files" / "dashboards" / "router-extproc.json"
@@ -74,6 +74,35 @@ def test_alerts_on_the_gateway_only_where_it_is_scraped() -> None:
     given["metrics"]["prometheusRule"]["gatewayAlerts"] = False
     spec = one(objects(given), "PrometheusRule")["spec"]
     assert "envoy_" not in json.dumps(spec)
+
+
+@pytest.mark.parametrize("case", [case for case in cases() if "router" in values(case)])
+def test_series_come_from_where_they_are_served_and_with_the_namespace_that_alerts_ask_for(case: str) -> None:
+    found = objects(values(case, metrics={"serviceMonitor": {"enabled": True}}))
+    monitors = [o for o in found if o["kind"] in ("ServiceMonitor", "PodMonitor")]
+    served = {
+        port["port"] for o in monitors for port in o["spec"].get("endpoints", o["spec"].get("podMetricsEndpoints"))
+    }
+    attach = values(case).get("attach", {})
+    own_envoy = attach.get("provider") == "envoy"
+    sidecar = values(case).get("mode") == "sidecar"
+    assert served == {"metrics" if sidecar else "http-metrics"} | ({"http-stats"} if own_envoy else set())
+    for monitor in (o["spec"] for o in monitors if o["kind"] == "ServiceMonitor"):
+        wanted = monitor["selector"]["matchLabels"].items()
+        (service,) = (o for o in found if o["kind"] == "Service" and wanted <= o["metadata"]["labels"].items())
+        assert [port["name"] for port in service["spec"]["ports"]] == [monitor["endpoints"][0]["port"]]
+    for monitor in (o["spec"] for o in monitors if o["kind"] == "PodMonitor"):
+        (endpoint,) = monitor["podMetricsEndpoints"]
+        labels = {rule["targetLabel"]: rule["replacement"] for rule in endpoint.get("relabelings", [])}
+        # Of other namespaces only the pods of this very Gateway, and as if they were here.
+        elsewhere = "namespaceSelector" in monitor
+        assert elsewhere == (attach["provider"] == "envoy-gateway")
+        if elsewhere:
+            assert labels == {"namespace": NAMESPACE}
+            assert monitor["selector"]["matchLabels"] == {
+                "gateway.envoyproxy.io/owning-gateway-name": "inference-gateway",
+                "gateway.envoyproxy.io/owning-gateway-namespace": NAMESPACE,
+            }
 
 
 def test_dashboard_queries_are_promql(promtool: str, tmp_path: Path) -> None:

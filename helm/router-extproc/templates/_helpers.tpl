@@ -114,6 +114,19 @@ annotations:
       {{- end }}
 {{- end -}}
 
+{{- define "router-extproc.deadlineMs" -}}
+{{- (.Values.router.limits | default dict).deadline_ms | default 250 | int64 -}}
+{{- end -}}
+
+{{/* How long a gateway waits for the sidecar, in ms. Default: 2 s above its deadline, as in `router-extproc envoy`. */}}
+{{- define "router-extproc.messageTimeoutMs" -}}
+{{- with .Values.attach.messageTimeout -}}
+{{- mulf (trimSuffix "s" .) 1000 | int64 -}}
+{{- else -}}
+{{- include "router-extproc.deadlineMs" . | add 2000 -}}
+{{- end -}}
+{{- end -}}
+
 {{- define "router-extproc.graceSeconds" -}}
 {{- $drain := .Values.drain -}}
 {{- $sum := add $drain.preStopSeconds (ceil $drain.noticeSeconds) (ceil $drain.graceSeconds) 5 -}}
@@ -375,26 +388,40 @@ securityContext:
   {{- toYaml .Values.podSecurityContext | nindent 2 }}
 {{- end -}}
 
-{{- define "router-extproc.placement" -}}
-{{- $root := index . 0 }}
+{{/* On which nodes: of all our pods. Call: list root component */}}
+{{- define "router-extproc.nodes" -}}
+{{- $values := (index . 0).Values }}
 {{- $component := index . 1 }}
-{{- $values := $root.Values }}
 {{- with $values.nodeSelector }}
 nodeSelector:
   {{- toYaml . | nindent 2 }}
 {{- end }}
 {{- $tolerations := $values.tolerations }}
-{{- if and $values.gpu.enabled $values.gpu.tolerate (eq $component "router") }}
+{{- /* The Job and the tests too: where nodes with a GPU are selected, there is no other node for them. */}}
+{{- if and $values.gpu.enabled $values.gpu.tolerate (ne $component "envoy") }}
 {{- $tolerations = append $tolerations (dict "key" $values.gpu.resourceName "operator" "Exists" "effect" "NoSchedule") }}
 {{- end }}
 {{- with $tolerations }}
 tolerations:
   {{- toYaml . | nindent 2 }}
 {{- end }}
-{{- with $values.affinity }}
+{{- $affinity := $values.affinity }}
+{{- if has $component (list "check" "test") }}
+{{- /* Nothing about other pods: the Job runs before there are any. */}}
+{{- $affinity = pick $affinity "nodeAffinity" }}
+{{- end }}
+{{- with $affinity }}
 affinity:
   {{- toYaml . | nindent 2 }}
 {{- end }}
+{{- end -}}
+
+{{/* Nodes, and how the pods of a Deployment spread over them. Call: list root component */}}
+{{- define "router-extproc.placement" -}}
+{{- $root := index . 0 }}
+{{- $component := index . 1 }}
+{{- $values := $root.Values }}
+{{- include "router-extproc.nodes" . }}
 {{- if $values.topologySpreadConstraints }}
 topologySpreadConstraints:
   {{- toYaml $values.topologySpreadConstraints | nindent 2 }}
@@ -494,20 +521,21 @@ topologySpreadConstraints:
 {{- if and (eq $v.mode "sidecar") (eq $v.attach.provider "none") -}}
 {{- fail "mode sidecar: set attach.provider, there is no pod to be beside of otherwise" -}}
 {{- end -}}
+{{- if and $v.attach.envoy.caFile $v.attach.envoy.caSecret.name -}}
+{{- fail "attach.envoy.caFile and attach.envoy.caSecret are both set: Envoy reads one file" -}}
+{{- end -}}
+{{- if and $v.attach.messageTimeout $v.router (ne $v.attach.provider "none") -}}
+{{- $deadline := include "router-extproc.deadlineMs" . | int64 -}}
+{{- if le (include "router-extproc.messageTimeoutMs" . | int64) $deadline -}}
+{{- fail (printf "attach.messageTimeout: %s is not above router.limits.deadline_ms (%d): the gateway would not wait for decisions that the sidecar still makes in time, guards included. Leave it empty for the deadline and 2 s" $v.attach.messageTimeout $deadline) -}}
+{{- end -}}
+{{- end -}}
 {{- if $v.attach.backup -}}
 {{- if has $v.attach.provider (list "istio" "envoy-gateway") -}}
 {{- include "router-extproc.validateBackup" . -}}
 {{- else if or (ne $v.attach.provider "envoy") (ne $v.attach.envoy.profile "compatible") -}}
 {{- fail "attach.backup is for the providers istio and envoy-gateway, and envoy with the profile compatible; the full one fails over by the routes' fallback" -}}
 {{- end -}}
-{{- end -}}
-{{- $slugs := dict -}}
-{{- range $name, $_ := $v.router.models | default dict -}}
-{{- $slug := $name | lower | replace "." "-" | replace "_" "-" | trimSuffix "-" -}}
-{{- if and (hasKey $slugs $slug) (has $v.attach.provider (list "istio" "envoy-gateway")) -}}
-{{- fail (printf "router.models: %s and %s would give Kubernetes objects of the same name" (get $slugs $slug) $name) -}}
-{{- end -}}
-{{- $_ := set $slugs $slug $name -}}
 {{- end -}}
 {{- if and (ne $v.attach.provider "none") (not $v.providerKeys.existingSecret) -}}
 {{- range $name, $model := $v.router.models | default dict -}}

@@ -23,9 +23,15 @@ Call: list root name model. The defaults by provider are those of the sidecar, i
 {{- $header = $auth.header | default $header -}}
 {{- $bearer := eq $header "authorization" | ternary "Bearer " "" -}}
 {{- $labels := splitList "." $host -}}
-{{- $service := and (not $tls) (ge (len $labels) 3) (eq (index $labels (min 2 (sub (len $labels) 1) | int)) "svc") -}}
+{{- $internal := and (ge (len $labels) 3) (eq (index $labels (min 2 (sub (len $labels) 1) | int)) "svc") -}}
+{{- $service := and $internal (not $tls) -}}
+{{- /* Istio names a Service's cluster by its whole name, however short the url has it. */ -}}
+{{- $fqdn := and $internal (eq (len $labels) 3) | ternary (printf "%s.%s" $host $root.Values.clusterDomain) $host -}}
 name: {{ $name | quote }}
 host: {{ $host | quote }}
+internal: {{ $internal }}
+fqdn: {{ $fqdn | quote }}
+outbound: {{ printf "outbound|%s||%s" $port $fqdn | quote }}
 ip: {{ or (regexMatch "^[0-9.]+$" $host) (contains "[" $host) }}
 port: {{ $port }}
 tls: {{ $tls }}
@@ -38,7 +44,24 @@ keyHeader: {{ $header | quote }}
 keyPrefix: {{ hasKey $auth "prefix" | ternary ($auth.prefix | default "") $bearer | quote }}
 service: {{ $service | ternary (index $labels 0) "" | quote }}
 namespace: {{ $service | ternary (index $labels (min 1 (sub (len $labels) 1) | int)) "" | quote }}
-slug: {{ $name | lower | replace "." "-" | replace "_" "-" | trimSuffix "-" | quote }}
+{{- end -}}
+
+{{/*
+End of the name of an object of one model, for the object itself and for what refers to it. A name that is too long, or
+no name of Kubernetes, or one that another object here could have, is cut and gets a hash: no two are the same.
+Call: list root name role, where role is "" or "-backup".
+*/}}
+{{- define "router-extproc.modelSuffix" -}}
+{{- $name := index . 1 -}}
+{{- $role := index . 2 -}}
+{{- $room := sub 62 (add (len (include "router-extproc.fullname" (index . 0))) (len $role)) | int -}}
+{{- $plain := and (regexMatch "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$" $name) (le (len $name) $room) -}}
+{{- if and $plain (ne $name "sidecar") (not (hasSuffix "-backup" $name)) -}}
+-{{ $name }}{{ $role }}
+{{- else -}}
+{{- $slug := $name | lower | replace "." "-" | replace "_" "-" | trunc (min 40 (sub $room 9) | int) | trimSuffix "-" -}}
+-{{ $slug }}-{{ sha256sum $name | trunc 8 }}{{ $role }}
+{{- end -}}
 {{- end -}}
 
 {{/* Headers that carry a credential: none of one provider may reach another. Call: list root */}}
