@@ -76,6 +76,7 @@ class EnvoyOptions:
     of router.yaml and 2 s. `access_log` is a path (`/dev/stdout` too) for one JSON line per request, besides what the
     sidecar gets. `ca_file` holds the certificates that https providers are verified with. Without `sidecar_tls` the
     connections to the sidecars are plaintext. `backups` are for the compatible profile, which cannot fail over by plan.
+    `max_connections` (at least 1) bounds the connections of clients; Envoy closes any more at once.
     """
 
     listen: str = "127.0.0.1:10000"
@@ -120,6 +121,13 @@ class EnvoyOptions:
         parser.add_argument("--access-log", metavar="PATH", help="one JSON line per request, for instance /dev/stdout")
         parser.add_argument("--ca-file", metavar="PATH", default=defaults.ca_file, help="verifies https providers")
         parser.add_argument(
+            "--max-connections",
+            type=int,
+            metavar="COUNT",
+            default=defaults.max_connections,
+            help="clients' connections at once; more are closed (default: %(default)s)",
+        )
+        parser.add_argument(
             "--profile",
             type=Profile,
             choices=list(Profile),
@@ -154,6 +162,7 @@ class EnvoyOptions:
             message_timeout_seconds=arguments.message_timeout,
             access_log=arguments.access_log,
             ca_file=arguments.ca_file,
+            max_connections=arguments.max_connections,
             sidecar_tls=_sidecar_tls(arguments),
             profile=arguments.profile,
             backups=_backups(arguments.backup),
@@ -247,6 +256,8 @@ def _mistakes(config: RouterConfig, options: EnvoyOptions) -> list[str]:
         mistakes.append("backups are for the compatible profile; the full one fails over by the routes' fallback")
     if options.sidecar_tls is not None:
         mistakes += options.sidecar_tls.mistakes()
+    if options.max_connections < 1:
+        mistakes.append("max_connections must be at least 1")
     if not options.sidecars:
         mistakes.append("at least one sidecar address is needed")
     for address in (options.listen, options.admin, *options.sidecars):

@@ -42,11 +42,11 @@ CLIENT_CREDENTIALS = ("authorization", "x-api-key", "api-key", "openai-organizat
 """What `auth.passthrough` hands on. Kept aside in the filter state: an attempt at another model removes it."""
 
 OUTLIERS = {
-    "# For models with several addresses. The panic threshold stays at its default: with all addresses ejected they "
-    "are tried all the same, and a failed attempt moves on by the plan.": None,
+    "# For models with several addresses. Less than half of them may be out, so the last one never is: Envoy's own "
+    "threshold for trying ejected ones all the same counts the address of a name that has none.": None,
     "consecutive_5xx": 10,
     "base_ejection_time": "5s",
-    "max_ejection_percent": 50,
+    "max_ejection_percent": 49,
 }
 _BREAKERS = {
     "thresholds": [{f"max_{what}": 100_000 for what in ("connections", "pending_requests", "requests", "retries")}]
@@ -273,13 +273,19 @@ def reachable(cluster: str, endpoint: Endpoint, ca_file: str, *, tell_host: bool
             {"priority": 1, "lb_endpoints": [{"endpoint": {"address": nowhere}}]},
         ]
     found: dict[str, Any] = {
+    assignment: dict[str, Any] = {"cluster_name": cluster, "endpoints": localities}
+    if named:
+        assignment |= {
+            "# Only then: by default a part of the traffic goes there as soon as some addresses are ejected.": None,
+            "policy": {"overprovisioning_factor": 100_000},
+        }
         "name": cluster,
         "type": "STRICT_DNS" if named else "STATIC",
         "connect_timeout": "2s",
         "# The default allows 3 retries at a time in a whole cluster.": None,
         "circuit_breakers": _BREAKERS,
         "upstream_connection_options": {"tcp_keepalive": {"keepalive_time": 60, "keepalive_interval": 15}},
-        "load_assignment": {"cluster_name": cluster, "endpoints": localities},
+        "load_assignment": assignment,
     }
     if named:
         found["dns_lookup_family"] = "V4_PREFERRED"

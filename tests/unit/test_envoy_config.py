@@ -203,6 +203,7 @@ def test_paths_and_keys_by_provider() -> None:
     chat, answer = Api.CHAT_COMPLETIONS, Api.RESPONSES
     assert upstream_path("local", models["local"], chat) == "/v1/chat/completions"
     assert upstream_path("theirs", models["theirs"], chat) == "/llm/v1/chat/completions"
+        ({"a": LOCAL}, ["a"], EnvoyOptions(max_connections=0), "max_connections must be at least 1"),
     assert upstream_path("claude", models["claude"], Api.MESSAGES) == "/v1/messages"
     assert upstream_path("azure", azure, chat) == (
         "/openai/deployments/my%2Fdeployment/chat/completions?api-version=2024-10-21"
