@@ -283,8 +283,8 @@ def _listener(config: RouterConfig, options: EnvoyOptions) -> dict[str, Any]:
         "preserve_external_request_id": True,
         "normalize_path": True,
         "request_headers_timeout": "10s",
-        "# Silence on a stream; above the longest wait for a first byte.": None,
-        "stream_idle_timeout": f"{max(300, math.ceil(config.retry.first_byte_seconds) + 60)}s",
+        "# Silence on a stream; above the longest wait for a first byte, over all attempts.": None,
+        "stream_idle_timeout": f"{_idle_seconds(config)}s",
         "# A client's copies of our own headers, and headers that would change Envoy's own retries and timeouts, go "
         "before anything else looks at them: the sidecar could not remove them when it is down.": None,
         "early_header_mutation_extensions": [
@@ -319,6 +319,12 @@ def _listener(config: RouterConfig, options: EnvoyOptions) -> dict[str, Any]:
 def _http_filters(config: RouterConfig, options: EnvoyOptions) -> list[Any]:
     rules: list[Any] = [
         "# The path and the body's length as the client sent them: attempts change both, each for its own provider.",
+def _idle_seconds(config: RouterConfig) -> int:
+    # Attempts that fail do not count as a sign of life: the timer runs on from the request's last byte.
+    waiting = min(config.retry.total_seconds, config.retry.first_byte_seconds * config.limits.max_attempts)
+    return max(300, math.ceil(waiting) + 60)
+
+
         extension(
             "envoy.filters.http.header_to_metadata",
             "envoy.extensions.filters.http.header_to_metadata.v3.Config",

@@ -432,7 +432,18 @@ class Retry(Section):
     first_byte_seconds: float = Field(
         60, gt=0, le=3600, description="Time to an attempt's first byte; then the next model is tried."
     )
-    total_seconds: float = Field(600, gt=0, le=86_400, description="Time for the whole exchange.")
+    total_seconds: float = Field(
+        600, gt=0, le=86_400, description="Time for the whole exchange; above `first_byte_seconds`."
+    )
+
+    @model_validator(mode="after")
+    def _time_for_the_next(self) -> Self:
+        if self.total_seconds <= self.first_byte_seconds:
+            raise ValueError(
+                f"total_seconds ({self.total_seconds:g}) must be above first_byte_seconds "
+                f"({self.first_byte_seconds:g}): else no other model is tried when one hangs"
+            )
+        return self
 
 
 class Ledger(Section):

@@ -143,9 +143,10 @@ def test_a_route_edit_changes_neither_envoy_s_configuration_nor_its_checksum() -
 
     assert envoy(before) == envoy(after)
     assert _checksums(before, "router-extproc-envoy") == _checksums(after, "router-extproc-envoy")
-    after["router"]["retry"] = {"total_seconds": 10}
-    assert envoy(before) != envoy(after)
-    assert _checksums(before, "router-extproc-envoy") != _checksums(after, "router-extproc-envoy")
+    for key, value in (("retry", {"total_seconds": 100}), ("passthrough", True)):
+        changed = {**after, "router": {**after["router"], key: value}}
+        assert envoy(before) != envoy(changed)
+        assert _checksums(before, "router-extproc-envoy") != _checksums(changed, "router-extproc-envoy")
 
 
 def test_settings_are_environment_variables_that_the_command_line_knows(
