@@ -17,10 +17,12 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 
 from router_extproc import wire
+from router_extproc.apis.error_body import openai_error
 from router_extproc.apis.mask import mask
 from router_extproc.apis.models_list import answer_models
 from router_extproc.apis.rewrite import replace_span
 from router_extproc.apis.table import for_path
+from router_extproc.config.providers import UNKNOWN_PATH, UNKNOWN_PATH_CODE
 from router_extproc.config.schema import RouterConfig
 from router_extproc.domain import Band
 from router_extproc.errors import BudgetSpent, ClientError, GuardBlocked, MalformedBody, Saturated
@@ -75,6 +77,10 @@ class Processor:
             yield wire.answer(models.status, models.body, "mom_models")
             return
         api = for_path(first.path) if first.method == "POST" else None
+        if api is None and first.path.startswith("/v1/") and not runtime.config.passthrough:
+            # Only below /v1: a gateway may hand over what belongs to other applications.
+            yield wire.answer(404, openai_error(404, UNKNOWN_PATH_CODE, UNKNOWN_PATH, None), f"mom_{UNKNOWN_PATH_CODE}")
+            return
         if api is None or not self._can_route(first):
             async for reply in _pass_on(first, messages):
                 yield reply

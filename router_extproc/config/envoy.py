@@ -281,7 +281,10 @@ def _listener(config: RouterConfig, options: EnvoyOptions) -> dict[str, Any]:
         "stat_prefix": "mom",
         "use_remote_address": True,
         "preserve_external_request_id": True,
+        "# Routes match whole paths: a model's server would read another spelling of one as the same.": None,
         "normalize_path": True,
+        "merge_slashes": True,
+        "path_with_escaped_slashes_action": "UNESCAPE_AND_REDIRECT",
         "request_headers_timeout": "10s",
         "# Silence on a stream; above the longest wait for a first byte, over all attempts.": None,
         "stream_idle_timeout": f"{_idle_seconds(config)}s",
@@ -296,7 +299,7 @@ def _listener(config: RouterConfig, options: EnvoyOptions) -> dict[str, Any]:
         ],
         "local_reply_config": {
             "# Envoy's own errors in the shape of the API that was called. The sidecar marks its answers by a "
-            "code detail that starts with `mom_`: those are in that shape already.": None,
+            "code detail that starts with `mom_`: those are in that shape already, and so are answers of routes.": None,
             "mappers": error_mappers(),
         },
         "access_log": _access_logs(options),
@@ -316,15 +319,15 @@ def _listener(config: RouterConfig, options: EnvoyOptions) -> dict[str, Any]:
     }
 
 
-def _http_filters(config: RouterConfig, options: EnvoyOptions) -> list[Any]:
-    rules: list[Any] = [
-        "# The path and the body's length as the client sent them: attempts change both, each for its own provider.",
 def _idle_seconds(config: RouterConfig) -> int:
     # Attempts that fail do not count as a sign of life: the timer runs on from the request's last byte.
     waiting = min(config.retry.total_seconds, config.retry.first_byte_seconds * config.limits.max_attempts)
     return max(300, math.ceil(waiting) + 60)
 
 
+def _http_filters(config: RouterConfig, options: EnvoyOptions) -> list[Any]:
+    rules: list[Any] = [
+        "# The path and the body's length as the client sent them: attempts change both, each for its own provider.",
         extension(
             "envoy.filters.http.header_to_metadata",
             "envoy.extensions.filters.http.header_to_metadata.v3.Config",

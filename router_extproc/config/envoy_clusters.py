@@ -136,10 +136,11 @@ def says_who(name: str, model: Model) -> dict[str, Any]:
 
 
 def passthrough_cluster(config: RouterConfig, ca_file: str) -> dict[str, Any]:
-    """Where every path goes that is no LLM API: the first default model's host, without our credentials."""
+    """The first default model's host, without our credentials: for the list of models, and for other paths if they may
+    pass."""
     endpoint = endpoint_of(config.models[config.default[0]])
     return {
-        "# Everything that is no LLM API: the default model's host, the client's own headers, no key of ours.": None,
+        "# What is no LLM API and may pass: the default model's host, the client's own headers, no key of ours.": None,
         **reachable("mom-passthrough", endpoint, ca_file),
         "typed_extension_protocol_options": {HTTP_OPTIONS: {"@type": TYPE + HTTP_OPTIONS, **protocol(endpoint, None)}},
     }
@@ -272,13 +273,13 @@ def reachable(cluster: str, endpoint: Endpoint, ca_file: str, *, tell_host: bool
             "not. Nobody can listen on port 0.",
             {"priority": 1, "lb_endpoints": [{"endpoint": {"address": nowhere}}]},
         ]
-    found: dict[str, Any] = {
     assignment: dict[str, Any] = {"cluster_name": cluster, "endpoints": localities}
     if named:
         assignment |= {
             "# Only then: by default a part of the traffic goes there as soon as some addresses are ejected.": None,
             "policy": {"overprovisioning_factor": 100_000},
         }
+    found: dict[str, Any] = {
         "name": cluster,
         "type": "STRICT_DNS" if named else "STATIC",
         "connect_timeout": "2s",

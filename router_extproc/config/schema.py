@@ -623,6 +623,12 @@ class RouterConfig(Section):
     sessions: Sessions = Field(default_factory=Sessions)
     budgets: list[Budget] = Field(default_factory=list, description="Limits on what requests may cost.")
     store: Store = Field(default_factory=Store)
+    passthrough: bool = Field(
+        False,
+        description="Whether paths that are no LLM API go on to the host of the first default model, with the "
+        "client's own headers and without a key of ours. No guard, budget or preference holds there, and a model's "
+        "server may generate text at such a path. `false`: they get a 404.",
+    )
 
     @model_validator(mode="after")
     def _books_make_sense(self) -> Self:

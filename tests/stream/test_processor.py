@@ -311,7 +311,11 @@ async def test_a_named_model_keeps_its_name_and_gets_fallbacks(sidecar: Sidecar)
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("path", ["/v1/files", "/", "/v1/chat/completions/x"])
-async def test_other_paths_pass_through_untouched(sidecar: Sidecar, path: str, mode: int) -> None:
+async def test_other_paths_pass_through_untouched_where_the_file_says_so(
+    sidecar: Sidecar, path: str, mode: int
+) -> None:
+    if path.startswith("/v1/"):
+        sidecar.runtimes.swap(compiled(CONFIG + "passthrough: true\n", sidecar.classifier, 2))
     content = random.Random(1).randbytes(100)
     answers = await send(sidecar, content, mode, path=path)
     assert answers.kinds[0] == "request_headers"
@@ -322,6 +326,13 @@ async def test_other_paths_pass_through_untouched(sidecar: Sidecar, path: str, m
 async def test_models_are_listed(sidecar: Sidecar) -> None:
     answers = await sidecar.exchange([headers(path="/v1/models", method="GET", end=True)])
     reply = answers.replies[0].immediate_response
+@pytest.mark.parametrize("path", ["/v1/files", "/v1/chat/completions/", "/v1/chat/completions/x?y=/v1/completions"])
+async def test_other_paths_below_v1_are_unknown(sidecar: Sidecar, path: str) -> None:
+    status, document = (await send(sidecar, chat("write code"), path=path)).error
+    assert (status, document["error"]["code"]) == (404, "unknown_url")
+    assert document["error"]["message"].startswith("no LLM API at this path")
+
+
     assert reply.status.code == 200
     assert [m["id"] for m in json.loads(reply.body)["data"]] == ["auto", "small", "coder", "claude", "premium"]
 

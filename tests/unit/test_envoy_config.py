@@ -203,6 +203,7 @@ def test_an_api_that_nobody_speaks_is_answered_in_its_own_shape() -> None:
         ({"a": LOCAL}, ["b"], EnvoyOptions(), "unknown model 'b'"),
         ({"a": LOCAL}, ["a"], EnvoyOptions(listen="nowhere"), "not host:port"),
         ({"a": LOCAL}, ["a"], EnvoyOptions(sidecars=()), "at least one sidecar"),
+        ({"a": LOCAL}, ["a"], EnvoyOptions(max_connections=0), "max_connections must be at least 1"),
     ],
 )
 def test_what_cannot_be_rendered_is_named(
@@ -218,7 +219,6 @@ def test_paths_and_keys_by_provider() -> None:
     chat, answer = Api.CHAT_COMPLETIONS, Api.RESPONSES
     assert upstream_path("local", models["local"], chat) == "/v1/chat/completions"
     assert upstream_path("theirs", models["theirs"], chat) == "/llm/v1/chat/completions"
-        ({"a": LOCAL}, ["a"], EnvoyOptions(max_connections=0), "max_connections must be at least 1"),
     assert upstream_path("claude", models["claude"], Api.MESSAGES) == "/v1/messages"
     assert upstream_path("azure", azure, chat) == (
         "/openai/deployments/my%2Fdeployment/chat/completions?api-version=2024-10-21"
