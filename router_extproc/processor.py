@@ -17,10 +17,12 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 
 from router_extproc import wire
+from router_extproc.apis.error_body import openai_error
 from router_extproc.apis.mask import mask
 from router_extproc.apis.models_list import answer_models
 from router_extproc.apis.rewrite import replace_span
 from router_extproc.apis.table import for_path
+from router_extproc.config.providers import UNKNOWN_PATH, UNKNOWN_PATH_CODE
 from router_extproc.config.schema import RouterConfig
 from router_extproc.domain import Band
 from router_extproc.errors import BudgetSpent, ClientError, GuardBlocked, MalformedBody, Saturated
@@ -75,6 +77,10 @@ class Processor:
             yield wire.answer(models.status, models.body, "mom_models")
             return
         api = for_path(first.path) if first.method == "POST" else None
+        if api is None and first.path.startswith("/v1/") and not runtime.config.passthrough:
+            # Only below /v1: a gateway may hand over what belongs to other applications.
+            yield wire.answer(404, openai_error(404, UNKNOWN_PATH_CODE, UNKNOWN_PATH, None), f"mom_{UNKNOWN_PATH_CODE}")
+            return
         if api is None or not self._can_route(first):
             async for reply in _pass_on(first, messages):
                 yield reply
@@ -250,15 +256,22 @@ def _rewritten(exchange: Exchange, routed: Routed) -> dict[int, bytes]:
 def _route(exchange: Exchange, routed: Routed, length: int) -> tuple[dict[str, str], dict[str, object]]:
     """The headers that choose Envoy's route, and the metadata that holds the plan and explains it.
 
-    Attempt n goes to `priority_groups[n]`. `body` tells each attempt's own filter where the model's name stands and
-    what it is now, so that only an attempt at another model has to touch the body; and how long the body is with all
-    our changes, so that one which we died over half-way is not mistaken for it.
+    Attempt n goes to `priority_groups[n]`. Where Envoy does not know one of them yet, it tries its own models in their
+    configured order instead. When the policy rules models out, each group brings its cluster along: an unknown one is
+    an error then. `x-mom-plan` says so to routes that do not read the plan.
+
+    `body` tells each attempt's own filter where the model's name stands and what it is now, so that only an attempt at
+    another model has to touch the body; and how long the body is with all our changes, so that one which we died over
+    half-way is not mistaken for it.
     """
     runtime, decision, request = exchange.runtime, routed.decision, routed.request
     clusters = [runtime.clusters[name] for name in routed.plan.models]
     headers = {"x-mom-cluster": clusters[0], "x-mom-model": routed.plan.pick}
+    closed = decision.allowed is not None
     if len(clusters) == 1:
         headers["x-mom-plan"] = "single"
+    elif closed:
+        headers["x-mom-plan"] = "closed"
     if exchange.trace is not None:
         headers["traceparent"] = exchange.trace.traceparent
     metadata: dict[str, object] = {
@@ -273,7 +286,10 @@ def _route(exchange: Exchange, routed: Routed, length: int) -> tuple[dict[str, s
         "tenant": exchange.tenant,
         "tokens": request.tokens,
         "stream": request.stream,
-        "priority_groups": [{"name": cluster} for cluster in clusters],
+        "priority_groups": [
+            {"name": cluster, **({"clusters": [{"cluster_name": cluster, "weight": 1}]} if closed else {})}
+            for cluster in clusters
+        ],
     }
     if routed.held:
         metadata["held"] = routed.held

@@ -1,4 +1,4 @@
-"""The client APIs by path. Every other path passes through untouched."""
+"""The client APIs by path."""
 
 from __future__ import annotations
 

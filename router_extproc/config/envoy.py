@@ -74,6 +74,7 @@ class EnvoyOptions:
     of router.yaml and 2 s. `access_log` is a path (`/dev/stdout` too) for one JSON line per request, besides what the
     sidecar gets. `ca_file` holds the certificates that https providers are verified with. Without `sidecar_tls` the
     connections to the sidecars are plaintext. `backups` are for the compatible profile, which cannot fail over by plan.
+    `max_connections` (at least 1) bounds the connections of clients; Envoy closes any more at once.
     """
 
     listen: str = "127.0.0.1:10000"
@@ -118,6 +119,13 @@ class EnvoyOptions:
         parser.add_argument("--access-log", metavar="PATH", help="one JSON line per request, for instance /dev/stdout")
         parser.add_argument("--ca-file", metavar="PATH", default=defaults.ca_file, help="verifies https providers")
         parser.add_argument(
+            "--max-connections",
+            type=int,
+            metavar="COUNT",
+            default=defaults.max_connections,
+            help="clients' connections at once; more are closed (default: %(default)s)",
+        )
+        parser.add_argument(
             "--profile",
             type=Profile,
             choices=list(Profile),
@@ -152,6 +160,7 @@ class EnvoyOptions:
             message_timeout_seconds=arguments.message_timeout,
             access_log=arguments.access_log,
             ca_file=arguments.ca_file,
+            max_connections=arguments.max_connections,
             sidecar_tls=_sidecar_tls(arguments),
             profile=arguments.profile,
             backups=_backups(arguments.backup),
@@ -235,6 +244,8 @@ def _mistakes(config: RouterConfig, options: EnvoyOptions) -> list[str]:
         mistakes.append("backups are for the compatible profile; the full one fails over by the routes' fallback")
     if options.sidecar_tls is not None:
         mistakes += options.sidecar_tls.mistakes()
+    if options.max_connections < 1:
+        mistakes.append("max_connections must be at least 1")
     if not options.sidecars:
         mistakes.append("at least one sidecar address is needed")
     for address in (options.listen, options.admin, *options.sidecars):
@@ -258,10 +269,13 @@ def _listener(config: RouterConfig, options: EnvoyOptions) -> dict[str, Any]:
         "stat_prefix": "mom",
         "use_remote_address": True,
         "preserve_external_request_id": True,
+        "# Routes match whole paths: a model's server would read another spelling of one as the same.": None,
         "normalize_path": True,
+        "merge_slashes": True,
+        "path_with_escaped_slashes_action": "UNESCAPE_AND_REDIRECT",
         "request_headers_timeout": "10s",
-        "# Silence on a stream; above the longest wait for a first byte.": None,
-        "stream_idle_timeout": f"{max(300, math.ceil(config.retry.first_byte_seconds) + 60)}s",
+        "# Silence on a stream; above the longest wait for a first byte, over all attempts.": None,
+        "stream_idle_timeout": f"{_idle_seconds(config)}s",
         "# A client's copies of our own headers, and headers that would change Envoy's own retries and timeouts, go "
         "before anything else looks at them: the sidecar could not remove them when it is down.": None,
         "early_header_mutation_extensions": [
@@ -273,7 +287,7 @@ def _listener(config: RouterConfig, options: EnvoyOptions) -> dict[str, Any]:
         ],
         "local_reply_config": {
             "# Envoy's own errors in the shape of the API that was called. The sidecar marks its answers by a "
-            "code detail that starts with `mom_`: those are in that shape already.": None,
+            "code detail that starts with `mom_`: those are in that shape already, and so are answers of routes.": None,
             "mappers": error_mappers(),
         },
         "access_log": _access_logs(options),
@@ -291,6 +305,12 @@ def _listener(config: RouterConfig, options: EnvoyOptions) -> dict[str, Any]:
         **limit,
         "filter_chains": [{"filters": [connection]}],
     }
+
+
+def _idle_seconds(config: RouterConfig) -> int:
+    # Attempts that fail do not count as a sign of life: the timer runs on from the request's last byte.
+    waiting = min(config.retry.total_seconds, config.retry.first_byte_seconds * config.limits.max_attempts)
+    return max(300, math.ceil(waiting) + 60)
 
 
 def _http_filters(config: RouterConfig, options: EnvoyOptions) -> list[Any]:

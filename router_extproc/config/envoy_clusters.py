@@ -42,11 +42,11 @@ CLIENT_CREDENTIALS = ("authorization", "x-api-key", "api-key", "openai-organizat
 """What `auth.passthrough` hands on. Kept aside in the filter state: an attempt at another model removes it."""
 
 OUTLIERS = {
-    "# For models with several addresses. The panic threshold stays at its default: with all addresses ejected they "
-    "are tried all the same, and a failed attempt moves on by the plan.": None,
+    "# For models with several addresses. Less than half of them may be out, so the last one never is: Envoy's own "
+    "threshold for trying ejected ones all the same counts the address of a name that has none.": None,
     "consecutive_5xx": 10,
     "base_ejection_time": "5s",
-    "max_ejection_percent": 50,
+    "max_ejection_percent": 49,
 }
 _BREAKERS = {
     "thresholds": [{f"max_{what}": 100_000 for what in ("connections", "pending_requests", "requests", "retries")}]
@@ -136,10 +136,11 @@ def says_who(name: str, model: Model) -> dict[str, Any]:
 
 
 def passthrough_cluster(config: RouterConfig, ca_file: str) -> dict[str, Any]:
-    """Where every path goes that is no LLM API: the first default model's host, without our credentials."""
+    """The first default model's host, without our credentials: for the list of models, and for other paths if they may
+    pass."""
     endpoint = endpoint_of(config.models[config.default[0]])
     return {
-        "# Everything that is no LLM API: the default model's host, the client's own headers, no key of ours.": None,
+        "# What is no LLM API and may pass: the default model's host, the client's own headers, no key of ours.": None,
         **reachable("mom-passthrough", endpoint, ca_file),
         "typed_extension_protocol_options": {HTTP_OPTIONS: {"@type": TYPE + HTTP_OPTIONS, **protocol(endpoint, None)}},
     }
@@ -272,6 +273,12 @@ def reachable(cluster: str, endpoint: Endpoint, ca_file: str, *, tell_host: bool
             "not. Nobody can listen on port 0.",
             {"priority": 1, "lb_endpoints": [{"endpoint": {"address": nowhere}}]},
         ]
+    assignment: dict[str, Any] = {"cluster_name": cluster, "endpoints": localities}
+    if named:
+        assignment |= {
+            "# Only then: by default a part of the traffic goes there as soon as some addresses are ejected.": None,
+            "policy": {"overprovisioning_factor": 100_000},
+        }
     found: dict[str, Any] = {
         "name": cluster,
         "type": "STRICT_DNS" if named else "STATIC",
@@ -279,7 +286,7 @@ def reachable(cluster: str, endpoint: Endpoint, ca_file: str, *, tell_host: bool
         "# The default allows 3 retries at a time in a whole cluster.": None,
         "circuit_breakers": _BREAKERS,
         "upstream_connection_options": {"tcp_keepalive": {"keepalive_time": 60, "keepalive_interval": 15}},
-        "load_assignment": {"cluster_name": cluster, "endpoints": localities},
+        "load_assignment": assignment,
     }
     if named:
         found["dns_lookup_family"] = "V4_PREFERRED"

@@ -21,7 +21,7 @@ from router_extproc.config.envoy_clusters import (
     says_who,
     typed,
 )
-from router_extproc.config.envoy_routes import BACK_OFF, default_order
+from router_extproc.config.envoy_routes import BACK_OFF, POST, answered, default_order
 from router_extproc.config.providers import (
     API_PATHS,
     cluster_of,
@@ -91,17 +91,25 @@ def clusters(config: RouterConfig, ca_file: str, backups: Backups) -> list[Any]:
 
 
 def api_routes(config: RouterConfig, api: Api, backups: Backups) -> list[Any]:
-    """A route per model that speaks the API, then the default model's, for what no sidecar has decided."""
+    """A route per model that speaks the API, then the default model's, for what no sidecar has decided or what may go
+    anywhere."""
     speakers = [name for name, model in config.models.items() if api in model.speaks]
     cluster = default_order(config, api)[0]
     default = next(name for name in speakers if cluster_of(name, config.models[name]) == cluster)
     routes = [_route(config, api, name, backups, decided=True) for name in speakers]
-    return [*routes, _route(config, api, default, backups, decided=False)]
+    kind = "overloaded_error" if api is Api.MESSAGES else "server_error"
+    # The sidecar has read a newer file than this Envoy, and only the model that it picked may take the request.
+    unknown = {
+        "name": f"{api.value}-unknown",
+        "match": {"path": API_PATHS[api], "headers": [POST, {"name": "x-mom-plan", "present_match": True}]},
+        **answered(503, kind, "the gateway does not know the model of this request yet", api),
+    }
+    return [*routes, unknown, _route(config, api, default, backups, decided=False)]
 
 
 def _route(config: RouterConfig, api: Api, name: str, backups: Backups, *, decided: bool) -> dict[str, Any]:
     model, retry = config.models[name], config.retry
-    headers: list[dict[str, Any]] = [{"name": ":method", "string_match": {"exact": "POST"}}]
+    headers: list[dict[str, Any]] = [POST]
     if decided:
         headers.append({"name": "x-mom-model", "string_match": {"exact": name}})
     remove = [*_INTERNAL]

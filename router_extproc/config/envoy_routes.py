@@ -1,4 +1,4 @@
-"""Envoy's route table: two routes per LLM API, and everything else passing through."""
+"""Envoy's route table: two routes per LLM API, the list of models, and what becomes of everything else."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from router_extproc.config.envoy_clusters import NAMESPACE, extension, typed
-from router_extproc.config.providers import API_PATHS, cluster_of, endpoint_of
+from router_extproc.config.providers import API_PATHS, UNKNOWN_PATH, UNKNOWN_PATH_CODE, cluster_of, endpoint_of
 from router_extproc.config.schema import Api, RouterConfig
 
 EXT_PROC = "envoy.filters.http.ext_proc.mom"
@@ -19,8 +19,9 @@ _USAGE = {Api.RESPONSES: "OPENAI_RESPONSES", Api.MESSAGES: "ANTHROPIC_MESSAGES"}
 # Retries move on to another model, so there is nothing to wait for.
 BACK_OFF = {"base_interval": "0.025s", "max_interval": "0.25s"}
 
-# POST only: a GET here would read stored answers of the account that our key belongs to.
-_POST = {"name": ":method", "string_match": {"exact": "POST"}}
+POST = {"name": ":method", "string_match": {"exact": "POST"}}
+"""POST only: a GET here would read stored answers of the account that our key belongs to."""
+
 _METADATA_HEADERS = ("route", "band", "confidence", "reason", "decision_id")
 
 
@@ -72,7 +73,7 @@ def _planned_routes(config: RouterConfig, api: Api) -> list[Any]:
         "match": {
             "path": API_PATHS[api],
             "headers": [
-                _POST,
+                POST,
                 {"name": "x-mom-cluster", "present_match": True},
                 {"name": "x-mom-plan", "string_match": {"exact": "single"}},
             ],
@@ -94,7 +95,7 @@ def _planned_routes(config: RouterConfig, api: Api) -> list[Any]:
         "# By the sidecar's plan: attempt n goes to its n-th model. Without a plan (the sidecar is down) by this "
         "order, the default model first.": None,
         "name": api.value,
-        "match": {"path": API_PATHS[api], "headers": [_POST]},
+        "match": {"path": API_PATHS[api], "headers": [POST]},
         **buffer,
         "typed_per_filter_config": usage,
         "route": {
@@ -123,20 +124,23 @@ def _planned_routes(config: RouterConfig, api: Api) -> list[Any]:
 
 
 def _unsupported(api: Api) -> dict[str, Any]:
-    message = "no model here speaks this API"
-    body: dict[str, Any] = {"error": {"message": message, "type": "invalid_request_error", "param": None, "code": None}}
-    if api is Api.MESSAGES:
-        body = {"type": "error", "error": {"type": "not_found_error", "message": message}}
+    kind = "not_found_error" if api is Api.MESSAGES else "invalid_request_error"
     return {
         "name": api.value,
-        "match": {"path": API_PATHS[api], "headers": [_POST]},
-        "response_headers_to_add": [
-            {
-                "header": {"key": "content-type", "value": "application/json"},
-                "append_action": "OVERWRITE_IF_EXISTS_OR_ADD",
-            }
-        ],
-        "direct_response": {"status": 404, "body": {"inline_string": json.dumps(body)}},
+        "match": {"path": API_PATHS[api], "headers": [POST]},
+        **answered(404, kind, "no model here speaks this API", api),
+    }
+
+
+def answered(status: int, kind: str, message: str, api: Api | None = None, code: str | None = None) -> dict[str, Any]:
+    """What makes a route answer by itself, with an error of type `kind` in the shape of an API; None: in OpenAI's."""
+    body: dict[str, Any] = {"error": {"message": message, "type": kind, "param": None, "code": code}}
+    if api is Api.MESSAGES:
+        body = {"type": "error", "error": {"type": kind, "message": message}}
+    json_type = {"key": "content-type", "value": "application/json"}
+    return {
+        "response_headers_to_add": [{"header": json_type, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}],
+        "direct_response": {"status": status, "body": {"inline_string": json.dumps(body)}},
     }
 
 
@@ -146,10 +150,11 @@ def _other_routes(config: RouterConfig) -> list[Any]:
         "timeout": f"{config.retry.total_seconds:g}s",
         "host_rewrite_literal": endpoint_of(config.models[config.default[0]]).authority,
     }
-    disabled = typed("envoy.extensions.filters.http.ext_proc.v3.ExtProcPerRoute", disabled=True)
+    disabled = {EXT_PROC: typed("envoy.extensions.filters.http.ext_proc.v3.ExtProcPerRoute", disabled=True)}
+    unknown = answered(404, "invalid_request_error", UNKNOWN_PATH, code=UNKNOWN_PATH_CODE)
     return [
         {
-            "# Answered by the sidecar with the catalogue.": None,
+            "# Answered by the sidecar with the catalogue; without one by the default model's host.": None,
             "name": "models",
             "match": {
                 "path_separated_prefix": "/v1/models",
@@ -158,19 +163,22 @@ def _other_routes(config: RouterConfig) -> list[Any]:
             "route": onwards,
         },
         {
-            "# Everything else never meets the sidecar.": None,
-            "name": "passthrough",
+            "# Everything else never meets the sidecar: router.yaml's `passthrough` says whether it goes on.": None,
+            "name": "passthrough" if config.passthrough else "unknown",
             "match": {"prefix": "/"},
-            "typed_per_filter_config": {EXT_PROC: disabled},
-            "route": onwards,
+            "typed_per_filter_config": disabled,
+            **({"route": onwards} if config.passthrough else unknown),
         },
     ]
 
 
 def error_mappers() -> list[Any]:
-    """Envoy's own errors in the shape of the API that was called. What the sidecar answers is left as it is."""
+    """Envoy's own errors in the shape of the API that was called. What the sidecar or a route says stays as it is."""
     messages = "xds.route_name.startsWith('messages')"
-    ours = "!response.code_details.startsWith('mom_')"
+    ours = (
+        "response.code >= 400 && response.code_details != 'direct_response' && "
+        "!response.code_details.startsWith('mom_')"
+    )
     rules = [
         (f"{messages} && response.code == 413", "request_too_large"),
         (f"{messages} && response.code < 500", "invalid_request_error"),

@@ -18,6 +18,10 @@ API_PATHS: dict[Api, str] = {
 }
 """Where clients call each API."""
 
+UNKNOWN_PATH = "no LLM API at this path and method; `passthrough: true` in router.yaml passes such requests on"
+UNKNOWN_PATH_CODE = "unknown_url"
+"""What a client reads at any other path, and the error's code, which is OpenAI's own."""
+
 _KEY_HEADERS: dict[Provider, str] = {
     Provider.OPENAI: "authorization",
     Provider.ANTHROPIC: "x-api-key",

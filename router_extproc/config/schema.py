@@ -484,7 +484,18 @@ class Retry(Section):
     first_byte_seconds: float = Field(
         60, gt=0, le=3600, description="Time to an attempt's first byte; then the next model is tried."
     )
-    total_seconds: float = Field(600, gt=0, le=86_400, description="Time for the whole exchange.")
+    total_seconds: float = Field(
+        600, gt=0, le=86_400, description="Time for the whole exchange; above `first_byte_seconds`."
+    )
+
+    @model_validator(mode="after")
+    def _time_for_the_next(self) -> Self:
+        if self.total_seconds <= self.first_byte_seconds:
+            raise ValueError(
+                f"total_seconds ({self.total_seconds:g}) must be above first_byte_seconds "
+                f"({self.first_byte_seconds:g}): else no other model is tried when one hangs"
+            )
+        return self
 
 
 class Ledger(Section):
@@ -653,3 +664,9 @@ class RouterConfig(Section):
     sessions: Sessions = Field(default_factory=Sessions)
     budgets: list[Budget] = Field(default_factory=list, description="Limits on what requests may cost.")
     store: Store = Field(default_factory=Store)
+    passthrough: bool = Field(
+        False,
+        description="Whether paths that are no LLM API go on to the host of the first default model, with the "
+        "client's own headers and without a key of ours. No guard, budget or preference holds there, and a model's "
+        "server may generate text at such a path. `false`: they get a 404.",
+    )

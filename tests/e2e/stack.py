@@ -270,11 +270,12 @@ def running(
     profile: Profile = Profile.FULL,
     backups: Mapping[str, tuple[str, ...]] = MappingProxyType({}),
     proxy: str = ENVOY,
+    edit: Callable[[str], str] = lambda text: text,
 ) -> Iterator[Stack]:
     """Starts everything and stops it again.
 
     `addresses` are sidecars that somebody else runs; `prepare` may change or drop simulated models before they start.
-    `wait_healthy` waits until Envoy takes every sidecar for healthy.
+    `wait_healthy` waits until Envoy takes every sidecar for healthy. `edit` changes Envoy's configuration.
     """
     loaded = load(config).config
     keys = envoy_keys(loaded)
@@ -302,7 +303,7 @@ def running(
         if sidecar_tls is not None and sidecar_tls.sds_directory is not None:
             write_secrets(sidecar_tls, Path(sidecar_tls.sds_directory))
         path = directory / "envoy.yaml"
-        path.write_text(render(loaded, options))
+        path.write_text(edit(render(loaded, options)))
         command = [proxy, "-c", str(path), "--concurrency", "2", "--use-dynamic-base-id"]
         command += ["--log-level", "warning", "--component-log-level", "misc:error", "--file-flush-interval-msec", "50"]
         envoy = Process(command, directory / "envoy.log", keys)

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shutil
+import socket
 import ssl
 import subprocess
 import sys
@@ -487,6 +488,34 @@ def plain(installed: Installed, tmp_path_factory: pytest.TempPathFactory) -> Ite
         with pytest.raises(urllib.error.HTTPError, match="404"):
             get(f"http://127.0.0.1:{stats}/quitquitquit")
         yield f"http://127.0.0.1:{listen}"
+
+
+def test_clients_that_hold_all_connections_do_not_keep_probes_out(installed: Installed, tmp_path: Path) -> None:
+    listen, stats, admin = free_ports(3)
+    found = installed.objects(provider="envoy", envoy={"port": listen, "statsPort": stats, "concurrency": 1})
+    flags = f"--envoy-admin 127.0.0.1:{admin} --max-connections 1"
+    command, _ = rendered_envoy(
+        found,
+        tmp_path,
+        {
+            "0.0.0.0": "127.0.0.1",
+            "port_value: 9901": f"port_value: {admin}",
+            "router-extproc envoy ": f"{sys.executable} -m router_extproc envoy {flags} ",
+            "router-extproc-headless.mom.svc.cluster.local:50051": installed.sidecar.address,
+        },
+    )
+
+    def ready() -> bool:
+        return get(f"http://127.0.0.1:{stats}/ready") == b"LIVE\n"
+
+    with envoy(command, tmp_path, ready), socket.create_connection(("127.0.0.1", listen)) as first:
+        with socket.create_connection(("127.0.0.1", listen), timeout=10) as second:
+            # The one too many is closed; the other stays.
+            assert second.recv(1) == b""
+            first.setblocking(False)
+            with pytest.raises(BlockingIOError):
+                first.recv(1)
+        assert ready()
 
 
 def test_the_rendered_envoy_routes(plain: str, installed: Installed) -> None:

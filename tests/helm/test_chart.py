@@ -138,6 +138,7 @@ CHANGED: dict[str, dict[str, Any]] = {
         "sessions": {"sticky_seconds": 60},
         "budgets": [{"name": "b", "usd": 5}],
         "store": {"url": "redis://valkey"},
+        "passthrough": True,
     },
     "models": {
         "url": "http://other",

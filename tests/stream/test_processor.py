@@ -62,6 +62,19 @@ async def test_a_plan_of_one_asks_for_the_single_route(sidecar: Sidecar) -> None
     assert "x-mom-plan" not in (await send(sidecar, chat("write code"))).headers
 
 
+async def test_only_a_plan_of_allowed_models_says_its_clusters(sidecar: Sidecar) -> None:
+    open_plan = await send(sidecar, chat("write code"))
+    assert open_plan.metadata["priority_groups"][0] == {"name": "coder-cluster"}
+    guard = "guards: [{name: inside, when: 'true', action: reroute, models: [coder, premium]}]\n"
+    for rule in (guard, "preferences: {everyone: {forbidden: small}}\n"):
+        sidecar.runtimes.swap(compiled(CONFIG + rule, sidecar.classifier, 2))
+        answers = await send(sidecar, chat("write code"))
+        assert answers.headers["x-mom-plan"] == "closed"
+        assert answers.plan == ["coder-cluster", "premium"]
+        clusters = [group["clusters"] for group in answers.metadata["priority_groups"]]
+        assert clusters == [[{"cluster_name": name, "weight": 1.0}] for name in answers.plan]
+
+
 @pytest.mark.parametrize(
     ("mode", "trailers"),
     # BUFFERED sends the whole body in one message, whether or not trailers follow.
@@ -309,9 +322,20 @@ async def test_a_named_model_keeps_its_name_and_gets_fallbacks(sidecar: Sidecar)
     assert json.loads(answers.upstream_body())["model"] == "coder"
 
 
+@pytest.mark.parametrize("path", ["/v1/files", "/v1/chat/completions/", "/v1/chat/completions/x?y=/v1/completions"])
+async def test_other_paths_below_v1_are_unknown(sidecar: Sidecar, path: str) -> None:
+    status, document = (await send(sidecar, chat("write code"), path=path)).error
+    assert (status, document["error"]["code"]) == (404, "unknown_url")
+    assert document["error"]["message"].startswith("no LLM API at this path")
+
+
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("path", ["/v1/files", "/", "/v1/chat/completions/x"])
-async def test_other_paths_pass_through_untouched(sidecar: Sidecar, path: str, mode: int) -> None:
+async def test_other_paths_pass_through_untouched_where_the_file_says_so(
+    sidecar: Sidecar, path: str, mode: int
+) -> None:
+    if path.startswith("/v1/"):
+        sidecar.runtimes.swap(compiled(CONFIG + "passthrough: true\n", sidecar.classifier, 2))
     content = random.Random(1).randbytes(100)
     answers = await send(sidecar, content, mode, path=path)
     assert answers.kinds[0] == "request_headers"

@@ -119,6 +119,13 @@ def test_envoy_prints_a_configuration_without_any_key(
     assert "sk-not-to-be-seen" not in out
 
 
+def test_envoy_takes_a_bound_on_connections(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["envoy", write(tmp_path, GOOD), "--max-connections", "7"]) == 0
+    assert "max_active_downstream_connections: 7\n" in capsys.readouterr().out
+    assert main(["envoy", write(tmp_path, GOOD), "--max-connections", "0"]) == 1
+    assert "max_connections must be at least 1" in capsys.readouterr().err
+
+
 def test_explain_shows_signals_rules_and_plan(tmp_path: Path, model: str, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["explain", "--config", write(tmp_path, GOOD), "--model-dir", model]
     assert main([*arguments, "hello"]) == 0

@@ -226,6 +226,20 @@ def test_what_is_no_configuration_at_all(text: str, expected: str) -> None:
     assert mistakes(text)[0].startswith(expected)
 
 
+@pytest.mark.parametrize(
+    ("retry", "said"),
+    [
+        ("{total_seconds: 60}", "total_seconds (60) must be above first_byte_seconds (60)"),
+        ("{first_byte_seconds: 20, total_seconds: 12.5}", "total_seconds (12.5) must be above first_byte_seconds (20)"),
+    ],
+)
+def test_a_model_that_hangs_leaves_time_for_the_next(retry: str, said: str) -> None:
+    (mistake,) = mistakes(f"{GOOD}\nretry: {retry}\n")
+    assert "retry" in mistake
+    assert said in mistake
+    assert parsed(f"{GOOD}\nretry: {{first_byte_seconds: 5, total_seconds: 6}}\n").config.retry.total_seconds == 6
+
+
 def test_a_bomb_of_aliases_is_refused_quickly() -> None:
     levels = ["l0: &l0 [x, x, x, x, x, x, x, x, x]"]
     levels += [f"l{n}: &l{n} [{', '.join([f'*l{n - 1}'] * 9)}]" for n in range(1, 12)]

@@ -172,6 +172,21 @@ def test_limits_follow_the_file() -> None:
     assert processor["typed_config"]["message_timeout"] == "2.5s"
 
 
+@pytest.mark.parametrize(
+    ("retry", "attempts", "seconds"),
+    [
+        ({}, 3, 300),
+        ({"first_byte_seconds": 200}, 3, 660),
+        ({"first_byte_seconds": 200, "total_seconds": 500}, 3, 560),
+        ({"first_byte_seconds": 100.5, "total_seconds": 5000}, 5, 563),
+        ({"first_byte_seconds": 200}, 1, 300),
+    ],
+)
+def test_silence_may_last_as_long_as_all_attempts(retry: dict[str, Any], attempts: int, seconds: int) -> None:
+    config = config_of({"a": LOCAL}, retry=retry, limits={"max_attempts": attempts})
+    assert manager_of(yaml.safe_load(render(config, EnvoyOptions())))["stream_idle_timeout"] == f"{seconds}s"
+
+
 def test_an_api_that_nobody_speaks_is_answered_in_its_own_shape() -> None:
     document = yaml.safe_load(render(config_of({"a": LOCAL}), EnvoyOptions()))
     [route] = [r for r in routes_of(document) if r["name"] == "messages"]
@@ -188,6 +203,7 @@ def test_an_api_that_nobody_speaks_is_answered_in_its_own_shape() -> None:
         ({"a": LOCAL}, ["b"], EnvoyOptions(), "unknown model 'b'"),
         ({"a": LOCAL}, ["a"], EnvoyOptions(listen="nowhere"), "not host:port"),
         ({"a": LOCAL}, ["a"], EnvoyOptions(sidecars=()), "at least one sidecar"),
+        ({"a": LOCAL}, ["a"], EnvoyOptions(max_connections=0), "max_connections must be at least 1"),
     ],
 )
 def test_what_cannot_be_rendered_is_named(
