@@ -186,7 +186,7 @@ def test_an_api_that_nobody_speaks_is_answered_in_its_own_shape() -> None:
         ({"mom-sidecar": LOCAL}, ["mom-sidecar"], EnvoyOptions(), "models.mom-sidecar: `mom-sidecar`"),
         ({"a": {**LOCAL, "url": "http://host:99999"}}, ["a"], EnvoyOptions(), "models.a.url"),
         ({"a": LOCAL}, ["b"], EnvoyOptions(), "unknown model 'b'"),
-        ({"a": LOCAL}, ["a"], EnvoyOptions(listen="nowhere"), "not host:port"),
+        ({"a": LOCAL}, ["a"], EnvoyOptions(listen="nowhere"), "not HOST:PORT"),
         ({"a": LOCAL}, ["a"], EnvoyOptions(sidecars=()), "at least one sidecar"),
     ],
 )
