@@ -179,7 +179,12 @@ def _add_config(command: argparse.ArgumentParser) -> None:
 
 
 def _add_model(command: argparse.ArgumentParser) -> None:
-    _flag(command, "model-dir", str(SHIPPED_MODEL), "directory of the classifier: in a checkout the shipped one, else it must be given")
+    _flag(
+        command,
+        "model-dir",
+        str(SHIPPED_MODEL),
+        "directory of the classifier: in a checkout the shipped one, else it must be given",
+    )
     _flag(command, "model-digest", "", "SHA-256 that the classifier must have; empty: any")
     _flag(command, "device", "auto", "cpu, cuda or auto", flags.device)
 

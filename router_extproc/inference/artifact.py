@@ -127,8 +127,8 @@ def read(directory: Path, *, digest: str | None = None) -> Artifact:
     """
     if not (directory / "heads.json").is_file():
         raise UnusableModel(
-            f"{directory}: no classifier here, heads.json is missing; give the folder of one with --model-dir (a pip package "
-            "brings none)"
+            f"{directory}: no classifier here, heads.json is missing; give the folder of one with "
+            "--model-dir (a pip package brings none)"
         )
     try:
         found = digest_of(directory)

@@ -227,7 +227,9 @@ def test_a_bad_variable_is_told_by_the_commands_that_read_it(
     with pytest.raises(SystemExit) as ended:
         main(["serve"])
     assert ended.value.code == 2
-    assert "--threads: 'abc' is not a whole number from 0 to 1024 (in ROUTER_EXTPROC_THREADS)" in capsys.readouterr().err
+    assert (
+        "--threads: 'abc' is not a whole number from 0 to 1024 (in ROUTER_EXTPROC_THREADS)" in capsys.readouterr().err
+    )
     assert main(["schema"]) == 0
 
 
@@ -284,7 +286,10 @@ def test_a_folder_without_a_classifier_says_which_flag_names_one(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["check", write(tmp_path, GOOD), "--model-dir", str(tmp_path / "none")]) == 1
-    assert "none: no classifier here, heads.json is missing; give the folder of one with --model-dir" in capsys.readouterr().err
+    assert (
+        "none: no classifier here, heads.json is missing; give the folder of one with --model-dir"
+        in capsys.readouterr().err
+    )
 
 
 def test_a_gpu_that_is_not_here_is_said(tmp_path: Path, model: str, capsys: pytest.CaptureFixture[str]) -> None:
