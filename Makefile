@@ -63,12 +63,13 @@ check: $(VENV)/.dev $(VENV)/.train ## Lint, type-check, check imports and spelli
 	@$(MAKE) --no-print-directory generated-check
 
 .PHONY: generated
-generated: $(VENV)/.dev ## Write what is generated: protobuf modules, configuration reference, JSON Schema
+generated: $(VENV)/.dev ## Write what is generated: protobuf modules, references, JSON Schema, table of labels
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m grpc_tools.protoc -I proto --python_out=. --grpc_python_out=. --mypy_out=quiet:. --mypy_grpc_out=quiet:. proto/router_extproc/pb/*.proto
 	$(BIN)/router-extproc reference > docs/configuration.md
 	$(BIN)/router-extproc schema > docs/router.schema.json
 	$(BIN)/python helm/generate.py
 	$(BIN)/router-extproc metrics > docs/metrics.md
+	$(BIN)/python -m models.labels
 	$(BIN)/router-extproc envoy examples/quickstart/router.yaml --access-log /dev/stdout > envoy/quickstart.yaml
 
 .PHONY: generated-check
@@ -80,6 +81,7 @@ generated-check: $(VENV)/.dev
 	@$(BIN)/router-extproc schema | diff -q - docs/router.schema.json || { echo "run make generated"; exit 1; }
 	@$(BIN)/router-extproc metrics | diff -q - docs/metrics.md || { echo "run make generated"; exit 1; }
 	@$(BIN)/router-extproc envoy examples/quickstart/router.yaml --access-log /dev/stdout | diff -q - envoy/quickstart.yaml || { echo "run make generated"; exit 1; }
+	@$(BIN)/python -m models.labels --check
 	@$(BIN)/python helm/generate.py --check
 
 .PHONY: format

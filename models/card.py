@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from models.marked import marked
 from models.metrics import wilson
 
 CARD = Path(__file__).parent / "README.md"
@@ -197,9 +198,7 @@ def main() -> None:
     parser.add_argument("--unseen", type=Path, required=True)
     args = parser.parse_args()
     read = [json.loads(path.read_text(encoding="utf-8")) for path in (args.test, args.written, args.unseen)]
-    before, _, rest = CARD.read_text(encoding="utf-8").partition(BEGIN)
-    _, _, after = rest.partition(END)
-    CARD.write_text(f"{before}{BEGIN}\n\n{figures(*read)}\n\n{END}{after}", encoding="utf-8")
+    CARD.write_text(marked(CARD.read_text(encoding="utf-8"), BEGIN, END, figures(*read)), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -265,6 +265,7 @@ class Admin:
             "digest": current.digest,
             "source": str(current.source),
             "rejected": runtimes.rejected,
+            "envoy": runtimes.envoy,
         }
 
     async def _now_for_watchers(self) -> str:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from router_extproc import __version__
+from router_extproc import __version__, flags
 from router_extproc.app import SHIPPED_MODEL, ServeOptions, serve
 from router_extproc.bookkeeping import BookOptions
 from router_extproc.config.catalogue import check_catalogue
@@ -21,6 +21,7 @@ from router_extproc.config.cost_plan import load_plan
 from router_extproc.config.envoy import EnvoyOptions, render
 from router_extproc.config.envoy_tls import write_secrets
 from router_extproc.config.loader import load
+from router_extproc.config.schema import Api
 from router_extproc.cost import calculate
 from router_extproc.decision_log import read_log
 from router_extproc.domain import LlmRequest, Outcome, Turn
@@ -65,26 +66,33 @@ def _parser() -> argparse.ArgumentParser:
     command.set_defaults(run=_serve)
     _add_config(command)
     _add_model(command)
-    _flag(command, "listen", "127.0.0.1:50051", "HOST:PORT or unix:/PATH of ext_proc, access log service and health")
+    text = "HOST:PORT or unix:/PATH of ext_proc, access log service and health; what `envoy` gets as --sidecar"
+    _flag(command, "listen", "127.0.0.1:50051", text, flags.address_or_socket)
     _flag(command, "tls-cert", "", "PEM file with the certificate of --listen, followed when it changes; empty: no TLS")
     _flag(command, "tls-key", "", "PEM file with its key")
     _flag(command, "tls-client-ca", "", "PEM file: whoever connects must show a certificate that this authority signed")
-    _flag(command, "admin", "127.0.0.1:9090", "HOST:PORT of the page, /livez, /readyz, /metrics, /config, /savings")
+    text = "HOST:PORT of the page, /livez, /readyz, /metrics, /config, /savings"
+    _flag(command, "admin", "127.0.0.1:9090", text, flags.address)
     _flag(command, "admin-token-file", "", "file with the bearer token that opens the admin port beyond loopback")
     text = "file with the secret that conversations are hashed with, the same for all replicas; empty: one of its own"
     _flag(command, "session-secret-file", "", text)
     _flag(command, "state-dir", "", "directory of the savings ledger and the decision log; empty: in memory only")
-    _flag(command, "decision-log-mib", 256, "MiB that the decision log may take")
+    _flag(command, "decision-log-mib", 256, "MiB that the decision log may take", flags.whole(1, 1024 * 1024))
     text = "show prompts in the decision log and on the page"
     command.add_argument("--record-prompts", action="store_true", help=text)
     _flag(command, "otlp-endpoint", "", "OpenTelemetry collector (OTLP over HTTP), such as http://localhost:4318")
-    _flag(command, "trace-ratio", 0.0, "part of the requests to trace, 0 to 1; a caller's sampled trace always goes on")
-    _flag(command, "log-level", "info", "debug, info, warning or error")
-    _flag(command, "threads", 0, "cores that one pass of the classifier uses on a CPU; 0: all")
-    _flag(command, "max-queued", 512, "prompts that may wait for the classifier; more go to the default model at once")
-    _flag(command, "max-streams", 8192, "requests held at once; more are refused, and Envoy fails open for them")
-    _flag(command, "drain-notice", 2.5, "seconds between NOT_SERVING and refusing streams; over Envoy's check interval")
-    _flag(command, "drain-grace", 30.0, "seconds for the streams in flight after that")
+    text = "part of the requests to trace, 0 to 1; a caller's sampled trace always goes on"
+    _flag(command, "trace-ratio", 0.0, text, flags.number(0, 1))
+    _flag(command, "log-level", "info", "debug, info, warning or error", flags.one_of(*LEVELS))
+    text = "cores that one pass of the classifier uses on a CPU; 0: all"
+    _flag(command, "threads", 0, text, flags.whole(0, 1024))
+    text = "prompts that may wait for the classifier; more go to the default model at once"
+    _flag(command, "max-queued", 512, text, flags.whole(1, 1_000_000))
+    text = "requests held at once; more are refused, and Envoy fails open for them"
+    _flag(command, "max-streams", 8192, text, flags.whole(1, 1_000_000))
+    text = "seconds between NOT_SERVING and refusing streams; over Envoy's check interval"
+    _flag(command, "drain-notice", 2.5, text, flags.number(0, DAY))
+    _flag(command, "drain-grace", 30.0, "seconds for the streams in flight after that", flags.number(0, DAY))
     command.add_argument(
         "--live", action="store_true", help="print one line per routed request, with the prompt's start"
     )
@@ -104,9 +112,12 @@ def _parser() -> argparse.ArgumentParser:
     _add_config(command)
     _add_model(command)
     command.add_argument("--model", default="auto", help="the model that the client names")
-    command.add_argument("--api", default="chat_completions", help="the API that the client calls")
+    apis = [api.value for api in Api]
+    command.add_argument("--api", choices=apis, default=apis[0], help="the API that the client calls")
     command.add_argument("--context", default="", help="an earlier turn of the conversation")
-    command.add_argument("--header", action="append", default=[], metavar="NAME=VALUE", help="a request header")
+    command.add_argument(
+        "--header", type=flags.header, action="append", default=[], metavar="NAME=VALUE", help="a request header"
+    )
     command.add_argument("--json", action="store_true", help="print JSON")
     command.add_argument("prompt", help="the newest turn")
 
@@ -138,12 +149,28 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _flag(command: argparse.ArgumentParser, name: str, default: str | int | float, text: str) -> None:
-    """A flag whose default can be set by the environment: --log-level by ROUTER_EXTPROC_LOG_LEVEL."""
+LEVELS = ("debug", "info", "warning", "error")
+DAY = 86_400
+
+
+def _flag(
+    command: argparse.ArgumentParser,
+    name: str,
+    default: str | int | float,
+    text: str,
+    kind: Callable[[str], object] = str,
+) -> None:
+    """A flag whose default can be set by the environment: --log-level by ROUTER_EXTPROC_LOG_LEVEL.
+
+    argparse converts what is text among the defaults, and only for the command that runs: a bad variable is told like
+    a bad flag. An empty variable counts as unset.
+    """
     variable = "ROUTER_EXTPROC_" + name.upper().replace("-", "_")
-    kind = type(default)
     command.add_argument(
-        f"--{name}", type=kind, default=kind(os.environ.get(variable, default)), help=f"{text} [{variable}, {default}]"
+        f"--{name}",
+        type=flags.from_environment(variable, kind),
+        default=os.environ.get(variable) or default,
+        help=f"{text} [{variable}, {default}]",
     )
 
 
@@ -152,9 +179,14 @@ def _add_config(command: argparse.ArgumentParser) -> None:
 
 
 def _add_model(command: argparse.ArgumentParser) -> None:
-    _flag(command, "model-dir", str(SHIPPED_MODEL), "directory of the classifier")
+    _flag(
+        command,
+        "model-dir",
+        str(SHIPPED_MODEL),
+        "directory of the classifier: in a checkout the shipped one, else it must be given",
+    )
     _flag(command, "model-digest", "", "SHA-256 that the classifier must have; empty: any")
-    _flag(command, "device", "auto", "cpu, cuda or auto")
+    _flag(command, "device", "auto", "cpu, cuda or auto", flags.device)
 
 
 def _print(text: str) -> int:
@@ -166,12 +198,12 @@ def _serve(arguments: argparse.Namespace) -> int:
     import uvloop
 
     logs.configure(arguments.log_level)
-    host, _, port = arguments.admin.rpartition(":")
+    host, port = flags.host_and_port(arguments.admin)
     options = ServeOptions(
         config=Path(arguments.config),
         listen=arguments.listen,
         admin_host=host,
-        admin_port=int(port),
+        admin_port=port,
         model_dir=Path(arguments.model_dir),
         model_digest=arguments.model_digest or None,
         device=arguments.device,
@@ -274,6 +306,8 @@ def _simulate(arguments: argparse.Namespace) -> int:
     loaded = load(Path(arguments.config))
     heads = {SHIPPED: artifact.read(Path(arguments.model_dir)).labels}
     found = simulate(read_log(arguments.log), loaded, heads)
+    if not found.replayed:
+        raise RouterError(f"no decisions in {arguments.log}: `serve --state-dir` records them")
     return _print(json.dumps(found.json(), indent=2) if arguments.json else found.text())
 
 
@@ -323,8 +357,7 @@ async def _explained(arguments: argparse.Namespace) -> dict[str, Any]:
         await OwnHeads(model, load_guest).serve(engine, loaded)
         runtime = compile_runtime(loaded, {SHIPPED: engine.labels}, {SHIPPED: engine})
         request = _request(arguments)
-        headers = dict(header.lower().split("=", 1) for header in arguments.header if "=" in header)
-        return await tried(runtime, request, headers, time.monotonic() + EXPLAIN_SECONDS)
+        return await tried(runtime, request, dict(arguments.header), time.monotonic() + EXPLAIN_SECONDS)
     finally:
         await engine.aclose()
 

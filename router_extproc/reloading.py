@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Mapping
 
+from router_extproc.config.envoy import same_for_envoy
 from router_extproc.config.loader import LoadedConfig
 from router_extproc.errors import RouterError
 from router_extproc.inference.base import Model
@@ -19,6 +20,11 @@ from router_extproc.stores.affinity import Affinity
 from router_extproc.telemetry.recorder import Recorder
 
 log = logging.getLogger(__name__)
+
+RENDER_AGAIN = (
+    "models, default, limits or retry changed with generation %d: run `router-extproc envoy` again and restart Envoy "
+    "(in Kubernetes `helm upgrade` does); until then it does not know them"
+)
 
 
 class Reloading:
@@ -78,6 +84,9 @@ class Reloading:
         await own_heads.serve(self._engine, loaded)
         if new.config.store != current.config.store:
             log.warning("the store is opened at the start: the new `store` section counts after a restart")
+        if not await asyncio.to_thread(same_for_envoy, current.config, new.config):
+            self._runtimes.envoy = RENDER_AGAIN % generation
+            log.warning("%s", self._runtimes.envoy)
         self._runtimes.swap(new)
         self._loaded, self._own_heads = loaded, own_heads
         self._outliving[0].keep(new.config.models)

@@ -169,7 +169,7 @@ def make_report(state: Path, config: RouterConfig | None = None, feedback: Path 
     """
     totals = read_totals(state)
     if totals is None:
-        raise RouterError(f"{state}: no ledger here")
+        raise RouterError(f"{state}: no ledger here: `serve --state-dir` writes one")
     judged: dict[str, Said] = {}
     for made in read_log(state):
         if "feedback" in made:

@@ -106,6 +106,8 @@ class Runtimes:
     def __init__(self, first: Runtime) -> None:
         self._current = first
         self._rejected: dict[str, str] = {}
+        self.envoy: str | None = None
+        """What Envoy has to be told of the changes since this process started; None: nothing."""
 
     @property
     def current(self) -> Runtime:

@@ -93,7 +93,8 @@ class Server:
     ) -> None:
         """More than `max_streams` at once are refused with RESOURCE_EXHAUSTED: Envoy then fails open at once.
 
-        Without `tls` the port is plaintext. Raises ConfigError when the certificate cannot be used.
+        Without `tls` the port is plaintext. Raises ConfigError when the certificate cannot be used, OSError when the
+        address cannot.
         """
         self._server = grpc.aio.server(options=list(OPTIONS), maximum_concurrent_rpcs=max_streams)
         self._health = HealthServicer()
@@ -102,11 +103,16 @@ class Server:
             _AccessLog(recorder, models_by_cluster), self._server
         )
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        self.port = (
-            self._server.add_insecure_port(address)
-            if tls is None
-            else self._server.add_secure_port(address, server_credentials(tls))
-        )
+        try:
+            self.port = (
+                self._server.add_insecure_port(address)
+                if tls is None
+                else self._server.add_secure_port(address, server_credentials(tls))
+            )
+        except RuntimeError:
+            # gRPC itself has logged which of these it is.
+            why = "it is taken, not an address of this machine, or a name that does not resolve"
+            raise OSError(f"cannot listen on {address}: {why}") from None
 
     async def start(self) -> Self:
         """Listens; not ready yet."""

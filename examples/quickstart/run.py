@@ -213,7 +213,7 @@ def _welcome(arguments: argparse.Namespace, config: RouterConfig, path: Path, di
     return f"""
   Envoy    http://{arguments.listen}    admin http://{arguments.envoy_admin}
   sidecar  http://{arguments.admin}/    live page; also /metrics  /config  /savings  /readyz
-  policy   {path} (edit it: it reloads)
+  policy   {path} (edit it: rules reload; for new models restart)
   logs     {directory}/
 
 Paste one of these into another terminal:

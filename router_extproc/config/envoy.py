@@ -33,6 +33,7 @@ from router_extproc.config.envoy_tls import SidecarTls
 from router_extproc.config.schema import RouterConfig
 from router_extproc.config.yaml_text import dump
 from router_extproc.errors import ConfigError
+from router_extproc.flags import BadValue, address, address_or_socket, number
 
 # Set by the sidecar or by Envoy itself, never by a client. `x-mom-prefer` and `x-mom-deadline` are the client's.
 _OUR_HEADERS = (
@@ -70,7 +71,7 @@ class Profile(StrEnum):
 class EnvoyOptions:
     """What is not in router.yaml because it belongs to this Envoy.
 
-    Addresses are `host:port`; a sidecar may also be `unix:/path`. `message_timeout_seconds` defaults to the deadline
+    Addresses are `HOST:PORT`; a sidecar may also be `unix:/path`. `message_timeout_seconds` defaults to the deadline
     of router.yaml and 2 s. `access_log` is a path (`/dev/stdout` too) for one JSON line per request, besides what the
     sidecar gets. `ca_file` holds the certificates that https providers are verified with. Without `sidecar_tls` the
     connections to the sidecars are plaintext. `backups` are for the compatible profile, which cannot fail over by plan.
@@ -94,13 +95,15 @@ class EnvoyOptions:
     def add_arguments(parser: argparse.ArgumentParser) -> None:
         """Adds a flag per option, with the same defaults."""
         defaults = EnvoyOptions()
-        parser.add_argument("--listen", metavar="HOST:PORT", default=defaults.listen, help="where clients connect")
-        parser.add_argument("--envoy-admin", metavar="HOST:PORT", default=defaults.admin, help="Envoy's admin page")
+        at: dict[str, Any] = {"type": address, "metavar": "HOST:PORT"}
+        parser.add_argument("--listen", **at, default=defaults.listen, help="where clients connect")
+        parser.add_argument("--envoy-admin", **at, default=defaults.admin, help="Envoy's admin page")
         parser.add_argument(
             "--sidecar",
+            type=address_or_socket,
             metavar="HOST:PORT",
             action="append",
-            help=f"a sidecar, also unix:/PATH; once for each (default: {defaults.sidecars[0]})",
+            help=f"a sidecar's --listen, also unix:/PATH; once for each (default: {defaults.sidecars[0]})",
         )
         parser.add_argument(
             "--body-mode",
@@ -112,7 +115,7 @@ class EnvoyOptions:
         parser.add_argument("--fail-closed", action="store_true", help="answer 500 or 504 when no sidecar does")
         parser.add_argument(
             "--message-timeout",
-            type=float,
+            type=number(0.001, 3600),
             metavar="SECONDS",
             help="longest wait for the sidecar (default: deadline + 2)",
         )
@@ -235,6 +238,24 @@ def render(config: RouterConfig, options: EnvoyOptions) -> str:
     return dump(document)
 
 
+def same_for_envoy(one: RouterConfig, other: RouterConfig) -> bool:
+    """Whether `render` makes the same of both, so that Envoy need not be told of the change.
+
+    Some milliseconds per model where the sections that it reads differ, for instance in a price: call it off the event
+    loop.
+    """
+    if all(getattr(one, name) == getattr(other, name) for name in RENDERED):
+        return True
+    try:
+        return render(one, EnvoyOptions()) == render(other, EnvoyOptions())
+    except ConfigError:
+        return False
+
+
+RENDERED = ("models", "default", "limits", "retry", "passthrough")
+"""The sections of router.yaml that Envoy's configuration is made of. Everything else is the sidecar's alone."""
+
+
 def _mistakes(config: RouterConfig, options: EnvoyOptions) -> list[str]:
     mistakes = [f"{'.'.join(map(str, wrong.path))}: {wrong.message}" for wrong in check_catalogue(config.models)]
     mistakes += [f"default: unknown model {name!r}" for name in config.default if name not in config.models]
@@ -248,11 +269,11 @@ def _mistakes(config: RouterConfig, options: EnvoyOptions) -> list[str]:
         mistakes.append("max_connections must be at least 1")
     if not options.sidecars:
         mistakes.append("at least one sidecar address is needed")
-    for address in (options.listen, options.admin, *options.sidecars):
-        if not address.startswith(("unix:", "/")):
+    for check, given in ((address, (options.listen, options.admin)), (address_or_socket, options.sidecars)):
+        for text in given:
             try:
-                socket_address(address)
-            except ValueError as error:
+                check(text)
+            except BadValue as error:
                 mistakes.append(str(error))
     return mistakes
 

@@ -20,6 +20,7 @@ from router_extproc.config.providers import (
 )
 from router_extproc.config.schema import Model, Provider, RouterConfig
 from router_extproc.config.yaml_text import Alias, Anchored
+from router_extproc.flags import host_and_port, socket_path
 
 TYPE = "type.googleapis.com/"
 NAMESPACE = "mom"
@@ -321,18 +322,14 @@ def protocol(endpoint: Endpoint, attempt_seconds: float | None) -> dict[str, Any
 
 
 def _sidecar_address(address: str) -> dict[str, Any]:
-    if address.startswith(("unix:", "/")):
-        return {"pipe": {"path": address.removeprefix("unix:")}}
-    return socket_address(address)
+    path = socket_path(address)
+    return {"pipe": {"path": path}} if path is not None else socket_address(address)
 
 
 def socket_address(address: str) -> dict[str, Any]:
-    """Envoy's form of `host:port` (IPv6 in brackets). Raises ValueError for anything else."""
-    host, _, port = address.rpartition(":")
-    host = host.removeprefix("[").removesuffix("]")
-    if not host or not port.isdecimal() or not 0 <= int(port) < 65536:
-        raise ValueError(f"{address!r} is not host:port")
-    return {"socket_address": {"address": host, "port_value": int(port)}}
+    """Envoy's form of `HOST:PORT` (IPv6 in brackets). Raises BadValue for anything else."""
+    host, port = host_and_port(address)
+    return {"socket_address": {"address": host, "port_value": port}}
 
 
 def _is_ip(host: str) -> bool:

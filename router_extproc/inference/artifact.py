@@ -125,6 +125,11 @@ def read(directory: Path, *, digest: str | None = None) -> Artifact:
 
     Raises UnusableModel with what is wrong.
     """
+    if not (directory / "heads.json").is_file():
+        raise UnusableModel(
+            f"{directory}: no classifier here, heads.json is missing; give the folder of one with "
+            "--model-dir (a pip package brings none)"
+        )
     try:
         found = digest_of(directory)
         check_pin(directory, found, digest)

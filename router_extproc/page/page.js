@@ -112,7 +112,7 @@ function showServing(state) {
   const chosen = select.value;
   select.replaceChildren(...[...state.virtual, ...state.catalogue].map((name) => element("option", name)));
   if (chosen) select.value = chosen;
-  byId("config-note").textContent = `generation ${state.generation}, ${state.source}`;
+  byId("config-note").textContent = `generation ${state.generation}, ${state.source}${state.envoy ? "; " + state.envoy : ""}`;
   ask("config").then((answer) => answer.json()).then((found) => {
     byId("config-text").textContent = JSON.stringify(found.config, null, 2);
   }).catch(() => {});

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+import httpx
 import pytest
 
 from tests.e2e.load import Answered, load
@@ -54,6 +55,37 @@ def test_a_changed_policy_takes_over_without_a_failed_request(stack: Stack, poli
             clients.wait(answered_by(model), 20, f"answers by {model}")
     assert not clients.failed
     assert {answer.route for answer in clients.answers} == {"code"}
+
+
+NEWCOMER = "  newcomer: {url: 'http://127.0.0.1:1', price: {input: 1, output: 1}}\n\nsignals:\n"
+FIRST = {"models: coder\n    fallback: general": "models: [newcomer, coder]"}
+SECOND = {"models: coder\n    fallback: general": "models: [coder, newcomer, small]"}
+ALONE = {"default: [": "guards: [{name: own, when: 'true', action: reroute, models: newcomer}]\ndefault: ["}
+
+
+@pytest.mark.parametrize(
+    ("edits", "coder_fails", "status", "model"),
+    [(FIRST, False, 200, "premium"), (SECOND, True, 200, "general"), (ALONE, False, 503, None)],
+    ids=["first", "second", "alone"],
+)
+def test_a_model_that_envoy_does_not_know_is_answered_by_its_own_order(
+    stack: Stack, policy: str, edits: dict[str, str], coder_fails: bool, status: int, model: str | None
+) -> None:
+    """Attempt n then goes to the n-th of Envoy's own order, premium and general first; a plan of one gets a 503."""
+    changed = policy.replace("\nsignals:\n", NEWCOMER, 1)
+    for old, new in edits.items():
+        assert old in changed
+        changed = changed.replace(old, new, 1)
+    before = served(stack)["generation"]
+    replace(stack, changed)
+    wait_until(lambda: served(stack)["generation"] > before, "the new policy")
+    assert "run `router-extproc envoy` again" in served(stack)["envoy"]
+    if coder_fails:
+        stack.server("coder").fail("status", status=503)
+    body = {"model": "auto", "messages": [{"role": "user", "content": PROMPT}]}
+    answer = httpx.post(f"{stack.url}/v1/chat/completions", json=body, timeout=30)
+    assert (answer.status_code, answer.headers.get("x-mom-model")) == (status, model)
+    assert answer.headers["x-mom-route"] == "code"
 
 
 def test_a_bad_policy_is_refused_and_the_old_one_serves(stack: Stack, policy: str) -> None:

@@ -189,6 +189,38 @@ def test_no_field_of_the_file_is_forgotten_there() -> None:
         assert set(CHANGED[section]) == set(model.model_fields) - {"version"}, section
 
 
+TEXT = """\
+  # Helm would sort these.
+  models:
+    zeta: {url: "http://zeta.models.svc.cluster.local:1", price: {input: 1, output: 1}, labels: {tier: light}}
+    alpha: {url: "http://alpha.models.svc.cluster.local:1", price: {input: 1, output: 1}, labels: {tier: light}}
+  default: zeta
+"""
+"""Indented throughout, as a block of another file may be."""
+
+
+@pytest.mark.parametrize("case", ["minimal", "envoy", "envoy-compatible", "istio", "envoy-gateway"])
+def test_a_router_yaml_given_as_text_keeps_its_order_and_comments(case: str) -> None:
+    given = values(case, router=TEXT)
+    found = objects(given)
+    for name in ("router-extproc-routes", "router-extproc-check"):
+        routes = one(found, "ConfigMap", name)["data"]["router.yaml"]
+        assert routes == TEXT
+        assert list(parse(routes.encode(), CHART).config.models) == ["zeta", "alpha"]
+    # What the chart makes of the models is what it makes of the same map.
+    as_map = objects({**given, "router": yaml.safe_load(TEXT)})
+    kinds = ("EnvoyFilter", "ServiceEntry", "HTTPRoute", "Backend", "Deployment", "ReferenceGrant")
+    assert [o for o in found if o["kind"] in kinds] == [o for o in as_map if o["kind"] in kinds]
+
+
+def test_the_store_goes_behind_a_router_yaml_given_as_text() -> None:
+    text = "models: {a: {url: 'http://a', price: {input: 1, output: 1}}}\ndefault: a"
+    given = values("minimal", router=text, redis={"url": "redis://r"})
+    routes = one(objects(given), "ConfigMap", "router-extproc-routes")["data"]["router.yaml"]
+    assert routes.startswith(text)
+    assert parse(routes.encode(), CHART).config.store.url == "redis://r"
+
+
 def _checksums(given: dict[str, Any], name: str) -> dict[str, str]:
     annotations = one(objects(given), "Deployment", name)["spec"]["template"]["metadata"]["annotations"]
     return {key: value for key, value in annotations.items() if key.startswith("checksum/")}
@@ -430,6 +462,15 @@ NONSENSE = [
     (
         {"attach": {"provider": "envoy", "envoy": {"caFile": "/ca", "caSecret": {"name": "ca"}}}},
         "caFile and attach.envoy.caSecret are both set",
+    ),
+    ({"router": ""}, "router is empty"),
+    ({"router": "models: ["}, "router: the text is not YAML"),
+    ({"router": "- a"}, "router: the text"),
+    ({"router": "default: a"}, "router: the text needs `models` and `default`"),
+    ({"router": "models: {a: {url: 'http://a'}}\ndefault: b"}, 'names the model "b"'),
+    (
+        {"router": "models: {a: {url: 'http://a'}}\ndefault: a\nstore: {wait_ms: 5}", "redis": {"url": "redis://r"}},
+        "router is a text that has one",
     ),
 ]
 

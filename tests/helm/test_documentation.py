@@ -55,6 +55,14 @@ def test_links_lead_somewhere() -> None:
         assert path or anchor in headings, target
 
 
+def test_the_list_of_contents_is_whole() -> None:
+    headings = [line.removeprefix("## ") for line in PAGE.splitlines() if line.startswith("## ")]
+    contents = " ".join(PAGE[: PAGE.index("\n## ")].split())
+    for heading in headings:
+        anchor = re.sub(r"[^a-z0-9 -]", "", heading.lower()).replace(" ", "-")
+        assert f"(#{anchor})" in contents, heading
+
+
 def test_values_and_alerts_that_are_named_exist() -> None:
     defaults = yaml.safe_load((CHART / "values.yaml").read_text(encoding="utf-8"))
     roots = "attach|metrics|models|gpu|drain|autoscaling|state|admin|image|router.limits|networkPolicy|serviceMonitor"

@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 
 from router_extproc.cli import main
+from router_extproc.config.envoy_clusters import socket_address
+from router_extproc.flags import BadValue, address_or_socket, host_and_port
 from router_extproc.testing import tiny_model_directory
 
 GOOD = """
@@ -194,3 +196,110 @@ def test_half_of_tls_to_the_sidecar_is_refused(
 ) -> None:
     assert main(["envoy", write(tmp_path, GOOD), *flags]) == 1
     assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["serve", "--admin", "localhost"], "argument --admin: 'localhost' is not HOST:PORT"),
+        (["serve", "--admin", "9090"], "argument --admin: '9090' is not HOST:PORT"),
+        (["serve", "--listen", "foo"], "argument --listen: 'foo' is neither HOST:PORT nor unix:/PATH"),
+        (["serve", "--log-level", "loud"], "argument --log-level: 'loud' is not debug, info, warning or error"),
+        (["serve", "--trace-ratio", "5"], "argument --trace-ratio: '5' is not a number from 0 to 1"),
+        (["serve", "--trace-ratio", "nan"], "argument --trace-ratio: 'nan' is not a number from 0 to 1"),
+        (["serve", "--drain-grace", "-1"], "argument --drain-grace: '-1' is not a number"),
+        (["serve", "--max-streams", "0"], "argument --max-streams: '0' is not a whole number from 1"),
+        (["serve", "--threads", "2.5"], "argument --threads: '2.5' is not a whole number"),
+        (["explain", "--header", "x-team", "hello"], "argument --header: 'x-team' is not NAME=VALUE"),
+        (["explain", "--api", "chat", "hello"], "choose from 'chat_completions'"),
+        (["check", "--device", "tpu", "router.yaml"], "argument --device: 'tpu' is not cpu, cuda, cuda:NUMBER or auto"),
+        (["envoy", "--listen", "foo", "router.yaml"], "argument --listen: 'foo' is not HOST:PORT"),
+        (["envoy", "--sidecar", "foo", "router.yaml"], "argument --sidecar: 'foo' is neither HOST:PORT nor unix:/PATH"),
+        (["envoy", "--message-timeout", "-1", "router.yaml"], "argument --message-timeout: '-1' is not a number"),
+    ],
+)
+def test_a_bad_value_is_named_with_its_flag(
+    arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    assert ended.value.code == 2
+    assert said in capsys.readouterr().err
+
+
+def test_a_bad_variable_is_told_by_the_commands_that_read_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("ROUTER_EXTPROC_THREADS", "abc")
+    with pytest.raises(SystemExit) as ended:
+        main(["serve"])
+    assert ended.value.code == 2
+    assert (
+        "--threads: 'abc' is not a whole number from 0 to 1024 (in ROUTER_EXTPROC_THREADS)" in capsys.readouterr().err
+    )
+    assert main(["schema"]) == 0
+
+
+def test_an_empty_variable_counts_as_unset(
+    tmp_path: Path, model: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("ROUTER_EXTPROC_DEVICE", "")
+    monkeypatch.setenv("ROUTER_EXTPROC_THREADS", "")
+    assert main(["check", write(tmp_path, GOOD), "--model-dir", model]) == 0
+    assert main(["serve", "--config", "/nowhere/router.yaml", "--admin", "127.0.0.1:0"]) == 1
+    assert "/nowhere/router.yaml" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("text", "host", "port"),
+    [("localhost:1", "localhost", 1), ("0.0.0.0:65535", "0.0.0.0", 65535), ("[::1]:9090", "::1", 9090)],
+)
+def test_addresses(text: str, host: str, port: int) -> None:
+    assert host_and_port(text) == (host, port)
+    assert socket_address(text)["socket_address"] == {"address": host, "port_value": port}
+
+
+@pytest.mark.parametrize("text", ["", ":1", "h", "h:", "h:65536", "h:x", "::1:9090", "http://h:1", "h h:1", "unix:x"])
+def test_what_is_no_address(text: str) -> None:
+    with pytest.raises(BadValue, match="is neither"):
+        address_or_socket(text)
+
+
+def test_a_socket_is_written_in_one_way() -> None:
+    assert {address_or_socket(text) for text in ("/run/mom.sock", "unix:/run/mom.sock")} == {"unix:/run/mom.sock"}
+
+
+def test_headers_keep_the_case_of_their_value(tmp_path: Path, model: str, capsys: pytest.CaptureFixture[str]) -> None:
+    team = "  team: {type: header, name: x-team, values: [Legal], otherwise: other}\nroutes:"
+    arguments = ["explain", "--config", write(tmp_path, GOOD.replace("routes:", team)), "--model-dir", model, "--json"]
+    for value, label in (("Legal", "Legal"), ("sales=legal", "other")):
+        assert main([*arguments, "--header", f"X-Team={value}", "hello"]) == 0
+        assert json.loads(capsys.readouterr().out)["signals"]["team"]["label"] == label
+
+
+def test_a_replay_of_nothing_is_no_success(tmp_path: Path, model: str, capsys: pytest.CaptureFixture[str]) -> None:
+    file = write(tmp_path, GOOD)
+    for log in (file, str(tmp_path)):
+        assert main(["simulate", "--config", file, "--model-dir", model, "--log", log]) == 1
+        assert f"no decisions in {log}: `serve --state-dir`" in capsys.readouterr().err
+
+
+def test_a_report_without_a_ledger_says_what_writes_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["report", str(tmp_path)]) == 1
+    assert "`serve --state-dir` writes one" in capsys.readouterr().err
+
+
+def test_a_folder_without_a_classifier_says_which_flag_names_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["check", write(tmp_path, GOOD), "--model-dir", str(tmp_path / "none")]) == 1
+    assert (
+        "none: no classifier here, heads.json is missing; give the folder of one with --model-dir"
+        in capsys.readouterr().err
+    )
+
+
+def test_a_gpu_that_is_not_here_is_said(tmp_path: Path, model: str, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["explain", "--config", write(tmp_path, GOOD), "--model-dir", model]
+    assert main([*arguments, "--device", "cuda:99", "hello"]) == 1
+    assert "--device cuda:99: PyTorch finds no such GPU here" in capsys.readouterr().err

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -60,6 +61,21 @@ def test_a_line_tells_everything_but_texts(tmp_path: Path) -> None:
     assert line["versions"] == {"classifier": "c1"}
     assert line["ms"] == {"decision": 2.1, "policy": 0.1}
     assert "SECRET" not in json.dumps(line)
+
+
+def test_the_line_that_the_docs_show_is_one(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "observability.md").read_text(encoding="utf-8")
+    (shown,) = [json.loads(block) for block in re.findall(r"```json\n(.*?)```", page, re.S)]
+    log = log_to(tmp_path)
+    log.start()
+    log.record(OUTCOME, DECIDED)
+    log.close()
+    (line,) = read_log(tmp_path)
+    assert shown.keys() == line.keys()
+    for part in ("request", "outcome"):
+        assert shown[part].keys() == line[part].keys()
+    assert request_of(shown).api == "chat_completions"
+    assert list(signals_of(shown).values) == ["intent"]
 
 
 def test_texts_are_there_when_the_operator_says_so(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import yaml
 
 from router_extproc.config.loader import parse
 from router_extproc.runtime import compile_runtime
+from router_extproc.selection.table import SELECTIONS
 
 PAGE = Path(__file__).parents[2] / "docs" / "policy.md"
 HEADS = {
@@ -44,9 +45,10 @@ def test_every_block_is_valid(block: str) -> None:
     assert config.routes or config.guards or config.preferences.users or config.schedules or len(base) < len(BASE)
 
 
-def test_every_selection_in_the_table_is_valid() -> None:
-    selections = re.findall(r"`selection: (.*?)`", PAGE.read_text())
-    assert len(selections) == 5
+def test_every_selection_is_in_the_table_and_valid() -> None:
+    selections = re.findall(r"^\|.*`selection: (.*?)` (?:\(.*\) )?\|$", PAGE.read_text(), re.M)
+    read = [yaml.safe_load(selection) for selection in selections]
+    assert sorted(spec if isinstance(spec, str) else spec["type"] for spec in read) == sorted(SELECTIONS.table)
     for selection in selections:
         routes = f"routes: [{{name: r, when: 'true', models: [coder, general], selection: {selection}}}]\n"
         compile_runtime(parse((yaml.safe_dump(BASE) + routes).encode(), Path("router.yaml")), HEADS, {})

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
-from router_extproc.config.envoy import BodyMode, EnvoyOptions, Profile, render
+from router_extproc.config.envoy import RENDERED, BodyMode, EnvoyOptions, Profile, render, same_for_envoy
 from router_extproc.config.envoy_tls import SidecarTls
 from router_extproc.config.providers import endpoint_of, key_header, upstream_path
 from router_extproc.config.schema import Api, RouterConfig
@@ -187,6 +187,31 @@ def test_silence_may_last_as_long_as_all_attempts(retry: dict[str, Any], attempt
     assert manager_of(yaml.safe_load(render(config, EnvoyOptions())))["stream_idle_timeout"] == f"{seconds}s"
 
 
+def test_only_some_sections_make_up_envoys_configuration() -> None:
+    config = config_of(EVERYTHING, ["gpt"])
+    whole = render(config, EnvoyOptions())
+    narrow = config.model_copy()
+    for name in set(RouterConfig.model_fields) - set(RENDERED):
+        del narrow.__dict__[name]
+    assert render(narrow, EnvoyOptions()) == whole
+
+
+def test_a_change_that_envoy_does_not_see_is_none_for_it() -> None:
+    before = config_of({"a": LOCAL})
+    dearer = {**LOCAL, "price": {"input": 9, "output": 9}, "quality": 0.5, "labels": {"tier": "light"}}
+    assert same_for_envoy(before, config_of({"a": dearer}, bands={"recommended": 0.8}))
+    for models, sections in (
+        ({"a": LOCAL, "b": LOCAL}, {}),
+        ({"a": {**LOCAL, "upstream_model": "other"}}, {}),
+        ({"a": LOCAL}, {"limits": {"max_attempts": 2}}),
+        ({"a": LOCAL}, {"retry": {"statuses": [408]}}),
+        ({"a": {**LOCAL, "cluster": "mom-sidecar"}}, {}),  # cannot be rendered
+    ):
+        assert not same_for_envoy(before, config_of(models, **sections))
+    both = {"a": LOCAL, "b": LOCAL}
+    assert not same_for_envoy(config_of(both, ["a"]), config_of(both, ["b"]))
+
+
 def test_an_api_that_nobody_speaks_is_answered_in_its_own_shape() -> None:
     document = yaml.safe_load(render(config_of({"a": LOCAL}), EnvoyOptions()))
     [route] = [r for r in routes_of(document) if r["name"] == "messages"]
@@ -201,7 +226,7 @@ def test_an_api_that_nobody_speaks_is_answered_in_its_own_shape() -> None:
         ({"mom-sidecar": LOCAL}, ["mom-sidecar"], EnvoyOptions(), "models.mom-sidecar: `mom-sidecar`"),
         ({"a": {**LOCAL, "url": "http://host:99999"}}, ["a"], EnvoyOptions(), "models.a.url"),
         ({"a": LOCAL}, ["b"], EnvoyOptions(), "unknown model 'b'"),
-        ({"a": LOCAL}, ["a"], EnvoyOptions(listen="nowhere"), "not host:port"),
+        ({"a": LOCAL}, ["a"], EnvoyOptions(listen="nowhere"), "not HOST:PORT"),
         ({"a": LOCAL}, ["a"], EnvoyOptions(sidecars=()), "at least one sidecar"),
         ({"a": LOCAL}, ["a"], EnvoyOptions(max_connections=0), "max_connections must be at least 1"),
     ],

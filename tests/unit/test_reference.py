@@ -1,5 +1,8 @@
 from pathlib import Path
 
+from models import labels
+from router_extproc.app import SHIPPED_MODEL
+from router_extproc.inference import artifact
 from router_extproc.reference import config_schema, configuration_reference
 from router_extproc.selection.table import SELECTIONS
 from router_extproc.signals.table import SIGNALS
@@ -10,6 +13,15 @@ DOCS = Path(__file__).parents[2] / "docs"
 def test_the_reference_on_disk_is_what_the_code_says() -> None:
     # Write it anew with: router-extproc reference > docs/configuration.md
     assert (DOCS / "configuration.md").read_text() == configuration_reference() + "\n"
+
+
+def test_the_labels_on_disk_are_those_of_the_shipped_classifier() -> None:
+    # Write them anew with: make generated
+    assert labels.PAGE.read_text(encoding="utf-8") == labels.page()
+    for head, known in artifact.read(SHIPPED_MODEL).labels.items():
+        [row] = [line for line in labels.table().splitlines() if line.startswith(f"| `{head}` |")]
+        assert all(f"`{label}`" in row for label in known)
+        assert head in labels.SAYS
 
 
 def test_every_reference_inside_the_schema_resolves() -> None:

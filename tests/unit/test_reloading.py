@@ -199,6 +199,26 @@ async def test_a_new_store_section_is_said_to_count_after_a_restart(
     assert served.runtimes.current.generation == 3
 
 
+async def test_what_envoy_has_to_be_told_is_said_until_the_restart(
+    served: Served, caplog: pytest.LogCaptureFixture
+) -> None:
+    def told() -> list[str]:
+        return [record.message for record in caplog.records if "restart Envoy" in record.message]
+
+    await served.new_configuration(CONFIG + "bands: {recommended: 0.8}\n")
+    await served.new_configuration(CONFIG.replace("input: 1", "input: 2"))
+    assert told() == []
+    assert served.runtimes.envoy is None
+    await served.new_configuration(CONFIG + "retry: {first_byte_seconds: 5}\n")
+    assert len(told()) == 1
+    assert "`router-extproc envoy`" in told()[0]
+    assert "generation 4" in told()[0]
+    # What Envoy runs is not known here, so a harmless change takes nothing back.
+    await served.new_configuration(CONFIG + "retry: {first_byte_seconds: 5}\nbands: {recommended: 0.8}\n")
+    assert len(told()) == 1
+    assert served.runtimes.envoy == told()[0]
+
+
 async def test_a_bad_configuration_is_refused(served: Served) -> None:
     await served.new_configuration(CONFIG.replace("default: only", "default: nobody"))
     assert served.runtimes.rejected is not None

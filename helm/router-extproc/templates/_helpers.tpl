@@ -115,7 +115,7 @@ annotations:
 {{- end -}}
 
 {{- define "router-extproc.deadlineMs" -}}
-{{- (.Values.router.limits | default dict).deadline_ms | default 250 | int64 -}}
+{{- ((include "router-extproc.router" . | fromYaml).limits | default dict).deadline_ms | default 250 | int64 -}}
 {{- end -}}
 
 {{/* How long a gateway waits for the sidecar, in ms. Default: 2 s above its deadline, as in `router-extproc envoy`. */}}
@@ -298,12 +298,12 @@ volumeMounts:
 {{- end }}
 {{- end -}}
 
-{{/* router.yaml: `router`, with the store of `redis` in it. */}}
+{{/* router.yaml: `router`, with the store of `redis` in it. Text goes in as it stands, since Helm would sort the keys of a map. */}}
 {{- define "router-extproc.routerYaml" -}}
 {{- $redis := .Values.redis -}}
-{{- $router := deepCopy .Values.router -}}
+{{- $store := dict -}}
 {{- if $redis.url -}}
-{{- $store := dict "url" $redis.url -}}
+{{- $_ := set $store "url" $redis.url -}}
 {{- with $redis.username -}}{{- $_ := set $store "username" . -}}{{- end -}}
 {{- if $redis.passwordSecret.name -}}
 {{- $_ := set $store "password_file" (printf "/etc/router-redis/%s" $redis.passwordSecret.key) -}}
@@ -311,7 +311,30 @@ volumeMounts:
 {{- if $redis.caSecret.name -}}
 {{- $_ := set $store "ca_file" (printf "/etc/router-redis-ca/%s" $redis.caSecret.key) -}}
 {{- end -}}
+{{- end -}}
+{{- if kindIs "string" .Values.router -}}
+{{- trimSuffix "\n" .Values.router -}}
+{{- with $store }}
+{{ toYaml (dict "store" .) }}
+{{- end -}}
+{{- else -}}
+{{- $router := deepCopy .Values.router -}}
+{{- if $store -}}
 {{- $_ := set $router "store" (mergeOverwrite (deepCopy ($router.store | default dict)) $store) -}}
+{{- end -}}
+{{- toYaml $router -}}
+{{- end -}}
+{{- end -}}
+
+{{/* What the chart itself reads of `router`: the map, also where router.yaml was given as text. As YAML. */}}
+{{- define "router-extproc.router" -}}
+{{- $router := .Values.router | default dict -}}
+{{- if kindIs "string" $router -}}
+{{- $router = fromYaml $router -}}
+{{- with $router.Error -}}{{- fail (printf "router: the text is not YAML: %s" .) -}}{{- end -}}
+{{- if not (and $router.models (kindIs "map" $router.models) $router.default) -}}
+{{- fail "router: the text needs `models` and `default`" -}}
+{{- end -}}
 {{- end -}}
 {{- toYaml $router -}}
 {{- end -}}
@@ -450,8 +473,12 @@ topologySpreadConstraints:
 {{- if and $v.redis.url $v.existingRoutesConfigMap -}}
 {{- fail "redis.url goes into `router`: with existingRoutesConfigMap, write the `store` section there and mount its Secret with extraVolumes" -}}
 {{- end -}}
-{{- if and $v.redis.url ($v.router.store | default dict).url -}}
+{{- $router := include "router-extproc.router" . | fromYaml -}}
+{{- if and $v.redis.url ($router.store | default dict).url -}}
 {{- fail "redis.url and router.store.url are both set: give one" -}}
+{{- end -}}
+{{- if and $v.redis.url (kindIs "string" $v.router) (hasKey $router "store") -}}
+{{- fail "redis.url writes the `store` section, and router is a text that has one: leave it out there, or leave redis.url out" -}}
 {{- end -}}
 {{- if and $v.redis.caSecret.name (not (hasPrefix "rediss://" $v.redis.url)) -}}
 {{- fail "redis.caSecret needs a rediss:// url" -}}
@@ -459,8 +486,8 @@ topologySpreadConstraints:
 {{- if and (not $v.redis.url) (or $v.redis.passwordSecret.name $v.redis.username) -}}
 {{- fail "redis.passwordSecret and redis.username do nothing without redis.url" -}}
 {{- end -}}
-{{- range $name := $v.router.default | default list | kindIs "string" | ternary (list $v.router.default) ($v.router.default | default list) -}}
-{{- if not (hasKey ($v.router.models | default dict) $name) -}}
+{{- range $name := $router.default | default list | kindIs "string" | ternary (list $router.default) ($router.default | default list) -}}
+{{- if not (hasKey ($router.models | default dict) $name) -}}
 {{- fail (printf "router.default names the model %q, which is not in router.models" $name) -}}
 {{- end -}}
 {{- end -}}
@@ -538,7 +565,7 @@ topologySpreadConstraints:
 {{- end -}}
 {{- end -}}
 {{- if and (ne $v.attach.provider "none") (not $v.providerKeys.existingSecret) -}}
-{{- range $name, $model := $v.router.models | default dict -}}
+{{- range $name, $model := $router.models | default dict -}}
 {{- if ($model.auth | default dict).env -}}
 {{- fail (printf "router.models.%s.auth.env: set providerKeys.existingSecret to the Secret that holds the key %s" $name $model.auth.env) -}}
 {{- end -}}
@@ -549,5 +576,6 @@ topologySpreadConstraints:
 {{/* Of what the process reads only at its start. Everything in `router` but the store is left out: it is read anew while it runs. */}}
 {{- define "router-extproc.staticChecksum" -}}
 {{- $v := .Values -}}
-{{- list $v.mode $v.grpc $v.admin $v.listenHost $v.logLevel $v.maxQueued $v.maxStreams $v.recordPrompts $v.state $v.device $v.gpu.enabled $v.drain $v.models $v.tls $v.tracing $v.threads $v.sessionSecret $v.redis ($v.router.store | default dict) | toJson | sha256sum -}}
+{{- $store := (include "router-extproc.router" . | fromYaml).store | default dict -}}
+{{- list $v.mode $v.grpc $v.admin $v.listenHost $v.logLevel $v.maxQueued $v.maxStreams $v.recordPrompts $v.state $v.device $v.gpu.enabled $v.drain $v.models $v.tls $v.tracing $v.threads $v.sessionSecret $v.redis $store | toJson | sha256sum -}}
 {{- end -}}

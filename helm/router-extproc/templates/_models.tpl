@@ -67,26 +67,28 @@ Call: list root name role, where role is "" or "-backup".
 {{/* Headers that carry a credential: none of one provider may reach another. Call: list root */}}
 {{- define "router-extproc.credentialHeaders" -}}
 {{- $headers := list "authorization" "x-api-key" "api-key" "x-goog-api-key" "proxy-authorization" "cookie" "openai-organization" "openai-project" -}}
-{{- range $name, $model := .Values.router.models -}}
+{{- range $name, $model := (include "router-extproc.router" . | fromYaml).models -}}
 {{- with ($model.auth | default dict).header -}}{{- $headers = append $headers . -}}{{- end -}}
 {{- end -}}
 {{- $headers | uniq | toJson -}}
 {{- end -}}
 
 {{- define "router-extproc.defaultModel" -}}
-{{- kindIs "string" .Values.router.default | ternary .Values.router.default (first (kindIs "string" .Values.router.default | ternary (list "") .Values.router.default)) -}}
+{{- $default := (include "router-extproc.router" . | fromYaml).default -}}
+{{- kindIs "string" $default | ternary $default (first (kindIs "string" $default | ternary (list "") $default)) -}}
 {{- end -}}
 
 {{/* Whether a model may be another's backup at all. Rendered before anything is attached. Call: root */}}
 {{- define "router-extproc.validateBackup" -}}
 {{- $root := . -}}
+{{- $models := (include "router-extproc.router" . | fromYaml).models -}}
 {{- range $name, $others := .Values.attach.backup -}}
 {{- range prepend $others $name -}}
-{{- if not (hasKey $root.Values.router.models .) -}}{{- fail (printf "attach.backup.%s: unknown model %q" $name .) -}}{{- end -}}
+{{- if not (hasKey $models .) -}}{{- fail (printf "attach.backup.%s: unknown model %q" $name .) -}}{{- end -}}
 {{- end -}}
-{{- $model := include "router-extproc.model" (list $root $name (get $root.Values.router.models $name)) | fromYaml -}}
+{{- $model := include "router-extproc.model" (list $root $name (get $models $name)) | fromYaml -}}
 {{- range $others -}}
-{{- $other := include "router-extproc.model" (list $root . (get $root.Values.router.models .)) | fromYaml -}}
+{{- $other := include "router-extproc.model" (list $root . (get $models .)) | fromYaml -}}
 {{- if or (ne $other.upstream $model.upstream) (ne $other.env $model.env) (ne $other.prefix $model.prefix) (ne $other.keyHeader $model.keyHeader) -}}
 {{- fail (printf "attach.backup.%s: %s has another upstream name, key or path: it would refuse the request" $name .) -}}
 {{- end -}}
