@@ -31,7 +31,9 @@ class LlmRequest:
     first. `tokens` is a cheap upper-side estimate of the whole input (about 4 characters each), `max_output_tokens`
     the client's own limit or None. `model_span` is the byte range of the model's JSON value (quotes included) in the
     body, or None when the body names no model. `model` is None then. `turns` counts the turns of a human, at least 1.
-    `previous_response_id` says that the conversation so far is held by the provider that gave that id. `opening` is the
+    `longest` estimates the tokens of the longest input where one request brings several that each have a context of
+    their own, else it is None. `stateful` says that a part of the input is held by the provider that the conversation
+    is with: a response, an item or a prompt named by its id, or reasoning that it alone can read. `opening` is the
     beginning of the first human turn. `written` are texts that people, tools and documents brought beside the prompt,
     newest first, a bounded part of a long conversation; the first `fresh` of them came since the model last spoke.
     """
@@ -50,10 +52,16 @@ class LlmRequest:
     json_mode: bool = False
     turns: int = 1
     user: str | None = None
-    previous_response_id: str | None = None
+    stateful: bool = False
+    longest: int | None = None
     opening: str = ""
     written: tuple[str, ...] = ()
     fresh: int = 0
+
+    @property
+    def context_tokens(self) -> int:
+        """What has to fit a context window, the output apart."""
+        return self.tokens if self.longest is None else self.longest
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,7 @@ def request_fields(request: LlmRequest, virtual: str) -> dict[str, Any]:
         "stream": request.stream,
         "has_tools": request.has_tools,
         "json_mode": request.json_mode,
+        "stateful": request.stateful,
         "modalities": sorted(request.modalities),
         "virtual": virtual,
     }

@@ -11,14 +11,16 @@ default model.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 
 from router_extproc import wire
 from router_extproc.apis.error_body import openai_error
-from router_extproc.apis.mask import mask
+from router_extproc.apis.mask import QUICK_BYTES, mask
 from router_extproc.apis.models_list import answer_models
 from router_extproc.apis.rewrite import replace_span
 from router_extproc.apis.table import for_path
@@ -65,6 +67,7 @@ class Processor:
         self._runtimes = runtimes
         self._recorder = recorder
         self._room = max_held_bytes
+        self._masking = ThreadPoolExecutor(1, "masking")  # starts its thread with the first body
 
     async def run(self, messages: AsyncIterator[Message]) -> AsyncGenerator[Reply, None]:
         """Answers one stream. Ends after the last answer that Envoy waits for."""
@@ -93,7 +96,7 @@ class Processor:
                 yield wire.proceed(first)
             await self._read_body(exchange, messages)
             routed = await self._decide(exchange)
-            for reply in _answers(exchange, routed, first.mode):
+            for reply in _answers(exchange, routed, first.mode, await self._masked(exchange, routed)):
                 yield reply
         except ClientError as error:
             yield self._refuse(exchange, error)
@@ -181,6 +184,17 @@ class Processor:
         )
         return routed
 
+    async def _masked(self, exchange: Exchange, routed: Routed) -> dict[int, bytes]:
+        """The chunks, by index, in which a guard masks text."""
+        texts = routed.decision.masked
+        if not texts:
+            return {}
+        if exchange.held <= QUICK_BYTES:
+            return mask(exchange.chunks, texts)
+        # One thread for all streams: what is left of the machine is for those that nobody masks.
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._masking, mask, tuple(exchange.chunks), texts)
+
     def _refuse(self, exchange: Exchange, error: ClientError) -> Reply:
         judged = exchange.judged
         refused = None
@@ -218,9 +232,9 @@ class Processor:
         return reason
 
 
-def _answers(exchange: Exchange, routed: Routed, mode: BodyMode) -> list[Reply]:
+def _answers(exchange: Exchange, routed: Routed, mode: BodyMode, masked: Mapping[int, bytes]) -> list[Reply]:
     """What Envoy waits for: the route, and the body with the picked model's name where the client's stood."""
-    changed = _rewritten(exchange, routed)
+    changed = _rewritten(exchange, routed, masked)
     grown = sum(len(chunk) - len(exchange.chunks[index]) for index, chunk in changed.items())
     headers, metadata = _route(exchange, routed, exchange.held + grown)
     if mode is BodyMode.BUFFERED:
@@ -240,13 +254,11 @@ def _answers(exchange: Exchange, routed: Routed, mode: BodyMode) -> list[Reply]:
     return replies
 
 
-def _rewritten(exchange: Exchange, routed: Routed) -> dict[int, bytes]:
-    """The chunks, by index, in which the model's name changes or a guard masks text. All others go on as they came."""
+def _rewritten(exchange: Exchange, routed: Routed, masked: Mapping[int, bytes]) -> dict[int, bytes]:
+    """The chunks, by index, in which the model's name changes, and the `masked` ones. All others go on as they came."""
     request = routed.request
-    chunks, changed = exchange.chunks, dict[int, bytes]()
-    if routed.decision.masked:
-        changed = mask(chunks, routed.decision.masked)
-        chunks = [changed.get(index, chunk) for index, chunk in enumerate(chunks)]
+    changed = dict(masked)
+    chunks = [changed.get(index, chunk) for index, chunk in enumerate(exchange.chunks)] if changed else exchange.chunks
     upstream = exchange.runtime.upstream_names[routed.plan.pick]
     if request.model_span is not None and upstream != request.model:
         changed.update(replace_span(chunks, request.model_span, json.dumps(upstream).encode()))
@@ -257,17 +269,18 @@ def _route(exchange: Exchange, routed: Routed, length: int) -> tuple[dict[str, s
     """The headers that choose Envoy's route, and the metadata that holds the plan and explains it.
 
     Attempt n goes to `priority_groups[n]`. Where Envoy does not know one of them yet, it tries its own models in their
-    configured order instead. When the policy rules models out, each group brings its cluster along: an unknown one is
-    an error then. `x-mom-plan` says so to routes that do not read the plan.
+    configured order instead. Where others are ruled out, each group brings its cluster along: an unknown one is an
+    error then. `x-mom-plan` says so to routes that do not read the plan.
 
-    `body` tells each attempt's own filter where the model's name stands and what it is now, so that only an attempt at
-    another model has to touch the body; and how long the body is with all our changes, so that one which we died over
-    half-way is not mistaken for it.
+    `body` tells each attempt's own filter where the model's name stands and how JSON spells it now, so that only an
+    attempt at another model has to touch the body; and how long the body is with all our changes, so that one which we
+    died over half-way is not mistaken for it.
     """
     runtime, decision, request = exchange.runtime, routed.decision, routed.request
     clusters = [runtime.clusters[name] for name in routed.plan.models]
     headers = {"x-mom-cluster": clusters[0], "x-mom-model": routed.plan.pick}
-    closed = decision.allowed is not None
+    # Nobody else may, or can, take these: another provider does not have the conversation, another model not the space.
+    closed = decision.allowed is not None or request.stateful or request.api == "embeddings"
     if len(clusters) == 1:
         headers["x-mom-plan"] = "single"
     elif closed:
@@ -296,7 +309,7 @@ def _route(exchange: Exchange, routed: Routed, length: int) -> tuple[dict[str, s
     if request.model_span is not None:
         metadata["body"] = {
             "offset": request.model_span[0],
-            "name": runtime.upstream_names[routed.plan.pick],
+            "name": json.dumps(runtime.upstream_names[routed.plan.pick])[1:-1],
             "length": length,
         }
     return headers, metadata

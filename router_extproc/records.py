@@ -126,6 +126,10 @@ def _asked(request: LlmRequest, prompts: bool) -> Record:
         "json_mode": request.json_mode,
         "modalities": sorted(request.modalities),
     }
+    if request.stateful:
+        asked["stateful"] = True
+    if request.longest is not None:
+        asked["longest"] = request.longest
     if prompts:
         asked["prompt"] = request.prompt[:MAX_PROMPT]
     return asked
@@ -202,6 +206,8 @@ def request_of(made: Mapping[str, Any]) -> LlmRequest:
         has_tools=bool(asked["tools"]),
         json_mode=bool(asked["json_mode"]),
         turns=int(asked["turns"]),
+        stateful=bool(asked.get("stateful", False)),
+        longest=None if asked.get("longest") is None else int(asked["longest"]),
     )
 
 

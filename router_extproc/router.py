@@ -7,8 +7,9 @@ import time
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from urllib.parse import urlsplit
 
-from router_extproc.config.schema import Model, RouterConfig
+from router_extproc.config.schema import Api, Model, RouterConfig
 from router_extproc.domain import (
     MAX_CONSIDERED,
     Band,
@@ -27,7 +28,7 @@ from router_extproc.inference.base import Classified, Classifier, InferenceError
 from router_extproc.inference.windows import count_windows
 from router_extproc.policy import Policy
 from router_extproc.preferences import Preferences
-from router_extproc.routes import MAX_REASON
+from router_extproc.routes import MAX_REASON, expand
 from router_extproc.selection.base import Selection
 from router_extproc.sessions import SessionKeys
 from router_extproc.signals.base import Reads, Signal, SignalInputs, widest
@@ -57,8 +58,9 @@ WORSE: Mapping[str, int] = {Band.NAMED: 0, Band.RECOMMENDED: 0, Band.FALLBACK: 1
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """What is known of a request before anything is decided. `session` is its conversation's key, "" if unknown, and
-    `kept` where that conversation is. `stages` says how many seconds each part took."""
+    """What is known of a request before anything is decided. `session` is its conversation's key, "" if unknown,
+    `kept` where that conversation is, and `home` who answered it last, where a provider holds a part of it. `stages`
+    says how many seconds each part took."""
 
     request: LlmRequest
     signals: SignalSet
@@ -66,6 +68,7 @@ class Judged:
     kept: Kept | None = None
     wishes: Wishes = NO_WISHES
     stages: tuple[tuple[str, float], ...] = ()
+    home: Kept | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +98,12 @@ def classifier_prompt(request: LlmRequest) -> Prompt:
 NOT_ALLOWED = "not allowed"
 """Why a default model is left out that a guard, a preference or the route's `require` keeps from the request."""
 
+ELSEWHERE = "another provider"
+"""Why a model is left out that cannot see the part of the request which a provider holds."""
+
+OTHER_VECTORS = "another model"
+"""Why a model is left out whose embeddings would not be comparable."""
+
 TOO_LONG = "context window"
 """The one misfit that a shorter request would not have."""
 
@@ -109,7 +118,13 @@ def misfit(model: Model, request: LlmRequest) -> str | None:
         return "tools"
     if request.json_mode and not model.json_mode:
         return "json mode"
-    return TOO_LONG if request.tokens + (request.max_output_tokens or 0) > model.context_window else None
+    return TOO_LONG if request.context_tokens + (request.max_output_tokens or 0) > model.context_window else None
+
+
+def home_key(session: str) -> str:
+    """Under which a conversation's affinity tells who answered it last, whatever the route. Another key than that of
+    sticky routes, which do not go by what others did."""
+    return f"home:{session}"
 
 
 def _stuck(decision: Decision, ranked: list[Considered], kept: Kept | None) -> Decision:
@@ -147,6 +162,10 @@ class Router:
         self._keys = keys or SessionKeys()
         self._affinity = affinity if affinity is not None else MemoryAffinity()
         self._sticky = any(route.sticky for route in config.routes)
+        self._own = {
+            route.name: frozenset(expand((*route.models, *(route.fallback or ())), config.models))
+            for route in config.routes
+        }
         self._picked = picked
         self._patience = config.limits.deadline_ms / 1000
         self._policy = policy
@@ -201,6 +220,7 @@ class Router:
         began = time.monotonic()
         session = self.session(request, headers)
         kept = await self._affinity.recall(session) if self._sticky and session else None
+        home = await self._affinity.recall(home_key(session)) if request.stateful and session else None
         beside = self.beside(request.written, request.fresh)
         reading = self._classified_by(classifier_prompt(request), deadline, early)
         if beside:
@@ -212,20 +232,24 @@ class Router:
         signals = self.signals(request, headers, results, tuple(zip(beside, passes, strict=True)))
         stages = (("classify", classified - began), ("signals", time.monotonic() - classified))
         wishes = self._preferences.wishes(headers, self._keys.user(request.user))
-        return Judged(request, signals, session, kept, wishes, stages)
+        return Judged(request, signals, session, kept, wishes, stages, home)
 
     def choose(self, judged: Judged, headers: Mapping[str, str]) -> Routed:
         """The second half of `route`, and raises what that raises."""
         began = time.monotonic()
-        decision, plan = self.plan_for(judged.request, judged.signals, headers, judged.kept)
+        decision, plan = self.plan_for(judged.request, judged.signals, headers, judged.kept, home=judged.home)
         self._picked(plan.pick)
         stages = (*judged.stages, ("policy", time.monotonic() - began))
         known = (judged.session, judged.kept, judged.wishes)
         return Routed(judged.request, judged.signals, decision, plan, stages, *known)
 
     def keep(self, routed: Routed) -> None:
-        """Remembers where a conversation of a sticky route is now; after a turn away from there, where it was."""
+        """Remembers where a conversation of a sticky route is now; after a turn away from there, where it was. And who
+        answers a request that a later one may refer to."""
         decision, kept = routed.decision, routed.kept
+        if routed.request.api == Api.RESPONSES and routed.session:
+            home = Kept(routed.plan.pick, decision.band.value)
+            self._affinity.keep(home_key(routed.session), home, self._config.sessions.sticky_seconds)
         if not decision.sticky or not routed.session:
             return
         stays = decision.affinity == "kept" and kept is not None and kept.model == routed.plan.pick
@@ -245,12 +269,13 @@ class Router:
         headers: Mapping[str, str],
         kept: Kept | None = None,
         now: datetime | None = None,
+        home: Kept | None = None,
     ) -> tuple[Decision, Plan]:
         """The decision on signals that are known, and the plan, at `now` (aware). Raises what `route` raises."""
         facts = Facts(request, signals, request.model or "")
         decision = self._guards.apply(self._decide(facts), facts)
         decision = self._preferences.apply(decision, request.model or "", headers, now or datetime.now(UTC))
-        return self._planned(request, decision, signals, kept)
+        return self._planned(request, decision, signals, kept, home)
 
     def beside(self, written: Sequence[str], fresh: int) -> list[str]:
         """Which of these texts (`LlmRequest.written`) are read beside the prompt: as many as `limits.read_windows`
@@ -308,8 +333,13 @@ class Router:
 
     def _decide(self, facts: Facts) -> Decision:
         name = facts.virtual
+        vectors = facts.request.api == Api.EMBEDDINGS
         if name in self._config.virtual_models:
-            return self._policy.decide(facts)
+            decision = self._policy.decide(facts)
+            if vectors:
+                own = self._own.get(decision.route, frozenset())
+                decision = replace(decision, fallbacks=tuple(each for each in decision.fallbacks if each in own))
+            return decision
         model = self._config.models.get(name)
         if model is None:
             raise UnknownModel(f"the model `{name}` does not exist")
@@ -319,11 +349,11 @@ class Router:
             confidence=1.0,
             candidates=(name,),
             reason="the client named the model",
-            fallbacks=tuple(model.fallback or self._config.default),
+            fallbacks=tuple(model.fallback or (() if vectors else self._config.default)),
         )
 
     def _planned(
-        self, request: LlmRequest, decision: Decision, signals: SignalSet, kept: Kept | None
+        self, request: LlmRequest, decision: Decision, signals: SignalSet, kept: Kept | None, home: Kept | None
     ) -> tuple[Decision, Plan]:
         """The decision with what became of each model that it could have taken, and the plan."""
         out: dict[str, str] = {row.model: row.out for row in decision.considered}
@@ -337,8 +367,16 @@ class Router:
             ranked.sort(key=lambda row: row.model not in decision.favourites)
         if decision.sticky:
             decision = _stuck(decision, ranked, kept)
-        others = self._able((*decision.fallbacks, *self._config.default), request, decision.allowed, out)
-        plan = self._plan([*(row.model for row in ranked), *others], request, decision)
+        if request.api == Api.EMBEDDINGS and decision.band is Band.DEFAULT and ranked:
+            # The default models stand in for each other in conversations; their vectors do not.
+            out.update((row.model, OTHER_VECTORS) for row in ranked[1:])
+            del ranked[1:]
+            decision = replace(decision, fallbacks=tuple(self._config.models[ranked[0].model].fallback or ()))
+        others = self._able(self._spares(request, decision), request, decision.allowed, out)
+        ordered = [*(row.model for row in ranked), *others]
+        if request.stateful:
+            decision, ordered = self._at_home(ordered, request, decision, home, out)
+        plan = self._plan(ordered, request, decision)
         rows = [
             *ranked[:MAX_CONSIDERED],
             *(Considered(name, out=why) for name, why in out.items() if name not in plan.models),
@@ -347,11 +385,42 @@ class Router:
 
     def _plan(self, ordered: list[str], request: LlmRequest, decision: Decision) -> Plan:
         if not ordered:
-            everyone = (*decision.candidates, *decision.fallbacks, *self._config.default)
+            everyone = (*decision.candidates, *self._spares(request, decision))
             ordered = self._roomiest(everyone, request, decision.allowed)
             if not ordered:
                 raise self._nobody(everyone, request)
         return Plan(tuple(dict.fromkeys(ordered))[: self._config.limits.max_attempts])
+
+    def _spares(self, request: LlmRequest, decision: Decision) -> tuple[str, ...]:
+        """The models that come after the candidates. None but a route's own, or a model's, for embeddings: vectors of
+        two models cannot be compared, and nobody would notice."""
+        return decision.fallbacks + (() if request.api == Api.EMBEDDINGS else tuple(self._config.default))
+
+    def _at_home(
+        self, ordered: list[str], request: LlmRequest, decision: Decision, home: Kept | None, out: dict[str, str]
+    ) -> tuple[Decision, list[str]]:
+        """`ordered` for a request of which a provider holds a part: the model that answered before (a default model
+        where nobody knows, a named one in any case), then others of the same provider and host."""
+        first = ordered[:1]
+        if decision.band is not Band.NAMED:
+            near = [home.model] if home is not None and home.model in self._config.models else []
+            near += [name for name in ordered if near and self._place(name) == self._place(near[0])]
+            virtual = self._config.virtual_models.get(request.model or "")
+            default = (virtual.default if virtual is not None else None) or self._config.default
+            first = self._able((*near, *default), request, decision.allowed, {})[:1] or first
+        if not first:
+            return decision, ordered
+        there = [name for name in (*first, *ordered) if self._place(name) == self._place(first[0])]
+        out.update((name, ELSEWHERE) for name in ordered if name not in there)
+        if first != ordered[:1]:
+            reason = f"{decision.reason}; a part of it lies with a provider"[:MAX_REASON]
+            decision = replace(decision, reason=reason)
+        return decision, there
+
+    def _place(self, name: str) -> tuple[str, str]:
+        """Who holds what this model was told: provider and host."""
+        model = self._config.models[name]
+        return model.provider, urlsplit(model.url).netloc
 
     def _able(
         self, names: Iterable[str], request: LlmRequest, allowed: Container[str] | None, out: dict[str, str]
@@ -375,7 +444,7 @@ class Router:
 
         Only what is too long for certain is refused here; for the rest the provider's own count decides.
         """
-        surely = replace(request, tokens=int(request.tokens * SURE_TOKENS))
+        surely = replace(request, longest=int(request.context_tokens * SURE_TOKENS))
         models = self._config.models
         return sorted(self._able(names, surely, allowed, {}), key=lambda name: -models[name].context_window)
 
@@ -383,7 +452,7 @@ class Router:
         """The error to raise when none of `names` can take `request`: too long only if a shorter one would fit."""
         if any(misfit(self._config.models[name], request) == TOO_LONG for name in names):
             asked = f" and {request.max_output_tokens} output tokens" if request.max_output_tokens else ""
-            return ContextTooLong(f"about {request.tokens} input tokens{asked} fit no model's context window")
+            return ContextTooLong(f"about {request.context_tokens} input tokens{asked} fit no model's context window")
         return UnsupportedModel(
             f"no model for this request takes {request.api} with "
             f"{', '.join(sorted(request.modalities))}{' and tools' if request.has_tools else ''}"

@@ -19,7 +19,7 @@ from router_extproc.errors import ClientError
 from router_extproc.preferences import DEADLINE_HEADER, PREFER_HEADER, STRANGER
 from router_extproc.prices import EXACT, cost_of, dollars, plain, price_at
 from router_extproc.records import UNREADABLE, outcome_of, request_of, signals_of, wishes_of
-from router_extproc.router import Routed
+from router_extproc.router import Routed, home_key
 from router_extproc.runtime import Runtime, compile_runtime
 from router_extproc.selection.base import SelectionInputs
 from router_extproc.selection.observed import Observed
@@ -204,7 +204,8 @@ class _Replay:
         """What the new policy would have done. Raises ClientError."""
         router = self.runtime.router
         kept = self.affinity.find(session) if session else None
-        decision, plan = router.plan_for(request, signals, headers, kept, self.now)
+        home = self.affinity.find(home_key(session)) if session and request.stateful else None
+        decision, plan = router.plan_for(request, signals, headers, kept, self.now, home)
         routed = Routed(request, signals, decision, plan, session=session, kept=kept)
         routed = _at_once(self.admission.admit(identity, routed, headers, tenant, self.config))
         router.keep(routed)

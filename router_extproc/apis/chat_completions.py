@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from router_extproc.apis.content import texts_in
+from router_extproc.apis.content import read_result
 from router_extproc.apis.error_body import openai_error
 from router_extproc.apis.reader import MessagesReader
 from router_extproc.config.schema import Api
@@ -32,7 +32,8 @@ class ChatCompletionsReader(MessagesReader):
         if key == "messages":
             super()._input_elements(key, values)
         elif key == "documents":
-            self._conversation.add_documents(texts_in(values))
+            for value in values:
+                self._conversation.add_documents(read_result(value, key))
 
 
 class ChatCompletions:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -26,12 +26,22 @@ MEDIA_PARTS: Final[Mapping[str, str]] = {
     "file": "file",
     "input_file": "file",
 }
-"""Type of a part -> modality it needs. A `document` of plain text needs none."""
+"""Type of a part, or the key of one without a type -> modality it needs. A `document` of plain text needs none."""
 
 BROUGHT_KEYS: Final = frozenset(
-    {"title", "text", "content", "contents", "output", "outputs", "stdout", "stderr", "results", "logs"}
+    {"title", "context", "text", "content", "contents", "output", "outputs", "stdout", "stderr", "result", "results"}
+    | {"lines", "logs"}
 )
-"""Where results of tools and documents keep their texts."""
+"""Where results of tools and documents keep their texts. `mask` covers the same."""
+
+BROUGHT_LEVELS: Final = 8
+"""How deep in them: a fetched document in a result takes seven."""
+
+PICTURES: Final = "image_generation_call"
+"""Its `result` is an image in base64."""
+
+MAX_PARTS: Final = 10_000
+"""Parts of one message, with all that stands in them. Each takes a microsecond; agents send some hundred."""
 
 MEDIA_TOKENS: Final = 1_000
 """Flat estimate for an image, a sound, a file: what it really takes depends on pixels, seconds and pages."""
@@ -43,7 +53,8 @@ _SURROGATE: Final = re.compile("[\ud800-\udfff]")
 class Content:
     """What the content of a message holds. `media_characters` counts the base64 and URLs that are not text.
 
-    `brought` are texts that stand in it and are not its author's: results of tools, documents.
+    `brought` are texts that stand in it and are not its author's: results of tools, documents. `parts` counts the
+    values that were looked at.
     """
 
     texts: list[str] = field(default_factory=list)
@@ -51,6 +62,13 @@ class Content:
     modalities: set[str] = field(default_factory=set)
     media: int = 0
     media_characters: int = 0
+    parts: int = 0
+
+    def count(self, values: Collection[Any], param: str) -> None:
+        """Counts what is about to be looked at. Raises MalformedBody when it is too much."""
+        self.parts += len(values)
+        if self.parts > MAX_PARTS:
+            raise MalformedBody(f"'{param}' has more than {MAX_PARTS} parts.", param=param)
 
     @property
     def text(self) -> str:
@@ -59,7 +77,8 @@ class Content:
 
 
 def read_content(value: Any, param: str) -> Content:
-    """Reads the content of a message; None is empty. Raises MalformedBody naming `param` for other types.
+    """Reads the content of a message; None is empty. Raises MalformedBody naming `param` for other types, and for more
+    than `MAX_PARTS` parts.
 
     Parts of unknown types hold nothing that routing needs, and pass.
     """
@@ -67,10 +86,21 @@ def read_content(value: Any, param: str) -> Content:
     if isinstance(value, str):
         content.texts.append(printable(value))
     elif isinstance(value, list):
+        content.count(value, param)
         for index, part in enumerate(value):
             _read_part(part, f"{param}[{index}]", content)
     elif value is not None:
         raise MalformedBody(f"'{param}' must be a string or an array of content parts.", param=param)
+    return content
+
+
+def read_result(value: Any, param: str) -> Content:
+    """What a tool returned or a document holds, whatever its shape: texts as `brought`, and what is no text.
+
+    Raises MalformedBody for more than `MAX_PARTS` values, and for nothing else.
+    """
+    content = Content()
+    _gather(value, BROUGHT_LEVELS, param, content)
     return content
 
 
@@ -80,7 +110,9 @@ def _read_part(part: Any, param: str, content: Content) -> None:
         return
     if not isinstance(part, dict):
         raise MalformedBody(f"'{param}' must be an object.", param=param)
-    kind = part.get("type", "text" if "text" in part else None)
+    kind = part.get("type")
+    if kind is None:  # some servers go by the key that is there, as in {"image_url": "https://..."}
+        kind = next((key for key in part if key in TEXT_PARTS or key in MEDIA_PARTS), "")
     if not isinstance(kind, str):
         raise MalformedBody(f"'{param}.type' must be a string.", param=f"{param}.type")
     if kind in TEXT_PARTS:
@@ -88,45 +120,41 @@ def _read_part(part: Any, param: str, content: Content) -> None:
         if not isinstance(text, str):
             raise MalformedBody(f"'{param}.text' must be a string.", param=f"{param}.text")
         content.texts.append(printable(text))
-    elif kind in MEDIA_PARTS:
-        source = part.get("source")
-        if isinstance(source, dict) and source.get("type") in ("text", "content"):
-            # A document that is text: the model needs no eyes for it.
-            content.brought += texts_in([part.get("title"), part.get("context"), source.get("data"), source])
-            return
-        content.modalities.add(MEDIA_PARTS[kind])
-        content.media += 1
-        content.media_characters += _characters(part, 3)
-    elif isinstance(part.get("content"), list):  # a tool result: its text is not the human's, its images count
-        content.brought += texts_in(part["content"])
-        nested = read_content([item for item in part["content"] if isinstance(item, dict)], f"{param}.content")
-        content.modalities |= nested.modalities
-        content.media += nested.media
-        content.media_characters += nested.media_characters
-    elif isinstance(part.get("content"), str):
-        content.brought += texts_in(part["content"])
+    elif kind in MEDIA_PARTS or "content" in part:  # a tool result's text is not the human's, its images count
+        _gather_object(part, kind, BROUGHT_LEVELS, param, content)
 
 
-def texts_in(value: Any) -> list[str]:
-    """The texts of what a tool returned or a document holds, whatever its shape. Never raises."""
-    found: list[str] = []
-    _gather(value, 6, found)
-    return found
-
-
-def _gather(value: Any, levels: int, found: list[str]) -> None:
+def _gather(value: Any, levels: int, param: str, content: Content) -> None:
     if isinstance(value, str):
         if value and not value.isspace():
-            found.append(printable(value))
+            content.brought.append(printable(value))
     elif not levels:
         return
     elif isinstance(value, list):
+        content.count(value, param)
         for item in value:
-            _gather(item, levels - 1, found)
+            _gather(item, levels - 1, param, content)
     elif isinstance(value, dict):
-        for key, item in value.items():
-            if key in BROUGHT_KEYS:
-                _gather(item, levels - 1, found)
+        kind = value.get("type")
+        _gather_object(value, kind if isinstance(kind, str) else "", levels, param, content)
+
+
+def _gather_object(value: dict[str, Any], kind: str, levels: int, param: str, content: Content) -> None:
+    if kind == PICTURES:
+        return
+    content.count(value, param)
+    source = value.get("source")
+    written = isinstance(source, dict) and source.get("type") in ("text", "content")
+    # A document that is text, or a tool's own object with such a `type`: the model needs no eyes for it.
+    if kind in MEDIA_PARTS and not written and not any(key in value for key in ("content", "text")):
+        content.modalities.add(MEDIA_PARTS[kind])
+        content.media += 1
+        content.media_characters += _characters(value, 3)
+    for key, item in value.items():
+        if key in BROUGHT_KEYS or (key == "data" and kind == "text"):
+            _gather(item, levels - 1, param, content)
+        elif key == "source" and written:
+            _gather(source, levels - 1, param, content)
 
 
 def _characters(value: Any, levels: int) -> int:

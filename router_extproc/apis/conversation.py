@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from dataclasses import replace
 from typing import Final
 
 from router_extproc.apis.agent_text import strip_agent_text
@@ -62,11 +63,14 @@ class Conversation:
         self._characters = 0
         self._spoken = 0
         self._documents: list[str] = []
+        self._room = WRITTEN_CHARACTERS  # for more of them
+        self._variables = ""
 
     @property
     def prompt(self) -> str:
-        """The newest turn in which a human says something; if there is none, the newest user turn as it stands."""
-        return self._prompt or self._raw
+        """The newest turn in which a human says something; if there is none, the newest user turn as it stands, or
+        else the variables of a prompt that the provider keeps."""
+        return self._prompt or self._raw or self._variables
 
     @property
     def system(self) -> str:
@@ -80,13 +84,22 @@ class Conversation:
         prompt, spoken = self.prompt, self._spoken
         fresh = [text for at, text in reversed(self._written) if at == spoken and text != prompt]
         earlier = [text for at, text in reversed(self._written) if at != spoken and text != prompt]
-        return (*self._documents, *fresh, *earlier), len(self._documents) + len(fresh)
+        documents = [text for text in self._documents if text != prompt]
+        return (*documents, *fresh, *earlier), len(documents) + len(fresh)
 
-    def add_documents(self, texts: list[str]) -> None:
+    def add_documents(self, content: Content) -> None:
         """Documents that stand beside the conversation."""
-        for text in texts:
-            if sum(map(len, self._documents)) < WRITTEN_CHARACTERS and len(self._documents) < WRITTEN_TEXTS:
-                self._documents.append(clip(text, PROMPT_CHARACTERS, PROMPT_TAIL))
+        self._count(content)
+        for text in content.brought:
+            if self._room <= 0 or len(self._documents) == WRITTEN_TEXTS:
+                return
+            self._documents.append(clip(text, PROMPT_CHARACTERS, PROMPT_TAIL))
+            self._room -= len(self._documents[-1])
+
+    def add_variables(self, content: Content) -> None:
+        """What is put into a prompt that the provider keeps: the prompt where there is no other, else beside it."""
+        self._variables = clip(content.text, PROMPT_CHARACTERS, PROMPT_TAIL)
+        self.add_documents(replace(content, brought=[*content.texts, *content.brought]))
 
     def add_system(self, content: Content) -> None:
         """A system or developer message, or the API's field for it."""

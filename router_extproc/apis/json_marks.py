@@ -35,14 +35,7 @@ def find_marks(data: bytes, in_string: bool) -> Marks:
     found = marks == 0
     found |= codes == _QUOTE
     if b"\\" in data:
-        slashes = np.flatnonzero(codes == _BACKSLASH)
-        if b"\\\\" in data:
-            # In a row of backslashes the first, third, ... escape what follows them.
-            starts = np.ones(len(slashes), np.bool_)
-            np.not_equal(np.diff(slashes), 1, out=starts[1:])
-            row_start = slashes[starts][np.cumsum(starts) - 1]
-            slashes = slashes[(slashes - row_start) & 1 == 0]
-        escaped = slashes + 1
+        escaped = escapes(codes) + 1
         found[escaped[escaped < len(data)]] = False
     at = np.flatnonzero(found)
     kinds = codes[at]
@@ -51,6 +44,19 @@ def find_marks(data: bytes, in_string: bool) -> Marks:
     steps = np.where(kinds & 2, 1, -1).astype(np.int8)  # bit 1 is set in { and [, not in } and ]
     steps[quotes | (inside == 1)] = 0
     return Marks(at, steps, inside, at[quotes])
+
+
+def escapes(codes: npt.NDArray[np.uint8]) -> npt.NDArray[np.intp]:
+    """The backslashes that begin an escape in text that starts at a character, not within an escape."""
+    slashes = np.flatnonzero(codes == _BACKSLASH)
+    starts = np.ones(len(slashes), np.bool_)
+    np.not_equal(np.diff(slashes), 1, out=starts[1:])
+    if starts.all():
+        return slashes
+    # In a row of backslashes the first, third, ... escape what follows them.
+    row_start = slashes[starts][np.cumsum(starts) - 1]
+    odd: npt.NDArray[np.intp] = slashes[(slashes - row_start) & 1 == 0]
+    return odd
 
 
 def safe_cut(data: bytes, start: int, cut: int) -> int:

@@ -54,6 +54,16 @@ _MEMBER: Final = re.compile(
 )
 
 
+def _longer(data: bytes) -> int:
+    """How many bytes longer the `\\u` escapes of `data` are than UTF-8, which takes two for those up to 07ff, three for
+    the others, and four for two that are a pair. The few up to 0fff that take three count as two."""
+    every = data.count(b"\\u")
+    if not every:
+        return 0
+    pairs = sum(map(data.count, (b"\\ud8", b"\\uD8")))
+    return 3 * every + data.count(b"\\u0") + 2 * pairs
+
+
 class Sink(Protocol):
     """Takes what the scanner decodes. Called within `feed` and `finish`; may raise MalformedBody."""
 
@@ -76,14 +86,15 @@ class Scanner:
     """One body. Hands the fields named in `fields` to the sink, each of which may occur once; checks all others.
 
     `model_span` is set once the field `model` was read. For an estimate of tokens: `size` counts the bytes fed,
-    `ignored` those of large values of other fields, `unicode_escapes` the sequences like `\\u00e9`.
+    `ignored` those of large values of other fields, `escaped` those by which sequences like `\\u00e9` are longer than
+    the same characters in UTF-8.
     """
 
     def __init__(self, fields: frozenset[str], sink: Sink) -> None:
         self.model_span: tuple[int, int] | None = None
         self.size = 0
         self.ignored = 0
-        self.unicode_escapes = 0
+        self.escaped = 0
         self._fields = fields
         self._sink = sink
         self._seen: set[str] = set()
@@ -159,7 +170,7 @@ class Scanner:
         if not data:
             return
         if b"\\" in data:
-            self.unicode_escapes += data.count(b"\\u")
+            self.escaped += _longer(data)
         if self._in_string and b'"' not in data:
             self._string.add(data, 0, end)
         else:

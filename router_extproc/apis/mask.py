@@ -1,96 +1,108 @@
-"""Puts asterisks over pieces of text in a JSON body, wherever they stand in it, without changing its length."""
+"""Overwrites pieces of text in a JSON body, wherever they stand in it, without changing its length.
+
+All pieces are looked for at once: how long it takes depends on the body, not on how many pieces there are.
+"""
 
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import accumulate
+from typing import Final
 
-TEXT_KEYS = frozenset(
-    {b"content", b"text", b"input", b"prompt", b"system", b"instructions", b"output", b"arguments", b"suffix"}
-    | {b"contents", b"stdout", b"stderr", b"title", b"context", b"results", b"outputs", b"logs"}
-)
-"""Keys whose strings, at any depth of arrays below them, hold what people or tools wrote. No others are touched: names,
-roles and identifiers must stay what they are."""
-DOCUMENT_KEY = b"data"
-"""The text of a document, or base64, which has no spaces and must stay what it is."""
-MAX_TEXTS = 1000
+import numpy as np
+import numpy.typing as npt
+
+from router_extproc.apis.body_texts import blocks
+from router_extproc.apis.content import printable
+
+MAX_TEXTS: Final = 1000
 """More are not looked for: the classifier's own window holds far fewer."""
 
-_TOKEN = re.compile(rb'"([^"\\]*(?:\\.[^"\\]*)*)"|[{}\[\]:,]', re.S)
-_SHORT = {'"': b'\\\\"', "\\": rb"\\\\", "/": rb"\\/", "\b": rb"\\b", "\f": rb"\\f", "\n": rb"\\n", "\r": rb"\\r"}
-_SHORT["\t"] = rb"\\t"
-_BEFORE = rb"(?:(?<![A-Za-z0-9])|(?<=\\[bfnrt])|(?<=\\u[0-9A-Fa-f]{4}))"
-_AFTER = rb"(?![A-Za-z0-9])"
+QUICK_BYTES: Final = 16 * 1024
+"""A body up to this size is masked in few milliseconds. A larger one is for another thread."""
+
+_NUMBER: Final = re.compile(rb"-?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
+_PREFIXES: Final = (16, 8, 4, 2, 1)
+_ALPHANUMERIC: Final = np.array([chr(code).isalnum() and code < 0x80 for code in range(256)])
 
 
 def mask(chunks: Sequence[bytes], texts: Iterable[str]) -> dict[int, bytes]:
-    """The chunks, by index, that change when every occurrence of `texts` is overwritten by asterisks.
+    """The chunks, by index, that change when every occurrence of `texts` is overwritten.
 
-    Finds them however the client escaped them, as whole words, also across chunk borders. The same number of bytes
-    stands in their place, so that offsets into the body stay right. `chunks` together are a whole JSON document.
+    Finds them however the client escaped them, as whole words, also across chunk borders. As many asterisks as they
+    have bytes stand in their place, so that offsets into the body stay right; in the arguments of a tool's call, which
+    are JSON, a number becomes another number. `chunks` together are a whole JSON object. Bytecode and calls of a
+    millisecond: other threads get their turn.
     """
-    pattern = _pattern(list(dict.fromkeys(text for text in texts if text.strip()))[:MAX_TEXTS])
-    body = b"".join(chunks)
-    if pattern is None or pattern.search(body) is None:
+    pieces = Pieces(list(dict.fromkeys(text for text in texts if text.strip()))[:MAX_TEXTS])
+    if not pieces:
         return {}
-    edited = bytearray(body)
-    for start, end in _text_values(body):
-        for found in pattern.finditer(body, start, end):
-            edited[found.start() : found.end()] = b"*" * (found.end() - found.start())
-    changed: dict[int, bytes] = {}
-    offset = 0
-    for index, chunk in enumerate(chunks):
-        piece = bytes(edited[offset : offset + len(chunk)])
-        if piece != chunk:
-            changed[index] = piece
-        offset += len(chunk)
-    return changed
+    body = b"".join(chunks)
+    starts = list(accumulate(map(len, chunks), initial=0))
+    changed: dict[int, bytearray] = {}
+    for start, end, filler in _found(body, pieces):
+        index = bisect_right(starts, start) - 1
+        while start < end:
+            stop = min(end, starts[index + 1])
+            chunk = changed.setdefault(index, bytearray())
+            chunk[:] = chunk or chunks[index]
+            chunk[start - starts[index] : stop - starts[index]] = filler * (stop - start)
+            start, index = stop, index + 1
+    return {index: bytes(chunk) for index, chunk in changed.items() if chunk != chunks[index]}
 
 
-def _text_values(body: bytes) -> Iterator[tuple[int, int]]:
-    """Where the strings under `TEXT_KEYS` stand, without their quotes."""
-    stack: list[tuple[bool, bytes]] = []  # for each open bracket: whether it is an object, and the key it stands under
-    key, last, is_object, value_next = b"", b"", False, True
-    for token in _TOKEN.finditer(body):
-        symbol = body[token.start()]
-        if symbol == 0x22:  # a string: a key where an object expects one
-            if is_object and not value_next:
-                last = token.group(1)
-            else:
-                if key in TEXT_KEYS or (key == DOCUMENT_KEY and b" " in token.group(1)):
-                    yield token.span(1)
-        elif symbol == 0x3A:  # a colon
-            key, value_next = last, True
-        elif symbol in b"{[":
-            stack.append((is_object, key))
-            is_object = symbol == 0x7B
-            value_next = not is_object
-        elif symbol == 0x2C:  # a comma
-            value_next = not is_object
-        elif stack:
-            is_object, key = stack.pop()
+def _found(body: bytes, pieces: Pieces) -> Iterator[tuple[int, int, bytes]]:
+    """Start and end of each occurrence in the body, and what to put there."""
+    for block in blocks(body, pieces.longest + 1):
+        for start, end in pieces.find(block.text):
+            # Of a string that goes on, the block before or after has this one whole, with what is around it.
+            if (block.cut_before and start == 1) or (block.cut_after and end == len(block.text) - 1):
+                continue
+            number = block.json and _NUMBER.fullmatch(block.text, start, end)
+            yield int(block.at[start]), int(block.at[end]), b"1" if number else b"*"
 
 
-def _pattern(texts: Sequence[str]) -> re.Pattern[bytes] | None:
-    if not texts:
-        return None
-    longest_first = sorted(texts, key=len, reverse=True)
-    return re.compile(b"|".join(_edged(text) for text in longest_first))
+class Pieces:
+    """Texts to look for: false where there are none. `longest` is in bytes of UTF-8."""
+
+    def __init__(self, texts: Iterable[str]) -> None:
+        self._pieces = frozenset(printable(text).encode() for text in texts)
+        self.longest = max(map(len, self._pieces), default=0)
+        self._starts = np.zeros(1 << 16, np.bool_)  # by their first two bytes
+        lengths: dict[int, dict[bytes, set[int]]] = {}
+        for piece in self._pieces:
+            self._starts[piece[0] << 8 | piece[1] if len(piece) > 1 else slice(piece[0] << 8, (piece[0] + 1) << 8)] = (
+                True
+            )
+            prefix = next(size for size in _PREFIXES if size <= len(piece))
+            lengths.setdefault(prefix, {}).setdefault(piece[:prefix], set()).add(len(piece))
+        self._lengths = [(prefix, lengths[prefix]) for prefix in sorted(lengths, reverse=True)]
+
+    def __bool__(self) -> bool:
+        return bool(self._pieces)
+
+    def candidates(self, text: bytes) -> npt.NDArray[np.intp]:
+        """Where a piece may begin: by its first two bytes, and not within a word. `text` is between two `EDGE`s."""
+        codes = np.frombuffer(text, np.uint8)
+        pairs = codes[1:-1].astype(np.uint16)
+        pairs <<= 8
+        pairs |= codes[2:]
+        found = self._starts[pairs]
+        words = _ALPHANUMERIC[codes]
+        found &= ~(words[1:-1] & words[:-2])
+        return np.flatnonzero(found) + 1
+
+    def find(self, text: bytes) -> Iterator[tuple[int, int]]:
+        """Start and end of all occurrences in `text`, which is between two `EDGE`s. They may overlap."""
+        for start in self.candidates(text).tolist():
+            for prefix, lengths in self._lengths:
+                for length in lengths.get(text[start : start + prefix], ()):
+                    end = start + length
+                    if text[start:end] in self._pieces and not (_in_word(text[end - 1]) and _in_word(text[end])):
+                        yield start, end
 
 
-def _edged(text: str) -> bytes:
-    before = _BEFORE if text[0].isascii() and text[0].isalnum() else b""
-    after = _AFTER if text[-1].isascii() and text[-1].isalnum() else b""
-    return before + b"".join(_char(char) for char in text) + after
-
-
-def _char(char: str) -> bytes:
-    """All ways in which JSON can spell a character."""
-    units = char.encode("utf-16-be", "surrogatepass")
-    escaped = b"".join(rb"\\u(?i:%02x%02x)" % (units[i], units[i + 1]) for i in range(0, len(units), 2))
-    forms = [escaped]
-    if char in _SHORT:
-        forms.append(_SHORT[char])
-    if char not in '"\\' and char >= " ":
-        forms.append(re.escape(char.encode("utf-8", "surrogatepass")))
-    return b"(?:" + b"|".join(forms) + b")"
+def _in_word(code: int) -> bool:
+    return bool(_ALPHANUMERIC[code])

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from dataclasses import replace
 from typing import Any, ClassVar, Final
 
-from router_extproc.apis.content import MEDIA_TOKENS, Content, printable, read_content
+from router_extproc.apis.content import MEDIA_TOKENS, Content, printable, read_content, read_result
 from router_extproc.apis.conversation import Conversation
 from router_extproc.apis.json_scan import Scanner
 from router_extproc.config.schema import Api
@@ -40,7 +40,8 @@ class Reader(ABC):
         self._has_tools = False
         self._json_mode = False
         self._user: str | None = None
-        self._previous_response_id: str | None = None
+        self._stateful = False
+        self._longest: int | None = None
         self._growing = ""
         self._looked_at = 0
         self._partial: LlmRequest | None = None
@@ -175,6 +176,7 @@ class Reader(ABC):
             context=conversation.context,
             system=conversation.system,
             tokens=self._tokens(),
+            longest=self._longest,
             max_output_tokens=min(self._limits.values(), default=None),
             stream=self._stream,
             modalities=frozenset(conversation.modalities),
@@ -182,7 +184,7 @@ class Reader(ABC):
             json_mode=self._json_mode,
             turns=max(1, conversation.human_turns),
             user=self._user,
-            previous_response_id=self._previous_response_id,
+            stateful=self._stateful,
             opening=conversation.opening,
             written=written,
             fresh=fresh,
@@ -192,16 +194,10 @@ class Reader(ABC):
         """4 bytes of the body each, media and long values of fields that are no input apart.
 
         The JSON around the texts stands for what a chat template adds, and it makes the estimate an upper one. An
-        escape such as \\u00e9 counts as the two bytes that it mostly is in UTF-8.
+        escape such as \\u00e9 counts as the bytes that it is in UTF-8.
         """
         scanner, conversation = self._scanner, self._conversation
-        text = (
-            scanner.size
-            - scanner.ignored
-            - scanner.opaque
-            - conversation.media_characters
-            - 4 * scanner.unicode_escapes
-        )
+        text = scanner.size - scanner.ignored - scanner.opaque - conversation.media_characters - scanner.escaped
         return max(0, text + 3) // 4 + MEDIA_TOKENS * conversation.media
 
 
@@ -232,14 +228,16 @@ class MessagesReader(Reader):
         role = message.get("role")
         if not isinstance(role, str):
             raise MalformedBody(f"'{param}.role' must be a string.", param=f"{param}.role")
-        content = read_content(message.get("content"), f"{param}.content")
+        param = f"{param}.content"
+        if role in ("tool", "function"):
+            self._conversation.add_tool(read_result(message.get("content"), param))
+            return
+        content = read_content(message.get("content"), param)
         match role:
             case "system" | "developer":
                 self._conversation.add_system(content)
             case "assistant" | "model":
                 self._conversation.add_assistant(content)
-            case "tool" | "function":
-                self._conversation.add_tool(content)
             case _:
                 self._conversation.add_user(content)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from router_extproc.apis.content import Content, read_content, texts_in
+from router_extproc.apis.content import Content, read_content, read_result
 from router_extproc.apis.error_body import openai_error
 from router_extproc.apis.reader import MessagesReader
 from router_extproc.config.schema import Api
@@ -17,9 +17,12 @@ TOOL_OUTPUTS: Final = frozenset(
         "computer_call_output",
         "local_shell_call_output",
         "mcp_approval_response",
+        "program_output",
     }
 )
 """Items by which the client answers the model's calls. Items of other types are the model's own."""
+
+REFERENCE: Final = "item_reference"
 
 INPUT_ELSEWHERE: Final = ("prompt", "previous_response_id", "conversation")
 """Fields that refer to an input which the provider holds, so that `input` may be absent."""
@@ -48,11 +51,13 @@ class ResponsesReader(MessagesReader):
             case "safety_identifier":
                 self._set_user(value)
             case "prompt" | "previous_response_id" | "conversation":
-                self._elsewhere = self._elsewhere or value is not None
-                if key == "previous_response_id" and value is not None:
-                    if not isinstance(value, str):
-                        raise MalformedBody(f"'{key}' must be a string.", param=key)
-                    self._previous_response_id = value[:256]
+                if value is None:
+                    return
+                self._elsewhere = self._stateful = True
+                if key == "previous_response_id" and not isinstance(value, str):
+                    raise MalformedBody(f"'{key}' must be a string.", param=key)
+                if key == "prompt" and isinstance(value, dict):
+                    self._variables(value.get("variables"))
             case _:
                 super()._input_member(key, value)
 
@@ -60,34 +65,47 @@ class ResponsesReader(MessagesReader):
         if key == "input":
             super()._input_elements(key, values)
 
+    def _variables(self, variables: Any) -> None:
+        if not isinstance(variables, dict):
+            return
+        param = "prompt.variables"
+        self._conversation.add_variables(
+            read_content([value for value in variables.values() if isinstance(value, str | dict)], param)
+        )
+
     def _message(self, message: dict[str, Any], param: str) -> None:
-        kind = message.get("type", "message")
+        kind = _kind(message)
+        if not isinstance(kind, str):
+            raise MalformedBody(f"'{param}.type' must be a string.", param=f"{param}.type")
+        self._stateful = self._stateful or kind == REFERENCE or bool(message.get("encrypted_content"))
         if kind == "message":
             super()._message(message, param)
-        elif kind in TOOL_OUTPUTS:
-            output = message.get("output")
-            parts = output if isinstance(output, list) else [output] if isinstance(output, dict) else None
-            content = read_content(parts, f"{param}.output")
-            content.texts, content.brought = [], texts_in(output)
-            self._conversation.add_tool(content)
+        elif kind == "reasoning":
+            self._conversation.has_spoken()
         else:
             # What the provider's own tools found stands in their calls. Calls may alternate with what the client's
             # tools returned, all for one answer of the model, so only its reasoning tells that it spoke again.
-            reasoning = kind == "reasoning"
-            self._conversation.add_tool(Content(brought=[] if reasoning else texts_in(message)))
-            if reasoning:
-                self._conversation.has_spoken()
+            content = read_result(message, param)
+            self._conversation.add_tool(content if kind in TOOL_OUTPUTS else Content(brought=content.brought))
 
     def _human_content(self, key: str, value: Any) -> Content | None:
         if key == "input" and isinstance(value, str):
             return read_content(value, key)
-        if isinstance(value, dict) and value.get("type", "message") != "message":
+        if isinstance(value, dict) and _kind(value) != "message":
             return None
         return super()._human_content(key, value)
 
     def _check(self) -> None:
         if not self._elsewhere:
             super()._check()
+
+
+def _kind(item: dict[str, Any]) -> Any:
+    """The type of an item. Messages may do without one, and so may references, which are nothing but an id."""
+    kind = item.get("type")
+    if kind is not None:
+        return kind
+    return REFERENCE if item.keys() - {"type"} == {"id"} else "message"
 
 
 class Responses:

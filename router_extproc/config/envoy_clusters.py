@@ -186,10 +186,9 @@ def lua_source(models: Mapping[str, Model]) -> str:
     """The Lua that prepares an attempt: the table of all models and the code that we ship beside this file."""
     lines = ["local MODELS = {"]
     for name, model in models.items():
-        upstream = upstream_name(name, model)
+        upstream = json.dumps(upstream_name(name, model))
         lines.append(f"  [{_lua(cluster_of(name, model))}] = {{")
-        lines.append(f"    model = {_lua(name)}, host = {_lua(endpoint_of(model).authority)},")
-        lines.append(f"    name = {_lua(upstream)}, json = {_lua(json.dumps(upstream))},")
+        lines.append(f"    model = {_lua(name)}, host = {_lua(endpoint_of(model).authority)}, json = {_lua(upstream)},")
         lines.append("    paths = {")
         lines += [f"      [{_lua(API_PATHS[a])}] = {_lua(upstream_path(name, model, a))}," for a in model.speaks]
         lines += ["    },", "  },"]

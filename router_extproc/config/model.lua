@@ -1,5 +1,5 @@
 -- Runs in every model cluster, once per attempt, after the header changes of that cluster. Above this line stands the
--- generated table MODELS: cluster -> {model, host, name, json, paths}. It gives the attempt its model's own path, host
+-- generated table MODELS: cluster -> {model, host, json, paths}. It gives the attempt its model's own path, host
 -- and name. `h:body()` is used and never `h:bodyChunks()`: changing chunks in place corrupted requests in Envoy 1.40.
 
 local byte, find, match, sub = string.byte, string.find, string.match, string.sub
@@ -53,7 +53,8 @@ local function model_values(text)
   end
 end
 
--- The body is the one that the sidecar's hint is about: it is as long, and the name stands where it should.
+-- The body is the one that the sidecar's hint is about: it is as long, and the name, as JSON spells it, stands where it
+-- should.
 local function fits(body, hint)
   if not hint or (hint.length and hint.length ~= body:length()) then return false end
   local quoted = '"' .. hint.name .. '"'
@@ -94,7 +95,7 @@ end
 -- search; it does not fit when the sidecar was down, or died between its answers.
 local function with_name(body, model, hint, length)
   if not fits(body, hint) then return renamed(as_sent(body:getBytes(0, body:length()), length), model) end
-  if hint.name == model.name then return nil end
+  if '"' .. hint.name .. '"' == model.json then return nil end
   local text = body:getBytes(0, body:length())
   return sub(text, 1, hint.offset) .. model.json .. sub(text, hint.offset + #hint.name + 3)
 end

@@ -233,7 +233,9 @@ class Model(Section):
     tools: bool = Field(True, description="Whether it can call tools.")
     json_mode: bool = Field(True, description="Whether it can be held to JSON output.")
     fallback: Names | None = Field(
-        None, description="Models tried when this one fails and a client had named it. Default: the file's `default`."
+        None,
+        description="Models tried when this one fails and a client had named it. Default: the file's `default`, for "
+        "embeddings none.",
     )
     labels: dict[str, str] = Field(default_factory=dict, description="Free labels, for instance `tier: premium`.")
     quality: float | None = Field(

@@ -95,3 +95,24 @@ def test_a_clients_own_version_header_is_kept(many: Stack) -> None:
     answer = httpx.post(f"{many.url}/v1/messages", json=CHAT | {"max_tokens": 5}, headers=headers, timeout=30)
     assert answer.status_code == 200, answer.text
     assert many.server("filed").seen[0].headers["anthropic-version"] == "2099-01-01"
+
+
+ODD = """
+models:
+  odd: {{url: "http://127.0.0.1:{0}", upstream_model: '\u901a\u4e49 "7b"\\x', price: {{input: 1, output: 1}}}}
+  other: {{url: "http://127.0.0.1:{1}", upstream_model: "caf\u00e9", price: {{input: 1, output: 1}}}}
+default: [odd, other]
+"""
+
+
+def test_a_provider_may_call_its_model_what_it_likes(tmp_path: Path) -> None:
+    config = tmp_path / "router.yaml"
+    config.write_text(ODD.format(*free_ports(2)), encoding="utf-8")
+    with running(tmp_path, config) as found, registered(found):
+        for model in ("auto", "odd"):
+            for name in ("odd", "other"):
+                answer = httpx.post(f"{found.url}/v1/chat/completions", json={**CHAT, "model": model}, timeout=30)
+                assert (answer.status_code, answer.headers["x-mom-model"]) == (200, name), answer.text
+                assert json.loads(found.server(name).seen[0].body) == {**CHAT, "model": found.server(name).model}
+                found.server("odd").fail("status", times=1, status=503)
+            found.reset()

@@ -286,8 +286,77 @@ CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
             "system": "Be nice.",
             "max_output_tokens": 9,
             "json_mode": True,
-            "previous_response_id": "resp_1",
+            "stateful": True,
         },
+    ),
+    "responses, a reference without a type": (
+        RESPONSES,
+        {"model": "auto", "input": [{"id": "msg_1"}, {"id": "msg_2", "type": None}, {"role": "user", "content": "Hi"}]},
+        {"prompt": "Hi", "stateful": True},
+    ),
+    "responses, a reference": (
+        RESPONSES,
+        {"model": "auto", "input": [{"type": "item_reference", "id": "rs_1"}, {"role": "user", "content": "Hi"}]},
+        {"prompt": "Hi", "stateful": True},
+    ),
+    "responses, a message whose type is null": (
+        RESPONSES,
+        {"model": "auto", "input": [{"type": None, "role": "user", "content": "Hi"}]},
+        {"prompt": "Hi", "written": (), "stateful": False},
+    ),
+    "responses, a conversation of the provider": (
+        RESPONSES,
+        {"model": "auto", "conversation": {"id": "conv_1"}, "input": "Hi", "previous_response_id": None},
+        {"stateful": True},
+    ),
+    "responses, image in a prompt of the provider": (
+        RESPONSES,
+        {"model": "auto", "prompt": {"id": "p", "variables": {"i": {"type": "input_image", "image_url": PNG}}}},
+        {"prompt": "", "modalities": frozenset({"text", "image"}), "stateful": True},
+    ),
+    "messages, image within a document": (
+        MESSAGES,
+        {
+            "max_tokens": 5,
+            "model": "auto",
+            "messages": [
+                {
+                    "role": "user",
+                    "content": [
+                        {
+                            "type": "document",
+                            "source": {"type": "content", "content": [{"type": "image", "source": {"data": "iVBO"}}]},
+                        },
+                        {"type": "text", "text": "What?"},
+                    ],
+                }
+            ],
+        },
+        {"prompt": "What?", "modalities": frozenset({"text", "image"})},
+    ),
+    "messages, files that a tool lists": (
+        MESSAGES,
+        {
+            "max_tokens": 5,
+            "model": "auto",
+            "messages": [
+                {
+                    "role": "user",
+                    "content": [{"type": "tool_result", "content": [{"type": "file", "content": "words"}]}],
+                }
+            ],
+        },
+        {"written": ("words",), "modalities": frozenset({"text"})},
+    ),
+    "chat, parts without a type": (
+        CHAT,
+        {
+            "model": "auto",
+            "messages": [
+                {"role": "user", "content": [{"text": "What?"}, {"image_url": PNG}, {"x": 1}, {"type": None}]}
+            ],
+        },
+        {"prompt": "What?", "modalities": frozenset({"text", "image"})},
     ),
     "responses, codex": (
         RESPONSES,
@@ -322,7 +391,13 @@ CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
             "tools": [{"type": "function", "name": "shell"}],
             "stream": True,
         },
-        {"prompt": "Add a test", "context": (), "system": "You are Codex.\n\nSandbox: on", "turns": 1},
+        {
+            "prompt": "Add a test",
+            "context": (),
+            "system": "You are Codex.\n\nSandbox: on",
+            "turns": 1,
+            "stateful": True,
+        },
     ),
     "responses, easy messages, image, screenshot": (
         RESPONSES,
@@ -412,6 +487,20 @@ WRONG: list[tuple[str, Any, str]] = [
     (RESPONSES, {"model": "m", "input": 5}, "input"),
     (RESPONSES, {"model": "m", "input": []}, "input"),
     (RESPONSES, {"model": "m", "input": [5]}, "input[0]"),
+    (RESPONSES, {"model": "m", "input": [{"type": ["message"], "role": "user", "content": "Hi"}]}, "input[0].type"),
+    (RESPONSES, {"model": "m", "input": [{"type": {}, "role": "user", "content": "Hi"}]}, "input[0].type"),
+    (RESPONSES, {"model": "m", "input": [{"id": "x", "output": "Hi"}]}, "input[0].role"),
+    (CHAT, {"model": "m", "messages": [{"role": "user", "content": ["a"] * 10_001}]}, "messages[0].content"),
+    (CHAT, {"model": "m", "messages": [{"role": "tool", "content": [["a"] * 5_000] * 3}]}, "messages[0].content"),
+    (
+        MESSAGES,
+        {
+            "model": "m",
+            "messages": [{"role": "user", "content": [{"type": "tool_result", "content": ["a"] * 10_001}]}],
+        },
+        "messages[0].content[0]",
+    ),
+    (RESPONSES, {"model": "m", "input": [{"type": "mcp_call", "output": ["a"] * 10_001}]}, "input[0]"),
     (RESPONSES, {"model": "m", "input": "a", "previous_response_id": 5}, "previous_response_id"),
     (TEXT, {"model": "m"}, "prompt"),
     (TEXT, {"model": "m", "prompt": 5}, "prompt"),
@@ -570,12 +659,40 @@ def test_documents_count() -> None:
     assert read(CHAT, body).tokens >= 2500
 
 
-def test_escaped_text_counts_like_utf8() -> None:
-    body = {"model": "m", "messages": [{"role": "user", "content": "\u043f\u0440\u0438\u0432\u0435\u0442 " * 1000}]}
+@pytest.mark.parametrize(
+    "text", ["\u043f\u0440\u0438\u0432\u0435\u0442 ", "\u4e2d\u6587\u5185\u5bb9", "\ud55c\uad6d\uc5b4 ", "\U0001f600 "]
+)
+def test_escaped_text_counts_like_utf8(text: str) -> None:
+    body = {"model": "m", "messages": [{"role": "user", "content": text * 1000}]}
     request = read(CHAT, body)
     taking = reader(CHAT)
     taking.feed(json.dumps(body, ensure_ascii=False).encode())
     assert request.tokens == taking.finish().tokens
+
+
+@pytest.mark.parametrize(
+    ("path", "given", "longest"),
+    [
+        (EMBEDDINGS, ["word " * 100] * 200, 125),
+        (EMBEDDINGS, ["a", "\u4e2d" * 400, "b"], 300),
+        (EMBEDDINGS, [[7] * 500, [7] * 900], 900),
+        (EMBEDDINGS, [7] * 70_000, 70_000),
+        (EMBEDDINGS, "word " * 100, None),
+        (EMBEDDINGS, ["a", "a long text " * 50_000], None),  # read in part only: how long it is cannot be told
+        (TEXT, ["word " * 100, "x"], 125),
+        (TEXT, "x", None),
+    ],
+)
+@pytest.mark.parametrize("chunk", [10_000, 10_000_000])
+def test_each_text_of_several_has_a_context_of_its_own(path: str, given: Any, longest: int | None, chunk: int) -> None:
+    field = "input" if path == EMBEDDINGS else "prompt"
+    request = read(path, {"model": "m", field: given}, chunk)
+    assert (request.longest, request.context_tokens) == (longest, request.tokens if longest is None else longest)
+    assert request.tokens >= len(json.dumps(given)) // 8
+
+
+def test_a_suffix_is_input_of_each_prompt() -> None:
+    assert read(TEXT, {"model": "m", "prompt": ["a", "b"], "suffix": "c" * 400}).longest is None
 
 
 def test_table() -> None:

@@ -25,6 +25,7 @@ from router_extproc.testing import FakeClassifier, FakeModel
 
 CHAT, RESPONSES, MESSAGES = "/v1/chat/completions", "/v1/responses", "/v1/messages"
 CALL = {"role": "assistant", "content": None, "tool_calls": [{"id": "1", "function": {"name": "f"}}]}
+PLAIN = {"type": "document", "title": "P", "source": {"type": "text", "media_type": "text/plain", "data": "in it"}}
 REMINDER = "<system-reminder>A file: rm -rf</system-reminder>"
 
 CASES: dict[str, tuple[str, dict[str, Any], tuple[str, ...], int]] = {
@@ -90,8 +91,77 @@ CASES: dict[str, tuple[str, dict[str, Any], tuple[str, ...], int]] = {
                 },
             ]
         },
-        ("s", "c", "of the document", "D", "as block", "as text"),
-        6,
+        ("s", "S", "c", "of the document", "D", "as block", "as text"),
+        7,
+    ),
+    "a document within a tool's result": (
+        MESSAGES,
+        {
+            "messages": [
+                {"role": "user", "content": "go"},
+                {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "t", "content": [PLAIN]}]},
+            ]
+        },
+        ("in it", "P"),
+        2,
+    ),
+    "what the provider's tools returned": (
+        MESSAGES,
+        {
+            "messages": [
+                {"role": "user", "content": "go"},
+                {
+                    "role": "assistant",
+                    "content": [
+                        {"type": "server_tool_use", "id": "1", "name": "web_fetch", "input": {"url": "u"}},
+                        {"type": "web_fetch_tool_result", "content": {"type": "web_fetch_result", "content": PLAIN}},
+                        {
+                            "type": "bash_code_execution_tool_result",
+                            "content": {"type": "bash_code_execution_result", "stdout": "printed", "content": []},
+                        },
+                    ],
+                },
+                {"role": "user", "content": "and now"},
+            ]
+        },
+        ("printed", "in it", "P", "go"),
+        0,
+    ),
+    "a tool's result that is an object": (
+        CHAT,
+        {
+            "messages": [
+                {"role": "user", "content": "go"},
+                CALL,
+                {"role": "tool", "content": {"type": ["x"], "output": "as object", "n": 1}},
+                {"role": "tool", "content": [{"text": "as list"}, 5]},
+            ]
+        },
+        ("as list", "as object"),
+        2,
+    ),
+    "what programs returned": (
+        RESPONSES,
+        {
+            "input": [
+                {"role": "user", "content": "go"},
+                {"type": "program_output", "call_id": "1", "result": "of a program"},
+                {"type": "function_call_output", "call_id": "2", "output": {"text": "of a function"}},
+                {"type": "function_call_output", "call_id": "2", "output": [{"text": "untyped"}]},
+                {"type": "image_generation_call", "id": "3", "result": "iVBORw0KGgo"},
+            ]
+        },
+        ("untyped", "of a function", "of a program"),
+        3,
+    ),
+    "what is put into a prompt that the provider keeps": (
+        RESPONSES,
+        {
+            "prompt": {"id": "p", "variables": {"a": "by hand", "b": {"type": "input_text", "text": "typed"}, "c": 5}},
+            "input": "go",
+        },
+        ("by hand", "typed"),
+        2,
     ),
     "items of a response": (
         RESPONSES,
@@ -131,6 +201,11 @@ def test_readers_find_what_stands_beside_the_prompt(case: str) -> None:
     request = read(path, body)
     assert (request.written, request.fresh) == (written, fresh)
     assert request.prompt not in request.written
+
+
+def test_the_newest_text_is_the_prompt_where_the_provider_keeps_the_rest() -> None:
+    request = read(RESPONSES, {"prompt": {"id": "p", "variables": {"q": "by hand"}}})
+    assert (request.prompt, request.written) == ("by hand", ())
 
 
 def test_what_is_kept_of_it_is_bounded() -> None:

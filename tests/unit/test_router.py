@@ -53,6 +53,8 @@ def route(text: str = CONFIG, **changes: Any) -> Routed:
         ({"has_tools": True}, ("wide", "seeing")),
         ({"json_mode": True}, ("wide", "seeing")),
         ({"tokens": 60_000}, ("wide",)),
+        ({"tokens": 60_000, "longest": 900}, ("tiny", "wide", "seeing")),
+        ({"tokens": 60_000, "longest": 900, "max_output_tokens": 200}, ("wide", "seeing")),
         ({"tokens": 150_000}, ("wide",)),
         ({"model": "tiny", "tokens": 1_500}, ("tiny", "wide", "seeing")),
         ({"modalities": frozenset({"text", "image"})}, ("seeing",)),
@@ -82,6 +84,45 @@ def test_a_request_that_no_model_can_take_is_told_why(
 ) -> None:
     with pytest.raises(error, match=words):
         route(**changes)
+
+
+VECTORS = """
+models:
+  chat: {url: "http://h:1", price: {input: 1, output: 1}}
+  other: {url: "http://h:2", price: {input: 1, output: 1}}
+  emb: {url: "http://h:3", price: {input: 1, output: 1}, apis: [embeddings], context_window: 8000, fallback: twin}
+  twin: {url: "http://h:4", price: {input: 1, output: 1}, apis: [embeddings], context_window: 8000}
+  alone: {url: "http://h:5", price: {input: 1, output: 1}, apis: [embeddings], context_window: 8000}
+signals:
+  long: {type: keywords, any: [hello]}
+routes:
+  - {name: emb, when: 'request.api == "embeddings" && long.label == "true"', models: emb, fallback: twin}
+  - {name: rest, when: 'long.label == "true"', models: chat}
+default: [chat, other]
+"""
+
+
+@pytest.mark.parametrize(
+    ("changes", "plan"),
+    [
+        ({"model": "alone"}, ("alone",)),
+        ({"model": "emb"}, ("emb", "twin")),
+        ({}, ("emb", "twin")),
+        ({"tokens": 90_000, "longest": 100}, ("emb", "twin")),
+        ({"prompt": "x"}, ("chat",)),
+        ({"api": "chat_completions"}, ("chat", "other")),
+    ],
+)
+def test_only_models_that_the_operator_put_together_embed_for_each_other(
+    changes: dict[str, Any], plan: tuple[str, ...]
+) -> None:
+    assert route(VECTORS, **{"api": "embeddings", **changes}).plan.models == plan
+
+
+def test_embeddings_that_are_too_long_go_to_no_other_model() -> None:
+    for model in ("auto", "alone"):
+        with pytest.raises(ContextTooLong, match="90000"):
+            route(VECTORS, api="embeddings", model=model, tokens=90_000)
 
 
 def test_max_attempts_bounds_the_plan() -> None:

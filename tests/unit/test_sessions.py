@@ -207,3 +207,54 @@ def test_a_conversation_that_nobody_can_tell_is_not_kept() -> None:
         routed = asyncio.run(runtime.router.route(request, {}, time.monotonic() + 5))
         runtime.router.keep(routed)
         assert (routed.session, routed.decision.affinity) == ("", "new")
+
+
+STATE = """
+models:
+  small: {url: "http://vllm:1/v1", provider: vllm, price: {input: 1, output: 1}, tools: false}
+  large: {url: "http://vllm:1/v1", provider: vllm, price: {input: 2, output: 2}}
+  gpt: {url: "https://api.openai.com/v1", price: {input: 9, output: 9}}
+  mini: {url: "https://api.openai.com/v1", price: {input: 3, output: 3}}
+signals:
+  talk: {type: keywords, any: [hello]}
+  secret: {type: keywords, any: [secret]}
+  sure: {type: keywords, any: [prove]}
+routes:
+  - {name: talk, when: 'talk.label == "true" && !request.stateful', models: [small, mini]}
+  - {name: same, when: 'talk.label == "true"', models: [small, mini, large]}
+  - {name: hard, when: 'sure.label == "true"', models: [gpt, small]}
+guards:
+  - {name: inside, when: 'secret.label == "true"', action: reroute, models: [large]}
+default: [gpt, small, mini]
+limits: {max_attempts: 8}
+"""
+
+
+def follow(runtime: Runtime, headers: dict[str, str] = HEADERS, **changes: Any) -> Routed:
+    request = replace(REQUEST, api="responses", tokens=100, **changes)
+    routed = asyncio.run(runtime.router.route(request, headers, time.monotonic() + 5))
+    runtime.router.keep(routed)
+    return routed
+
+
+def test_a_request_goes_to_the_provider_that_holds_a_part_of_it() -> None:
+    runtime = compile_runtime(parse(STATE.encode(), Path("router.yaml")), {}, {}, keys=SessionKeys(b"s"))
+    # Nobody knows who holds it: a default model, and others of that provider.
+    unknown = follow(runtime, prompt="hello", stateful=True)
+    assert unknown.plan.models == ("gpt", "mini")
+    assert unknown.decision.route == "same"
+    assert unknown.decision.reason.endswith("a part of it lies with a provider")
+    assert {row.model: row.out for row in unknown.decision.considered}["large"] == "another provider"
+    # Where the conversation is known it goes on there, whatever its turn is about.
+    assert follow(runtime, prompt="hello").plan.pick == "small"
+    assert follow(runtime, prompt="prove it", stateful=True).plan.models == ("small",)
+    assert follow(runtime, prompt="hello", stateful=True).plan.models == ("small", "large")
+    assert follow(runtime, {"x-session-id": "s-2"}, prompt="hello", stateful=True).plan.pick == "gpt"
+    # Another model of the provider where the one that answered cannot go on.
+    assert follow(runtime, prompt="hello", stateful=True, has_tools=True).plan.models == ("large",)
+    assert follow(runtime, prompt="hello", stateful=True).plan.models == ("large", "small")
+    # What a client names and what a guard demands count first.
+    assert follow(runtime, model="mini", stateful=True).plan.models == ("mini", "gpt")
+    assert follow(runtime, prompt="secret", stateful=True).plan.models == ("large",)
+    # A request that says all there is to say is routed as ever.
+    assert follow(runtime, prompt="prove it").plan.models == ("gpt", "small", "mini")

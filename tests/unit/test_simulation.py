@@ -78,13 +78,14 @@ class Sidecar:
         tokens: int = 1000,
         after: float = 60,
         seconds: float = 1.0,
+        api: str = "chat_completions",
         **changes: Any,
     ) -> None:
         """One request, from its body to Envoy's line; `tokens` are read and as many written."""
         self.now += after
         self.count += 1
         headers, router, identity = headers or {}, self.runtime.router, f"d{self.count}"
-        request = LlmRequest("chat_completions", "auto", None, prompt, tokens=500, opening="first", **changes)
+        request = LlmRequest(api, "auto", None, prompt, tokens=500, opening="first", **changes)
         header = self.runtime.config.ledger.tenant_header
         tenant = headers.get(header, "") if header is not None else ""
         judged = asyncio.run(router.judge(request, headers, time.monotonic() + 5))
@@ -206,6 +207,16 @@ def test_sticky_routes_keep_the_recorded_conversations(sidecar: Sidecar) -> None
     assert replayed(sidecar, sticky).moves == {("large", "large"): 4}
     short = sticky + "sessions: {sticky_seconds: 15}\n"
     assert replayed(sidecar, short).moves == {("large", "large"): 2, ("large", "small"): 2}
+
+
+def test_what_a_provider_holds_and_what_fits_is_told_by_the_record(sidecar: Sidecar) -> None:
+    sidecar.exchange(api="responses", longest=50)
+    sidecar.exchange(api="responses", longest=50, stateful=True)
+    text = BASE.replace("[{name: all", "[{name: held, when: request.stateful, models: large}, {name: all")
+    text = text.replace("when: 'true', models: large, fallback: small", "when: 'true', models: small")
+    found = replayed(sidecar, text.replace("quality: 0.5", "context_window: 100"))
+    assert found.routes == {("all", "all"): 1, ("all", "held"): 1}
+    assert found.moves == {("large", "small"): 2}
 
 
 def test_quality_is_the_predicted_one_where_it_was_recorded(sidecar: Sidecar) -> None:
