@@ -172,7 +172,7 @@ def figures(test: Figures, written: Figures, without: Figures) -> str:
             guard(tasks),
             pii(tasks),
             "![Reliability diagrams](figures/reliability.svg)",
-            "### Sources that the joint training never saw\n\nOutput layers fitted without them, from random weights, on the frozen encoder and the written prompts "
+            "### Sources that the joint training never saw\n\nOutput layers fitted without them, from where the joint training had left them, on the frozen encoder and the written prompts "
             "and templates beside the real rows. The better guess at what you will see on subjects and sources without labelled rows; the shipped "
             "heads are fitted with these sources, too.",
             unseen(without),
