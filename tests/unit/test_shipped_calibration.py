@@ -53,7 +53,7 @@ def test_where_it_is_unsure_it_is_wrong_more_often(judged: list[tuple[dict[str, 
     pairs = [scored(judged, head) for head in ("domain", "intent", "guard")]
     confidence, right = (np.concatenate(each) for each in zip(*pairs, strict=True))
     sure = confidence >= 0.9
-    assert right[sure].mean() > right[~sure].mean() + 0.1
+    assert 1 - right[~sure].mean() > 3 * (1 - right[sure].mean())
 
 
 def test_every_unwelcome_prompt_but_a_few_is_noticed_and_hardly_a_harmless_one(
