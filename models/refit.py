@@ -15,6 +15,7 @@ import json
 import os
 import random
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -129,7 +130,11 @@ def logits(fitted: dict[str, torch.Tensor], features: torch.Tensor) -> npt.NDArr
     return (x @ fitted["out.weight"].T + fitted["out.bias"]).double().numpy()
 
 
-def _training_examples(rows: list[dict[str, Any]], head: str, rng: random.Random) -> list[Example]:
+def _part(rows: Sequence[dict[str, str]], share: float) -> Sequence[dict[str, str]]:
+    return rows[: round(share * len(rows))]
+
+
+def _training_examples(rows: list[dict[str, Any]], head: str, rng: random.Random, synthetic: float) -> list[Example]:
     examples = []
     for row in rows:
         text = _maybe_rough(row["text"], head, rng)
@@ -137,11 +142,11 @@ def _training_examples(rows: list[dict[str, Any]], head: str, rng: random.Random
         if row.get("weak"):
             weight = 0.25 if row["label"] == "harmful" else 0.5
         examples.append(Example(text, str(row["source"]), {head: row["label"]}, {head: weight}))
-    for row in written():
+    for row in _part(written(), synthetic):
         example = as_example(row)
         if head in example.labels:
             examples.append(replace(example, text=_maybe_rough(example.text, head, rng)))
-    examples += [replace(templated(head, rng), context="") for _ in range(TEMPLATED[head])]
+    examples += [replace(templated(head, rng), context="") for _ in range(round(synthetic * TEMPLATED[head]))]
     return examples
 
 
@@ -159,8 +164,17 @@ def _row_weights(examples: list[Example], head: str) -> torch.Tensor:
     return torch.from_numpy(weights.astype(np.float32))
 
 
-def refit(data: Path, model: Path, heads: tuple[str, ...] = ("domain", "guard", "intent"), seed: int = 17) -> Any:
-    """Refits `heads`, writes weights and temperatures, returns figures on the left-out sources."""
+def refit(
+    data: Path,
+    model: Path,
+    heads: tuple[str, ...] = ("domain", "guard", "intent"),
+    seed: int = 17,
+    synthetic: float = 1.0,
+) -> Any:
+    """Refits `heads`, writes weights and temperatures, returns figures on the left-out sources.
+
+    `synthetic`, in [0, 1], is the part of the written and templated rows that is used: less is for a trial run.
+    """
     predictor = Predictor(model)
     figures: dict[str, Any] = {}
     for head in heads:
@@ -185,11 +199,11 @@ def refit(data: Path, model: Path, heads: tuple[str, ...] = ("domain", "guard", 
                 "split": "kept",
                 "unseen": False,
             }
-            for r in written(training=False)
+            for r in _part(written(training=False), synthetic)
             if r.get(head) in index
         ]
         # A folder may lack labels that the templates know.
-        examples = [e for e in _training_examples(train, head, rng) if e.labels[head] in index]
+        examples = [e for e in _training_examples(train, head, rng, synthetic) if e.labels[head] in index]
         x = pooled(predictor, [e.text for e in examples] + [r["text"] for r in others], head, LIMITS[head])
         x_train, x_other = x[: len(examples)], x[len(examples) :]
         wanted = torch.tensor([index[e.labels[head]] for e in examples])

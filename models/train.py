@@ -154,6 +154,9 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, default=0, help="shorten the schedule to fit")
     parser.add_argument("--hold-out", default=HELD_OUT, help="sources to leave out, comma separated")
     parser.add_argument("--version", default="", help="default: date and a hash of the weights")
+    parser.add_argument(
+        "--refit-synthetic", type=float, default=1.0, help="part of the composed rows that the last fit uses"
+    )
     parser.add_argument("--no-finish", action="store_true", help="skip language and calibration")
     return parser.parse_args(argv)
 
@@ -270,7 +273,7 @@ def main(argv: list[str] | None = None) -> None:
         from models import calibrate, language, refit, win
 
         language.fit(args.data, args.out)
-        unseen = refit.refit(args.data, args.out)
+        unseen = refit.refit(args.data, args.out, synthetic=args.refit_synthetic)
         report = args.out.with_name(f"{args.out.name}.unseen.json")
         report.write_text(json.dumps(unseen, indent=1) + "\n", encoding="utf-8")
         win.fit(args.data, args.out)

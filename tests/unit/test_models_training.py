@@ -131,11 +131,10 @@ def test_training_that_was_killed_goes_on_from_its_checkpoint(folder: Path, tmp_
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_the_command_does_it_all(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("models.refit.TEMPLATED", {"domain": 8, "intent": 8, "guard": 8})
-    monkeypatch.setattr("models.refit.EPOCHS", 1)
+def test_the_command_does_it_all(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "new" / "m"
-    train.main(["--data", str(folder), "--out", str(out), "--steps", "1", "--token-budget", "512", "--threads", "1"])
+    trial = ["--steps", "1", "--token-budget", "512", "--threads", "1", "--refit-synthetic", "0.01"]
+    train.main(["--data", str(folder), "--out", str(out), *trial])
     described = json.loads((out / "heads.json").read_text())
     assert set(described["heads"]) == {"intent", "guard"}
     assert described["heads"]["intent"]["calibration"]["temperature"] > 0
