@@ -27,6 +27,7 @@ from router_extproc.errors import ConfigMistakes
 from router_extproc.inference import artifact
 from router_extproc.inference.base import Model
 from router_extproc.inference.engine import Engine
+from router_extproc.inference.own_thread import in_own_thread
 from router_extproc.preferences import Preferences
 from router_extproc.processor import Processor
 from router_extproc.reloading import Reloading
@@ -231,7 +232,7 @@ def _load_classifier(options: ServeOptions) -> Model:
 
 
 async def _engine(options: ServeOptions, shared: SharedAnswers | None) -> tuple[Engine, OwnHeads]:
-    model = await asyncio.to_thread(_load_classifier, options)
+    model = await in_own_thread(partial(_load_classifier, options))
     engine = Engine(model, max_queued=options.max_queued, elsewhere=shared)
     await engine.start()
     return engine, OwnHeads(model, partial(load_guest, device=options.device))

@@ -11,6 +11,7 @@ from router_extproc.config.loader import LoadedConfig
 from router_extproc.errors import RouterError
 from router_extproc.inference.base import Model
 from router_extproc.inference.engine import Engine
+from router_extproc.inference.own_thread import in_own_thread
 from router_extproc.runtime import Runtimes, compile_runtime
 from router_extproc.selection.observed import Observed
 from router_extproc.sessions import SessionKeys
@@ -66,7 +67,7 @@ class Reloading:
         """Tries a new version of the shipped classifier; `load` reads it, or raises UnusableModel."""
         async with self._one_by_one:
             try:
-                model = await asyncio.to_thread(load)
+                model = await in_own_thread(load)
                 if model.version == self._own_heads.base.version:
                     log.info("the classifier's folder was touched; it is still %s", model.version)
                 else:

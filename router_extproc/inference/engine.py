@@ -30,6 +30,7 @@ from router_extproc.inference.base import (
     UnusableModel,
 )
 from router_extproc.inference.memory import Elsewhere, Labels, WindowMemory, key_for, keys_of
+from router_extproc.inference.own_thread import in_own_thread
 from router_extproc.inference.pooling import combine
 from router_extproc.inference.queue import BatchQueue, Job
 from router_extproc.inference.reading import Part, Reading
@@ -411,6 +412,6 @@ class Engine:
 
 async def _warm_up(model: Model) -> None:
     try:
-        await asyncio.to_thread(model.warm_up)
+        await in_own_thread(model.warm_up)
     except Exception as error:
         raise UnusableModel(f"model {model.version} fails its warm-up: {error}") from error

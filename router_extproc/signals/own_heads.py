@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -15,6 +14,7 @@ from router_extproc.inference.base import InferenceError, Model, UnusableModel
 from router_extproc.inference.engine import Engine
 from router_extproc.inference.ensemble import Ensemble, fit_head
 from router_extproc.inference.examples import ExamplesHead
+from router_extproc.inference.own_thread import in_own_thread
 from router_extproc.signals.examples import ExamplesParams
 from router_extproc.signals.hugging_face import HuggingFaceParams
 from router_extproc.validation import validate
@@ -86,7 +86,7 @@ class OwnHeads:
         Raises ConfigError; the engine serves on as before then.
         """
         try:
-            model, notes = await asyncio.to_thread(self.extend, loaded.config.signals)
+            model, notes = await in_own_thread(partial(self.extend, loaded.config.signals))
             if model.version != engine.version:
                 await engine.swap(model)
         except ConfigMistakes as error:
