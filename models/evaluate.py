@@ -80,7 +80,7 @@ class Evaluation:
         self, rows: list[Row], task: str, labelled: Callable[[Row], bool], key: str = "text"
     ) -> tuple[list[Row], Answers]:
         """The measured and `labelled` rows with their answers; where asked to, predictions of all rows are written."""
-        counts = [counts and labelled(r) for counts, r in zip(self.measured(rows), rows, strict=True)]
+        counts = [measured and labelled(r) for measured, r in zip(self.measured(rows), rows, strict=True)]
         if self.limit:
             kept = [i for i, c in enumerate(counts) if c][: self.limit]
             counts = [i in set(kept) for i in range(len(rows))]

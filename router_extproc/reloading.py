@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Mapping
 
-from router_extproc.config.envoy import same_for_envoy
+from router_extproc.config.envoy import RENDERED, same_for_envoy
 from router_extproc.config.loader import LoadedConfig
 from router_extproc.errors import RouterError
 from router_extproc.inference.base import Model
@@ -23,7 +23,8 @@ from router_extproc.telemetry.recorder import Recorder
 log = logging.getLogger(__name__)
 
 RENDER_AGAIN = (
-    "models, default, limits or retry changed with generation %d: run `router-extproc envoy` again and restart Envoy "
+    f"{', '.join(RENDERED[:-1])} or {RENDERED[-1]} changed with generation %d: "
+    "run `router-extproc envoy` again and restart Envoy "
     "(in Kubernetes `helm upgrade` does); until then it does not know them"
 )
 

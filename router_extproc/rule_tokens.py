@@ -83,9 +83,9 @@ def _variable(name: str, field: str = "", label: str = "") -> Read:
     return Read("_".join((field, label.encode().hex(), name)), name, field, label)
 
 
-def binds(tokens: Sequence[str], names: Collection[str]) -> bool:
-    """Whether a macro (`list.exists(name, ...)`) gives one of `names` another meaning inside it."""
-    return any(tokens[i] in _MACROS and tokens[i + 1] == "(" and tokens[i + 2] in names for i in range(len(tokens) - 2))
+def bound(tokens: Sequence[str]) -> set[str]:
+    """The names that macros (`list.exists(name, ...)`) give a meaning of their own inside them."""
+    return {tokens[i + 2] for i in range(len(tokens) - 2) if tokens[i] in _MACROS and tokens[i + 1] == "("}
 
 
 @dataclass(frozen=True, slots=True)

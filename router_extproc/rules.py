@@ -13,7 +13,7 @@ import cel
 from router_extproc.domain import LlmRequest, SignalValue
 from router_extproc.errors import ConfigMistakes, Mistake
 from router_extproc.facts import Facts, request_fields, signal_fields
-from router_extproc.rule_tokens import Read, binds, flattened, is_text, required_labels, text_of, tokens_of
+from router_extproc.rule_tokens import Read, bound, flattened, is_text, required_labels, text_of, tokens_of
 from router_extproc.rule_types import mismatches, unknown_label
 from router_extproc.validation import did_you_mean, shown
 
@@ -110,7 +110,7 @@ def compile_rule(source: str, labels: Labels) -> Rule:
 
 
 def _flat(source: str, tokens: Sequence[str], names: Collection[str]) -> tuple[cel.Program | None, tuple[Read, ...]]:
-    if binds(tokens, names):
+    if bound(tokens).intersection(names):
         return None, ()
     flat, reads = flattened(source, names)
     try:
@@ -144,16 +144,12 @@ def _cel_writes(source: str) -> str:
 
 def _check(source: str, program: cel.Program, labels: Labels) -> list[str]:
     tokens = tokens_of(source)
-    bound = {
-        tokens[i + 2]
-        for i in range(len(tokens) - 2)
-        if tokens[i] in ("all", "exists", "exists_one", "map", "filter") and tokens[i + 1] == "("
-    }
+    own = bound(tokens)
     known = {*labels, "request"}
     found = [
         f"unknown signal `{name}`{did_you_mean(name, known)}"
         for name in program.variables()
-        if name not in known | bound | TYPE_NAMES
+        if name not in known | own | TYPE_NAMES
     ]
     found += [
         f"unknown function `{name}`{did_you_mean(name, FUNCTIONS)}"
@@ -162,7 +158,7 @@ def _check(source: str, program: cel.Program, labels: Labels) -> list[str]:
     ]
     found += _check_fields(tokens, labels)
     example = _example(labels)
-    if not binds(tokens, known):
+    if not own & known:
         found += mismatches(tokens, labels, example)
     return found or list(_try(program, example))
 
