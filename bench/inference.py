@@ -2,8 +2,9 @@
 
 Tables, on whatever hardware this runs on (a GPU where there is one), named in the output:
 
-1. The forward pass, no queue: the shipped lean pass (every head on), the same network through `transformers` (encoder
-   only, no heads, which flatters it) and through `torch.compile` where there is a compiler, as ratios to the lean pass.
+1. The forward pass, no queue: the shipped lean pass (every head on) in the number type that this device is given, in
+   float32 where that is another one, the same network through `transformers` (encoder only, no heads, which flatters
+   it) and through `torch.compile` where there is a compiler, as ratios to the lean pass.
    The contenders take turns, so that a busy machine disturbs them alike.
 2. The engine under load: latency p50 and p99 and texts per second for lengths 16..512 tokens and 8,000, at concurrency
    1..64. Every text is new, so nothing is remembered.
@@ -31,7 +32,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from router_extproc.inference import encoder  # first: it sets how the threads of PyTorch wait
 from router_extproc.inference.base import InferenceError, Prompt
@@ -40,6 +41,7 @@ from router_extproc.inference.encoder import BertClassifier
 from router_extproc.inference.encoder.heads import Scores
 from router_extproc.inference.engine import Engine
 from router_extproc.inference.ensemble import fit_head
+from router_extproc.inference.own_thread import in_own_thread
 from router_extproc.inference.tokens import TokenWindow
 
 # isort: split
@@ -50,6 +52,7 @@ from transformers.utils import logging as transformers_logging
 
 SHIPPED = Path(__file__).parents[1] / "models" / "router-minilm"
 GPU_TARGET = {"texts_per_s": 2000.0, "p99_ms": 15.0}
+T = TypeVar("T")
 WORDS = ["the", "quick", "model", "reads", "a", "prompt", "and", "tells", "which", "of", "many", "fields", "it", "is"]
 
 
@@ -69,7 +72,7 @@ def hardware() -> dict[str, Any]:
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "bf16_units": torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported(),
         "amx": torch.cpu._is_amx_tile_supported(),
-        "threads": torch.get_num_threads(),
+        "vnni": torch.cpu._is_vnni_supported(),
         "torch": torch.__version__,
         "python": platform.python_version(),
     }
@@ -118,6 +121,7 @@ def forward_passes(directory: Path, seconds: float, with_compile: bool) -> list[
     model = encoder.load(directory)
     model.warm_up()
     device = "cuda" if torch.cuda.is_available() else "cpu"
+    exact = encoder.load(directory, dtype="float32") if model.number_type != "float32" else None
     kept = {"add_pooling_layer": False, "attn_implementation": "sdpa"}
     plain: Any = AutoModel.from_pretrained(directory, **kept).to(device)
     plain16: Any = AutoModel.from_pretrained(directory, **kept, dtype=torch.bfloat16).to(device)
@@ -144,12 +148,14 @@ def forward_passes(directory: Path, seconds: float, with_compile: bool) -> list[
             "transformers_float32": lambda run=run: run(plain),  # type: ignore[misc]
             "transformers_bfloat16": lambda run=run: run(plain16),  # type: ignore[misc]
         }
+        if exact is not None:
+            contenders["lean_float32"] = lambda prompts=prompts, exact=exact: exact.run(prompts)  # type: ignore[misc]
         if compiled is not None and (count, tokens) in ((1, 32), (1, 128), (8, 64)):
             seconds_to_compile = first_call(lambda run=run, network=compiled: run(network))  # type: ignore[misc]
             if seconds_to_compile is not None:
                 contenders["compiled_bfloat16"] = lambda run=run, network=compiled: run(network)  # type: ignore[misc]
         times = take_turns(contenders, seconds)
-        row: dict[str, Any] = {"texts": count, "tokens": tokens, "lean_ms": times["lean"]}
+        row: dict[str, Any] = {"texts": count, "tokens": tokens, "lean_ms": times["lean"], "in": model.number_type}
         row |= {f"{name}_x": ms / times["lean"] for name, ms in times.items() if name != "lean"}
         if "compiled_bfloat16" in times:
             row["compile_s"] = seconds_to_compile
@@ -191,7 +197,7 @@ async def clients(engine: Engine, tokens: int, level: int, seconds: float, rng: 
 @asynccontextmanager
 async def serving(directory: Path) -> AsyncIterator[Engine]:
     """An engine that refuses nothing for want of room."""
-    engine = Engine(encoder.load(directory), max_queued=4096)
+    engine = Engine(await in_own_thread(lambda: encoder.load(directory)), max_queued=4096)
     await engine.start()
     try:
         yield engine
@@ -333,6 +339,11 @@ def _cell(value: object) -> str:
     return "" if value is None else f"{value:.2f}" if isinstance(value, float) else str(value)
 
 
+def alone(work: Callable[[], T]) -> T:
+    """What `work` gives, on a thread that ends: a main thread that has multiplied would slow the engine down."""
+    return asyncio.run(in_own_thread(work))
+
+
 def main() -> None:
     """Runs them all, or the soak alone."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -345,7 +356,6 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="write all figures to this JSON file")
     args = parser.parse_args()
     logging.disable(logging.WARNING)
-    encoder.load(args.model)
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     found: dict[str, Any] = {"hardware": hardware(), "model": args.model.name}
     print(json.dumps(found["hardware"]))
@@ -353,7 +363,7 @@ def main() -> None:
         found["soak"] = asyncio.run(soak(args.model, args.soak))
         table("Memory over many texts", found["soak"])
         return
-    found["forward"] = forward_passes(args.model, args.seconds, not args.no_compile)
+    found["forward"] = alone(lambda: forward_passes(args.model, args.seconds, not args.no_compile))
     table(
         "Forward pass: milliseconds of the lean pass with all heads, and how many times as long others take",
         found["forward"],
@@ -362,9 +372,9 @@ def main() -> None:
     table("Engine under load", found["load"])
     found["beside"] = asyncio.run(beside_a_long_text(args.model, 3 * args.seconds))
     table("Short texts beside a long one", found["beside"])
-    found["examples"] = from_examples(args.model)
+    found["examples"] = alone(lambda: from_examples(args.model))
     table("Labels from examples: to embed and to fit", found["examples"])
-    found["host"] = around_the_network(args.model, args.seconds)
+    found["host"] = alone(lambda: around_the_network(args.model, args.seconds))
     table("The CPU's part of a batch, without the network", found["host"])
     if torch.cuda.is_available():
         found["gpu"] = asyncio.run(gpu_targets(args.model, args.seconds))

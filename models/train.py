@@ -270,13 +270,14 @@ def main(argv: list[str] | None = None) -> None:
     rank = int(os.environ.get("RANK", 0))
     train(args)
     if rank == 0 and not args.no_finish:
-        from models import calibrate, language, refit, win
+        from models import calibrate, language, quantize, refit, win
 
         language.fit(args.data, args.out)
         unseen = refit.refit(args.data, args.out, synthetic=args.refit_synthetic)
         report = args.out.with_name(f"{args.out.name}.unseen.json")
         report.write_text(json.dumps(unseen, indent=1) + "\n", encoding="utf-8")
         win.fit(args.data, args.out)
+        quantize.quantize(args.data, args.out)
         calibrate.calibrate(args.data, args.out)
 
 

@@ -23,6 +23,8 @@ Kind = Literal["label", "multi_label", "token"]
 Pooling = Literal["mean", "attention", "max"]
 
 _DIGESTED = ("config.json", "heads.json", "heads.safetensors", "model.safetensors", "tokenizer.json")
+STEPS = "int8.safetensors"
+"""How inputs are rounded where products are between integers. A folder need not have it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +92,11 @@ def entity_labels(head: HeadSpec) -> tuple[str, ...]:
     return (NO_SPAN, *dict.fromkeys(label[2:] for label in head.labels if label[:2] in ("B-", "I-")))
 
 
-def digest_of(directory: Path, names: Sequence[str] = _DIGESTED) -> str:
+def _files(directory: Path) -> tuple[str, ...]:
+    return (*_DIGESTED, *([STEPS] if (directory / STEPS).exists() else []))
+
+
+def digest_of(directory: Path, names: Sequence[str]) -> str:
     """SHA-256 over the files that decide answers, each preceded by its name and length, in hex."""
     digest = hashlib.sha256()
     for name in names:
@@ -108,7 +114,7 @@ def stamp(directory: Path) -> str:
     Links are followed: a folder behind a link that was moved is another one.
     """
     try:
-        found = [(directory / name).stat() for name in _DIGESTED]
+        found = [(directory / name).stat() for name in _files(directory)]
     except OSError:
         return ""
     return " ".join(f"{file.st_ino}:{file.st_size}:{file.st_mtime_ns}" for file in found)
@@ -131,7 +137,7 @@ def read(directory: Path, *, digest: str | None = None) -> Artifact:
             "--model-dir (a pip package brings none)"
         )
     try:
-        found = digest_of(directory)
+        found = digest_of(directory, _files(directory))
         check_pin(directory, found, digest)
         described = json.loads((directory / "heads.json").read_text(encoding="utf-8"))
         config = json.loads((directory / "config.json").read_text(encoding="utf-8"))

@@ -16,6 +16,7 @@ import torch
 from models import train
 from models.evaluate import Evaluation, plain, table
 from models.network import load
+from router_extproc.inference.encoder.int8 import read_steps
 
 
 @pytest.fixture(scope="module")
@@ -138,3 +139,5 @@ def test_the_command_does_it_all(folder: Path, tmp_path: Path) -> None:
     described = json.loads((out / "heads.json").read_text())
     assert set(described["heads"]) == {"intent", "guard"}
     assert described["heads"]["intent"]["calibration"]["temperature"] > 0
+    steps = read_steps(out)
+    assert {name.split(".")[2] for name in steps} == set("012345"), "every layer has products between integers"

@@ -19,6 +19,7 @@ import torch.nn.functional as F  # noqa: N812 - the name that PyTorch's own docu
 from torch import Tensor
 
 from router_extproc.inference.artifact import EncoderSpec
+from router_extproc.inference.encoder.int8 import Int8Linear, Steps
 from router_extproc.inference.tokens import TokenWindow
 
 log = logging.getLogger(__name__)
@@ -134,17 +135,18 @@ def _packs(weight: Tensor, bias: Tensor) -> bool:
 
 
 class _Layer:
-    def __init__(self, tensors: Mapping[str, Tensor], prefix: str) -> None:
-        def linear(*names: str) -> Linear:
-            return Linear(
-                torch.cat([tensors[f"{prefix}.{name}.weight"] for name in names]),
-                torch.cat([tensors[f"{prefix}.{name}.bias"] for name in names]),
-            )
+    def __init__(self, tensors: Mapping[str, Tensor], steps: Mapping[str, Steps], prefix: str) -> None:
+        def linear(product: str, *parts: str) -> Linear | Int8Linear:
+            names = [f"{prefix}.{product}{part}" for part in parts or ("",)]
+            weight = torch.cat([tensors[f"{name}.weight"] for name in names])
+            bias = torch.cat([tensors[f"{name}.bias"] for name in names])
+            found = steps.get(f"{prefix}.{product}")
+            return Linear(weight, bias) if found is None else Int8Linear(weight, bias, found)
 
         def norm(name: str) -> tuple[Tensor, Tensor]:
             return tensors[f"{prefix}.{name}.weight"], tensors[f"{prefix}.{name}.bias"]
 
-        self.qkv = linear(*(f"attention.self.{part}" for part in ("query", "key", "value")))
+        self.qkv = linear("attention.self", ".query", ".key", ".value")
         self.attended = linear("attention.output.dense")
         self.attended_norm = norm("attention.output.LayerNorm")
         self.up = linear("intermediate.dense")
@@ -153,19 +155,27 @@ class _Layer:
 
 
 class Encoder:
-    """BERT without its pooler: `Batch` -> last hidden states [tokens, width], the compute type."""
+    """BERT without its pooler: `Batch` -> last hidden states [tokens, width] in the compute type (int8: float32)."""
 
     def __init__(
-        self, spec: EncoderSpec, tensors: Mapping[str, Tensor], device: torch.device, dtype: torch.dtype
+        self,
+        spec: EncoderSpec,
+        tensors: Mapping[str, Tensor],
+        device: torch.device,
+        dtype: torch.dtype,
+        steps: Mapping[str, Steps],
     ) -> None:
-        moved = {name: tensor.to(device, dtype) for name, tensor in tensors.items()}
+        """`dtype` int8 means: the products that have `steps` between integers, all else in float32."""
+        whole = dtype is torch.int8
+        moved = {name: tensor.to(device, torch.float32 if whole else dtype) for name, tensor in tensors.items()}
+        steps = steps if whole else {}
         self._width, self._norm_epsilon = spec.width, spec.norm_epsilon
         self._attention_heads = spec.attention_heads
         self._words = moved["embeddings.word_embeddings.weight"]
         self._positions = moved["embeddings.position_embeddings.weight"]
         self._types = moved["embeddings.token_type_embeddings.weight"]
         self._norm = moved["embeddings.LayerNorm.weight"], moved["embeddings.LayerNorm.bias"]
-        self._layers = [_Layer(moved, f"encoder.layer.{i}") for i in range(spec.layers)]
+        self._layers = [_Layer(moved, steps, f"encoder.layer.{i}") for i in range(spec.layers)]
 
     def __call__(self, batch: Batch) -> Tensor:
         """Last hidden states [tokens, width] of the rows laid end to end; rows of the filling are of no use."""

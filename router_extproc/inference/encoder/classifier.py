@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import array
+import logging
 import threading
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
@@ -17,12 +18,15 @@ from router_extproc.inference import artifact
 from router_extproc.inference.artifact import Artifact
 from router_extproc.inference.base import Classified, Prompt, UnusableModel
 from router_extproc.inference.encoder.bert import ROUND, Encoder, assemble
-from router_extproc.inference.encoder.device import batch_tokens, choose
+from router_extproc.inference.encoder.device import batch_tokens, choose, threads_for, use_threads
 from router_extproc.inference.encoder.graphs import GraphedPass
 from router_extproc.inference.encoder.heads import Heads, Scores
+from router_extproc.inference.encoder.int8 import Steps, read_steps
 from router_extproc.inference.encoder.precision import compute_type
 from router_extproc.inference.pooling import combine, spans_result
 from router_extproc.inference.tokens import TokenWindow, TokenWindows
+
+log = logging.getLogger(__name__)
 
 
 def load(
@@ -36,18 +40,24 @@ def load(
     """Reads a classifier's folder (`models/FORMAT.md`).
 
     `device` is `auto` (a GPU where there is one), `cpu`, or a CUDA device's name; `dtype` is `auto` (what the device
-    multiplies fastest), `float32`, `bfloat16` or `float16`; `threads` those of a CPU's pass, by default one per core.
+    multiplies fastest), `float32`, `bfloat16`, `float16`, or `int8` on a CPU for a folder that was fitted for it;
+    `threads` those of a CPU's pass, by default what `threads_for` says.
 
     Raises UnusableModel when a file is missing, broken, of an unknown format, or not of the pinned `digest`.
     """
     described = artifact.read(directory, digest=digest)
     try:
-        chosen = choose(device, threads)
+        chosen = choose(device)
         encoder = load_file(directory / "model.safetensors", backend="pread")
         heads = load_file(directory / "heads.safetensors", backend="pread")
-        return BertClassifier(described, encoder, heads, chosen, compute_type(chosen, dtype))
+        steps = read_steps(directory)
+        taken = compute_type(chosen, dtype, whole=bool(steps))
+        count = threads or threads_for(chosen, taken)
+        model = BertClassifier(described, encoder, heads, chosen, taken, steps, count)
     except (OSError, KeyError, ValueError, RuntimeError, SafetensorError) as error:
         raise UnusableModel(f"{directory}: {type(error).__name__}: {error}") from error
+    log.info("classifier %s runs on %s in %s, %d thread(s)", model.version, chosen, model.number_type, count)
+    return model
 
 
 class BertClassifier:
@@ -60,14 +70,16 @@ class BertClassifier:
         heads: Mapping[str, Tensor],
         device: torch.device,
         dtype: torch.dtype,
+        steps: Mapping[str, Steps],
+        threads: int,
     ) -> None:
         self._artifact = described
-        self._device = device
+        self._device, self._dtype, self._threads = device, dtype, threads
         self._tokens = TokenWindows(described.directory / "tokenizer.json", described.max_tokens)
-        self._encoder = Encoder(described.encoder, encoder, device, dtype)
+        self._encoder = Encoder(described.encoder, encoder, device, dtype, steps)
         self._heads = Heads(described, heads, device)
         self._labels = described.labels
-        self._batch_tokens = batch_tokens(device)
+        self._batch_tokens = batch_tokens(device, threads)
         self._graphs = self._recordable() if device.type == "cuda" else None
         self._lock = threading.Lock()
         self._warm = False
@@ -81,6 +93,11 @@ class BertClassifier:
     def digest(self) -> str:
         """SHA-256 of the folder, to pin."""
         return self._artifact.digest
+
+    @property
+    def number_type(self) -> str:
+        """What the encoder's products are between: `int8`, `bfloat16`, `float16` or `float32`."""
+        return str(self._dtype).removeprefix("torch.")
 
     @property
     def labels(self) -> Mapping[str, tuple[str, ...]]:
@@ -119,6 +136,7 @@ class BertClassifier:
             return self._run(prompts)
 
     def _run(self, prompts: Sequence[Prompt]) -> list[Classified]:
+        use_threads(self._threads)
         rows = self._tokens.encode(prompts)
         parts: list[list[Classified]] = [[] for _ in prompts]
         order = sorted(range(len(rows)), key=lambda i: len(rows[i].ids))

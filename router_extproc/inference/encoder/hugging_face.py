@@ -19,7 +19,7 @@ import torch
 
 from router_extproc.inference.artifact import check_pin, digest_of
 from router_extproc.inference.base import Classified, HeadResult, Prompt, UnusableModel
-from router_extproc.inference.encoder.device import batch_tokens, choose
+from router_extproc.inference.encoder.device import batch_tokens, choose, threads_for, use_threads
 from router_extproc.inference.encoder.precision import compute_type
 from router_extproc.inference.pooling import BENIGN, NO_SPAN, combine, spans_result
 from router_extproc.inference.spans import OUTSIDE, Bio
@@ -105,8 +105,9 @@ class HuggingFaceClassifier:
         self._bio = Bio(_as_bio(self._names)) if self._reads_tokens else None
         self._several = self._model.config.problem_type == "multi_label_classification"
         self._head, self._temperature, self._device, self.digest = head, temperature, device, digest
+        self._threads = threads_for(device, dtype)
         self._version = f"{directory.name}+{digest[:8]}"
-        self._batch_tokens = batch_tokens(device)
+        self._batch_tokens = batch_tokens(device, self._threads)
         longest = getattr(self._model.config, "max_position_embeddings", None) or MAX_TOKENS
         stated = self._tokenizer.model_max_length
         self._max_tokens = min(MAX_TOKENS, longest, stated if stated < _HUGE else MAX_TOKENS)
@@ -142,6 +143,7 @@ class HuggingFaceClassifier:
 
     def run(self, prompts: Sequence[Prompt]) -> list[Classified]:
         """Classifies a batch, in order; texts over the model's window are read in several and pooled."""
+        use_threads(self._threads)
         batch = self._tokenizer(
             [well_formed(prompt.text) for prompt in prompts],
             truncation=True,

@@ -1,0 +1,128 @@
+"""A linear layer whose products are in 8 bit integers, for CPUs that multiply these several times as fast.
+
+x86 CPUs with VNNI instructions, and without AMX, multiply 8 bit integers about four times as fast as float32 and as
+bfloat16. Inputs are rounded in fixed steps that were fitted to the model's own activations (`models/quantize.py`), so that
+a row's answer hardly depends on its company. What is not a product stays in float32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from router_extproc.inference.artifact import STEPS
+
+LEVELS = 255
+
+
+@dataclass(frozen=True, slots=True)
+class Steps:
+    """How the inputs of one product are rounded: divided by `smooth` [in], then between `low` and `high` (<= 0 <= high)
+    in 255 steps. `correction` [out] takes back what rounding adds to the outputs on average.
+
+    Inputs have some channels that are far larger than the others; dividing these, and multiplying the weights by as
+    much, shares the trouble between the two (Xiao et al. 2022, arXiv 2211.10438).
+    """
+
+    smooth: Tensor
+    low: float
+    high: float
+    correction: Tensor
+
+    @property
+    def step(self) -> float:
+        """The size of one step."""
+        return (self.high - self.low) / LEVELS
+
+    @property
+    def zero(self) -> int:
+        """The integer that stands for 0."""
+        return round(-self.low / self.step)
+
+
+def read_steps(directory: Path) -> dict[str, Steps]:
+    """Steps by product (`encoder.layer.0.attention.self`, ...); a product without any stays in float32.
+
+    Empty where the folder has no such file. Raises OSError, SafetensorError, KeyError or ValueError for a broken one.
+    """
+    path = directory / STEPS
+    if not path.exists():
+        return {}
+    tensors = load_file(path, backend="pread")
+    steps: dict[str, Steps] = {}
+    for name in sorted({key.rpartition(".")[0] for key in tensors}):
+        low, high = tensors[f"{name}.range"].tolist()
+        if not low <= 0 <= high or low == high or not (tensors[f"{name}.smooth"] > 0).all():
+            raise ValueError(f"{path}: the steps of {name} do not go from below zero to above it")
+        steps[name] = Steps(tensors[f"{name}.smooth"], low, high, tensors[f"{name}.correction"])
+    return steps
+
+
+def as_tensors(steps: Mapping[str, Steps]) -> dict[str, Tensor]:
+    """What the file holds, for `read_steps` to read again."""
+    return {
+        f"{name}.{key}": tensor.float().contiguous()
+        for name, each in steps.items()
+        for key, tensor in (
+            ("smooth", each.smooth),
+            ("range", torch.tensor([each.low, each.high])),
+            ("correction", each.correction),
+        )
+    }
+
+
+def rounded_weight(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """`weight` [out, in] as int8 and the size of a step per row [out]."""
+    steps = (weight.abs().amax(1) / 127).clamp(min=1e-8)
+    return (weight / steps[:, None]).round().to(torch.int8), steps
+
+
+class Int8Linear:
+    """`x @ weight.T + bias` like `bert.Linear`, of float32 to float32, with the product between integers."""
+
+    def __init__(self, weight: Tensor, bias: Tensor, steps: Steps) -> None:
+        whole, self._weight_steps = rounded_weight(weight * steps.smooth)
+        self._weight = torch.ops.onednn.qlinear_prepack(whole, [512, weight.shape[1]])
+        self._weight_zeros = torch.zeros(len(bias), dtype=torch.int64)
+        self._bias = bias + steps.correction
+        self._step, self._zero = steps.step, steps.zero
+        self._factor = 1 / (steps.smooth * steps.step)
+        self._half_up = torch.full_like(self._factor, steps.zero + 0.5)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """[tokens, in] -> [tokens, out]."""
+        return self._product(x, "none")
+
+    def gelu(self, x: Tensor) -> Tensor:
+        """Followed by the exact GELU."""
+        return self._product(x, "gelu")
+
+    def add(self, x: Tensor, residual: Tensor) -> Tensor:
+        """Plus `residual`."""
+        found: Tensor = torch.ops.onednn.qlinear_pointwise.binary(
+            self._rounded(x), self._step, self._zero, self._weight, self._weight_steps, self._weight_zeros,
+            residual, self._bias, 1.0, 0, torch.float32, 1.0, 0, "add", 1.0, "none", [], "",
+        )  # fmt: skip
+        return found
+
+    def _product(self, x: Tensor, then: str) -> Tensor:
+        found: Tensor = torch.ops.onednn.qlinear_pointwise(
+            self._rounded(x), self._step, self._zero, self._weight, self._weight_steps, self._weight_zeros,
+            self._bias, 1.0, 0, torch.float32, then, [], "none",
+        )  # fmt: skip
+        return found
+
+    def _rounded(self, x: Tensor) -> Tensor:
+        # Positive after the clamp, so cutting off rounds down, and half a step was added before. By way of int16: from
+        # float32 straight to uint8 PyTorch converts number by number, which takes twice as long.
+        return torch.addcmul(self._half_up, x, self._factor).clamp_(0, LEVELS).to(torch.int16).to(torch.uint8)
+
+
+def supported() -> bool:
+    """Whether this CPU has the instructions, and this build of PyTorch the operators, which are its compiler's."""
+    return torch.cpu._is_vnni_supported() and hasattr(torch.ops.onednn, "qlinear_pointwise")
