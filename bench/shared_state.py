@@ -23,7 +23,7 @@ from bench import bookkeeping
 from router_extproc.app import SHIPPED_MODEL
 from router_extproc.budgets import Budgets
 from router_extproc.config.loader import parse
-from router_extproc.config.schema import Store as StoreSection
+from router_extproc.config.store import Store as StoreSection
 from router_extproc.domain import Band, Decision, LlmRequest, Outcome, Plan, SignalSet, Usage
 from router_extproc.inference import encoder
 from router_extproc.inference.answers import packed, unpacked

@@ -26,7 +26,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from router_extproc.config.schema import Budget, BudgetScope, BudgetWindow, RouterConfig, WhenSpent
+from router_extproc.config.accounting import Budget, BudgetScope, BudgetWindow, WhenSpent
+from router_extproc.config.schema import RouterConfig
 from router_extproc.domain import MAX_CONSIDERED, Band, Considered, LlmRequest, Outcome, Plan, Usage
 from router_extproc.errors import BudgetSpent, Mistake
 from router_extproc.ledger import price

@@ -12,8 +12,9 @@ from typing import Any
 
 from router_extproc.admission import Admission
 from router_extproc.budgets import Budgets
+from router_extproc.config.accounting import BudgetScope
 from router_extproc.config.loader import LoadedConfig
-from router_extproc.config.schema import BudgetScope, RouterConfig
+from router_extproc.config.schema import RouterConfig
 from router_extproc.domain import LlmRequest, Outcome, SignalSet, Wishes
 from router_extproc.errors import ClientError
 from router_extproc.preferences import DEADLINE_HEADER, PREFER_HEADER, STRANGER

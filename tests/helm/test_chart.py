@@ -19,8 +19,10 @@ import yaml
 from router_extproc.app import ServeOptions
 from router_extproc.cli import main as cli
 from router_extproc.config.envoy import EnvoyOptions, render
+from router_extproc.config.limits import Limits, Retry
 from router_extproc.config.loader import parse
-from router_extproc.config.schema import Limits, Model, Retry, RouterConfig
+from router_extproc.config.model import Model
+from router_extproc.config.schema import RouterConfig
 from tests.helm.gateways import milliseconds
 from tests.helm.rendering import (
     CHART,

@@ -15,8 +15,9 @@ import yaml
 
 from router_extproc.config.envoy import RENDERED, BodyMode, EnvoyOptions, Profile, render, same_for_envoy
 from router_extproc.config.envoy_tls import SidecarTls
+from router_extproc.config.model import Api
 from router_extproc.config.providers import endpoint_of, key_header, upstream_path
-from router_extproc.config.schema import Api, RouterConfig
+from router_extproc.config.schema import RouterConfig
 from router_extproc.errors import ConfigError
 from tests.certificates import Authority
 from tests.e2e.stack import envoy_of
