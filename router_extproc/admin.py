@@ -175,10 +175,11 @@ class Admin:
         """What each budget has spent in its window, fullest first."""
         runtimes = self._runtimes()
         shown: list[dict[str, Any]] = []
+        accounts = self._books.budgets.accounts
         if runtimes is not None:
-            await self._books.budgets.refresh(runtimes.current.config)
-            shown = self._books.budgets.shown(runtimes.current.config)
-        trouble = self._books.budgets.trouble
+            await accounts.refresh(runtimes.current.config)
+            shown = accounts.shown(runtimes.current.config)
+        trouble = accounts.trouble
         shared = {} if trouble is None else {"store": trouble or "ok"}
         return web.json_response({"budgets": shown, **shared})
 

@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from router_extproc import __version__
-from router_extproc.budgets import SAVE_SECONDS, Budgets
+from router_extproc.budget_accounts import Accounts
+from router_extproc.budget_file import SAVE_SECONDS
+from router_extproc.budgets import Budgets
 from router_extproc.config.providers import GEN_AI_PROVIDERS, endpoint_of, upstream_name
 from router_extproc.config.schema import RouterConfig
 from router_extproc.decision_log import DecisionLog
@@ -100,13 +102,10 @@ async def keeping(
 
     recent = Recent(config, prompts=options.prompts)
     section = config().store
-    budgets = Budgets(
-        options.state_dir,
-        store=store if section.budgets else None,
-        wait_seconds=section.wait_ms / 1000,
-        acted=recorder.budget_acted,
-        alone=recorder.budget_alone,
+    accounts = Accounts(
+        options.state_dir, store=store if section.budgets else None, wait_seconds=section.wait_ms / 1000
     )
+    budgets = Budgets(accounts, acted=recorder.budget_acted, alone=recorder.budget_alone)
 
     def on_outcome(outcome: Outcome | None, decided: Decided | None) -> None:
         if outcome is not None:
@@ -120,11 +119,11 @@ async def keeping(
 
     def observe() -> None:
         nonlocal used, evicted
-        if budgets.trouble is not None:
-            recorder.store_answers("budgets", not budgets.trouble)
-            budgets.ask(config())
-        used = {(name,): part for name, part in budgets.fullest(config()).items()}
-        evicted = {(name,): count for name, count in budgets.evicted.items()}
+        if accounts.trouble is not None:
+            recorder.store_answers("budgets", not accounts.trouble)
+            accounts.ask(config())
+        used = {(name,): part for name, part in accounts.fullest(config()).items()}
+        evicted = {(name,): count for name, count in accounts.evicted.items()}
 
     metrics.watch(instruments.LEDGER_DROPPED, lambda: {(): ledger.dropped})
     metrics.watch(instruments.LEDGER_ERRORS, lambda: {(): ledger.write_errors})
@@ -139,11 +138,11 @@ async def keeping(
         stack.push_async_callback(asyncio.to_thread, ledger.close)
         await asyncio.to_thread(lines.start)
         stack.push_async_callback(asyncio.to_thread, lines.close)
-        await asyncio.to_thread(budgets.start)
-        stack.push_async_callback(asyncio.to_thread, budgets.close)
-        budgets.share()
-        stack.push_async_callback(budgets.leave)
-        saving = asyncio.create_task(_save_often(budgets))
+        await asyncio.to_thread(accounts.start)
+        stack.push_async_callback(asyncio.to_thread, accounts.close)
+        accounts.share()
+        stack.push_async_callback(accounts.leave)
+        saving = asyncio.create_task(_save_often(accounts))
         stack.callback(saving.cancel)
         recorder.served = _Catalogue(runtimes).served
         recorder.listeners.append(on_outcome)
@@ -160,11 +159,11 @@ async def keeping(
         yield Books(ledger, lines, recent, budgets, verdicts, lambda: stats().queued)
 
 
-async def _save_often(budgets: Budgets) -> None:
+async def _save_often(accounts: Accounts) -> None:
     """Also when nothing happens: what was spent or reserved last must not wait for the next request."""
     while True:
         await asyncio.sleep(SAVE_SECONDS)
-        budgets.save()
+        accounts.save()
 
 
 async def _observe_often(metrics: Metrics) -> None:
