@@ -75,7 +75,7 @@ class EnvoyOptions:
     of router.yaml and 2 s. `access_log` is a path (`/dev/stdout` too) for one JSON line per request, besides what the
     sidecar gets. `ca_file` holds the certificates that https providers are verified with. Without `sidecar_tls` the
     connections to the sidecars are plaintext. `backups` are for the compatible profile, which cannot fail over by plan.
-    `max_connections` (1 to 1,000,000, as the flag checks) bounds the connections of clients; Envoy closes any more at once.
+    `max_connections` (1 to 1,000,000; the flag checks it) bounds the connections of clients, any more are closed.
     """
 
     listen: str = "127.0.0.1:10000"

@@ -57,7 +57,7 @@ class Hub:
         self._finding = threading.Lock()
 
     def fetch(self, model: HubModel) -> Path:
-        """The directory that holds the model's files, which are downloaded unless they are there. Minutes: off the loop.
+        """The directory that holds the model's files, which are downloaded unless they are there. Takes minutes.
 
         When the hub cannot be reached, what was downloaded before serves. Raises UnusableModel with what to do.
         """
