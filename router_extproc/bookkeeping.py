@@ -41,7 +41,6 @@ log = logging.getLogger(__name__)
 OBSERVE_SECONDS = 5.0
 MEASURE_SECONDS = 0.25
 MAX_FACTS = 8192
-"""Facts that wait to be measured, two of a request. Beyond it they are dropped and counted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +48,7 @@ class BookOptions:
     """`state_dir` holds ledger and decision log (None: neither outlives the process). `prompts` lets texts into it.
 
     Traces and metrics go to `otlp_endpoint`; `trace_ratio` of the exchanges are traced, and all that a caller traces.
+    At most `max_facts` (at least 1) wait to be measured, two of a request; beyond it they are dropped and counted.
     """
 
     state_dir: Path | None = None
@@ -56,6 +56,7 @@ class BookOptions:
     log_bytes: int = 256 * 1024 * 1024
     otlp_endpoint: str | None = None
     trace_ratio: float = 0.0
+    max_facts: int = MAX_FACTS
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +134,7 @@ async def keeping(
     watch_engine(metrics, stats)
 
     async with contextlib.AsyncExitStack() as stack:
-        await stack.enter_async_context(_measuring(recorder, metrics, collector, options.trace_ratio))
+        await stack.enter_async_context(_measuring(options, recorder, metrics, collector))
         await asyncio.to_thread(ledger.start)
         stack.push_async_callback(asyncio.to_thread, ledger.close)
         await asyncio.to_thread(lines.start)
@@ -175,15 +176,15 @@ async def _observe_often(metrics: Metrics) -> None:
 
 @contextlib.asynccontextmanager
 async def _measuring(
-    recorder: Recorder, metrics: Metrics, collector: Collector | None, trace_ratio: float
+    options: BookOptions, recorder: Recorder, metrics: Metrics, collector: Collector | None
 ) -> AsyncIterator[None]:
     """Measures and makes spans on a thread of its own until left."""
-    work: Background[Work] = Background("telemetry", _do, seconds=MEASURE_SECONDS, max_waiting=MAX_FACTS)
+    work: Background[Work] = Background("telemetry", _do, seconds=MEASURE_SECONDS, max_waiting=options.max_facts)
     metrics.watch(instruments.TELEMETRY_DROPPED, lambda: {(): work.dropped})
     work.start()
     recorder.later, metrics.settle = work.put, work.flush
     if collector is not None:
-        recorder.trace, recorder.sampler = Tracing(collector.spans).exchange, Sampler(trace_ratio)
+        recorder.trace, recorder.sampler = Tracing(collector.spans).exchange, Sampler(options.trace_ratio)
     try:
         yield
     finally:

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from router_extproc import bookkeeping
 from router_extproc.domain import Band, Decision, LlmRequest, Plan, SignalSet
 from router_extproc.router import Routed
 from router_extproc.stores.background import Background
@@ -86,9 +85,8 @@ async def test_the_event_loop_never_measures() -> None:
         assert threads == ["telemetry"]
 
 
-async def test_a_full_queue_drops_and_counts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bookkeeping, "MAX_FACTS", 3)
-    async with watched() as found:
+async def test_a_full_queue_drops_and_counts() -> None:
+    async with watched(max_facts=3) as found:
         busy, go_on = threading.Event(), threading.Event()
 
         def hold() -> None:

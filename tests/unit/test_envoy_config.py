@@ -229,7 +229,6 @@ def test_an_api_that_nobody_speaks_is_answered_in_its_own_shape() -> None:
         ({"a": LOCAL}, ["b"], EnvoyOptions(), "unknown model 'b'"),
         ({"a": LOCAL}, ["a"], EnvoyOptions(listen="nowhere"), "not HOST:PORT"),
         ({"a": LOCAL}, ["a"], EnvoyOptions(sidecars=()), "at least one sidecar"),
-        ({"a": LOCAL}, ["a"], EnvoyOptions(max_connections=0), "max_connections must be at least 1"),
     ],
 )
 def test_what_cannot_be_rendered_is_named(
