@@ -31,8 +31,8 @@ log = logging.getLogger(__name__)
 
 MAX_ACCOUNTS = 10_000
 """Of one budget."""
-ROOM = MAX_ACCOUNTS // 20
-"""How many accounts go at once where there is no room: whoever looks for those that used least looks at all."""
+ROOM_PARTS = 20
+"""One in so many accounts goes at once where there is no room: whoever looks for those that used least looks at all."""
 SHOWN = 1000
 FULLEST_SECONDS = 5.0
 ZERO = Decimal(0)
@@ -77,10 +77,11 @@ class Part(NamedTuple):
 class Accounts:
     """All accounts. Used on the event loop, but for the file, which a thread of its own writes once a second.
 
-    Outlives configurations: an account belongs to the budget's name and key. Each budget has at most `MAX_ACCOUNTS`:
-    those whose window is over go first, then those that have used least, so that nobody gets a spent budget back by
-    making up users. `directory` keeps what was spent over restarts, and of requests under way what they reserved; with
-    a `store` its replicas have the accounts in common, and a decision waits for that for `wait_seconds` at most.
+    Outlives configurations: an account belongs to the budget's name and key. Each budget has at most `most` (at least
+    1): those whose window is over go first, then a twentieth, those that have used least, so that nobody gets a spent
+    budget back by making up users. `directory` keeps what was spent over restarts, and of requests under way what they
+    reserved; with a `store` its replicas have the accounts in common, and a decision waits for that for `wait_seconds`
+    at most.
     """
 
     def __init__(
@@ -90,8 +91,9 @@ class Accounts:
         store: Store | None = None,
         wait_seconds: float = 0.01,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        most: int = MAX_ACCOUNTS,
     ) -> None:
-        self.now, self.wait_seconds = now, wait_seconds
+        self.now, self.wait_seconds, self._most = now, wait_seconds, most
         self._open: dict[str, OrderedDict[str, Account]] = {}
         """By budget, then by key: the one used last is the last."""
         self._unopened: dict[str, dict[str, Kept]] = {}
@@ -106,7 +108,7 @@ class Accounts:
     def start(self) -> None:
         """Reads what was spent. Blocks for that. Raises OSError when there is no place for the file."""
         if self._file is not None:
-            self._unopened, self._owed = self._file.start(MAX_ACCOUNTS)
+            self._unopened, self._owed = self._file.start(self._most)
 
     def share(self) -> None:
         """Begins to agree with the other replicas. Call it on the event loop, after `start`."""
@@ -131,12 +133,12 @@ class Accounts:
         if self._file is not None and self._dirty:
             self._dirty, shared = False, self.shared
             rows = [
-                (name, key, account.began, account.spent.total if shared else account.used)
+                (name, key, account.began, account.spent.total if shared else account.used, shared)
                 for name, table in self._open.items()
                 for key, account in table.items()
             ]
             rows += [
-                (name, key, kept.began, kept.spent)
+                (name, key, kept.began, kept.spent, shared and kept.counted)
                 for name, table in self._unopened.items()
                 for key, kept in table.items()
             ]
@@ -256,14 +258,14 @@ class Accounts:
 
     def _make_room(self, table: OrderedDict[str, Account], budget: Budget, window: str) -> None:
         """For one more account in the window that began at `window`."""
-        if len(table) < MAX_ACCOUNTS:
+        if len(table) < self._most:
             return
         gone = [key for key, account in table.items() if account.began != window]
         if not gone:
-            gone = heapq.nsmallest(ROOM, table, key=lambda key: table[key].used)
+            gone = heapq.nsmallest(-(-self._most // ROOM_PARTS), table, key=lambda key: table[key].used)
             if budget.name not in self.evicted:
                 told = "budget %s has over %d accounts in one window: those that have used least go"
-                log.warning(told, budget.name, MAX_ACCOUNTS)
+                log.warning(told, budget.name, self._most)
             self.evicted[budget.name] = self.evicted.get(budget.name, 0) + len(gone)
         for key in gone:
             del table[key]

@@ -35,10 +35,10 @@ class Kept:
 
 @dataclass(frozen=True, slots=True)
 class Unwritten:
-    """What the file shall hold: of each account the budget, the key, when the window began and what was spent; and what
-    the store has not counted of it (None: there is no store)."""
+    """What the file shall hold: of each account the budget, the key, when the window began, what was spent, and whether
+    the store knows it or is told; and what the store has not counted of these (None: there is no store)."""
 
-    accounts: list[tuple[str, str, str, Decimal]]
+    accounts: list[tuple[str, str, str, Decimal, bool]]
     owed: list[Batch] | None
 
 
@@ -60,11 +60,10 @@ class BudgetFile:
         owed: list[Batch] = []
         try:
             found = json.loads(self._path.read_bytes())
-            counted = "owed" in found
             accounts = _newest(
                 (
-                    (str(name), str(key), Kept(str(began), Decimal(spent), counted))
-                    for name, key, began, spent in found["accounts"]
+                    (str(name), str(key), Kept(str(began), Decimal(spent), counted is True))
+                    for name, key, began, spent, counted in found["accounts"]
                 ),
                 most,
             )
@@ -91,7 +90,7 @@ class BudgetFile:
         if not batch:
             return
         newest = batch[-1]
-        rows = [[name, key, began, plain(spent)] for name, key, began, spent in newest.accounts]
+        rows = [[name, key, began, plain(spent), counted] for name, key, began, spent, counted in newest.accounts]
         kept: dict[str, Any] = {"version": 1, "accounts": rows}
         if newest.owed is not None:
             kept["owed"] = [

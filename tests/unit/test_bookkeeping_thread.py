@@ -95,12 +95,16 @@ async def test_a_full_queue_drops_and_counts() -> None:
 
         found.recorder.later(hold)
         assert await asyncio.to_thread(busy.wait, 10)
-        for _ in range(5):
+        for _ in range(50):
             found.recorder.client_gone("messages")
         go_on.set()
         text = await page(found)
-        assert 'mom_requests_abandoned_total{api="messages"} 3.0' in text
-        assert "mom_telemetry_dropped_total 2.0" in text
+        # The loop's delay is measured now and then, too, and may be one of the three.
+        numbers = dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
+        measured = float(numbers['mom_requests_abandoned_total{api="messages"}'])
+        dropped = float(numbers["mom_telemetry_dropped_total"])
+        assert 1 <= measured <= 3
+        assert dropped >= 50 - measured
 
 
 async def test_a_fact_that_cannot_be_measured_costs_no_other(caplog: pytest.LogCaptureFixture) -> None:

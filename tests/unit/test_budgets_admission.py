@@ -14,7 +14,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from router_extproc import budget_accounts
 from router_extproc.budget_accounts import Accounts
 from router_extproc.budget_plans import expected
 from router_extproc.budgets import Budgets, check_budgets
@@ -193,24 +192,17 @@ async def test_a_kill_forgets_nothing_that_is_under_way(tmp_path: Path, clock: C
     budgets.accounts.close()
 
 
-@pytest.fixture
-def little_room(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(budget_accounts, "MAX_ACCOUNTS", 20)
-    monkeypatch.setattr(budget_accounts, "ROOM", 2)
-
-
 async def spend(budgets: Budgets, found: RouterConfig, identity: str, tokens: int, **request: object) -> None:
     await budgets.admit(identity, routed("small", **request), str(request.get("user", "")), found)  # type: ignore[arg-type]
     budgets.settle(outcome(identity, "small", tokens), None, found)
 
 
-@pytest.mark.usefixtures("little_room")
 async def test_nobody_gets_a_spent_budget_back_by_making_up_users(
     clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
     by_tenant = "{name: t, per: tenant, only: acme, usd: 0.004, when_spent: refuse}"
     found = config(f"[{{name: u, per: user, usd: 0.004, when_spent: refuse}}, {by_tenant}]")
-    budgets = Budgets(Accounts(now=clock))
+    budgets = Budgets(Accounts(now=clock, most=20))
     await budgets.admit("acme", routed("small"), "acme", found)
     budgets.settle(outcome("acme", "small", 2000), None, found)
     await spend(budgets, found, "greedy", 2000, user="greedy")
@@ -221,13 +213,12 @@ async def test_nobody_gets_a_spent_budget_back_by_making_up_users(
     for request, tenant in ((routed("small", user="greedy"), ""), (routed("small"), "acme")):
         with pytest.raises(BudgetSpent):
             await budgets.admit("x", request, tenant, found)
-    assert budgets.accounts.evicted == {"u": 82}
+    assert budgets.accounts.evicted == {"u": 81}
     assert caplog.messages == ["budget u has over 20 accounts in one window: those that have used least go"]
 
 
-@pytest.mark.usefixtures("little_room")
 async def test_accounts_whose_window_is_over_go_first(clock: Clock) -> None:
-    found, budgets = config("[{name: u, per: user, usd: 1}]"), Budgets(Accounts(now=clock))
+    found, budgets = config("[{name: u, per: user, usd: 1}]"), Budgets(Accounts(now=clock, most=20))
     for number in range(20):
         await spend(budgets, found, str(number), 1000, user=f"user {number}")
     clock.now += timedelta(days=1)
@@ -236,9 +227,8 @@ async def test_accounts_whose_window_is_over_go_first(clock: Clock) -> None:
     assert budgets.accounts.evicted == {}
 
 
-@pytest.mark.usefixtures("little_room")
 async def test_what_an_account_held_that_had_to_go_is_not_given_back_to_the_next(clock: Clock) -> None:
-    found, budgets = config("[{name: u, per: user, usd: 1}]"), Budgets(Accounts(now=clock))
+    found, budgets = config("[{name: u, per: user, usd: 1}]"), Budgets(Accounts(now=clock, most=20))
     await budgets.admit("early", routed("small", user="ann", tokens=1, max_output_tokens=1), "", found)
     for number in range(20):
         await spend(budgets, found, str(number), 1000, user=f"user {number}")
@@ -262,11 +252,10 @@ async def test_the_fullest_account_stands_for_its_budget(clock: Clock) -> None:
     assert budgets.accounts.fullest(config(text))["u"] == pytest.approx(1)
 
 
-@pytest.mark.usefixtures("little_room")
 async def test_the_file_does_not_grow_for_ever(tmp_path: Path, clock: Clock) -> None:
     found = config("[{name: u, per: user, usd: 1}]")
     for day in range(5):
-        budgets = Budgets(Accounts(tmp_path, now=clock))
+        budgets = Budgets(Accounts(tmp_path, now=clock, most=20))
         budgets.accounts.start()
         for number in range(15):
             await spend(budgets, found, str(number), 1000, user=f"day {day} user {number}")
@@ -353,4 +342,4 @@ async def test_the_file_is_plain(tmp_path: Path, clock: Clock) -> None:
     budgets.settle(outcome("a", "small"), None, found)
     budgets.accounts.close()
     rows = json.loads((tmp_path / "budgets.json").read_text())["accounts"]
-    assert rows == [["day", "total", "2026-05-31T00:00:00+00:00", "0.002"]]
+    assert rows == [["day", "total", "2026-05-31T00:00:00+00:00", "0.002", False]]

@@ -330,6 +330,21 @@ async def test_what_was_counted_alone_is_put_in_when_a_store_comes(tmp_path: Pat
         assert await seen(third) == ("0.2", "0")
 
 
+async def test_what_was_counted_alone_waits_for_the_process_that_puts_it_in(tmp_path: Path) -> None:
+    alone = Budgets(Accounts(tmp_path, now=Clock()))
+    alone.accounts.start()
+    first = await alone.admit("a", routed("premium"), "", DAY)
+    alone.settle(replace(outcome(first, 500), decision_id="a"), None, DAY)
+    alone.accounts.close()
+    store = MemoryStore()
+    async with replicas(1, store, directory=tmp_path):
+        pass  # ends before anybody has asked for the account
+    async with replicas(1, store, directory=tmp_path) as [shared]:
+        await seen(shared)
+    async with replicas(1, store) as [third]:
+        assert await seen(third) == ("0.1", "0")
+
+
 async def test_amounts_below_the_stores_unit_add_up() -> None:
     store = MemoryStore()
     async with replicas(2, store) as (one, other):
@@ -371,5 +386,5 @@ def test_budgets_that_cannot_be_counted_together_are_refused() -> None:
 
 
 def used_in(directory: Path) -> str:
-    [[*_, spent]] = json.loads((directory / "budgets.json").read_text())["accounts"]
+    [[*_, spent, _]] = json.loads((directory / "budgets.json").read_text())["accounts"]
     return str(spent)
