@@ -21,9 +21,10 @@ from tempfile import TemporaryDirectory
 
 from bench import bookkeeping
 from router_extproc.app import SHIPPED_MODEL
+from router_extproc.budget_accounts import Accounts
 from router_extproc.budgets import Budgets
 from router_extproc.config.loader import parse
-from router_extproc.config.schema import Store as StoreSection
+from router_extproc.config.store import Store as StoreSection
 from router_extproc.domain import Band, Decision, LlmRequest, Outcome, Plan, SignalSet, Usage
 from router_extproc.inference import encoder
 from router_extproc.inference.answers import packed, unpacked
@@ -69,8 +70,8 @@ async def timed(name: str, ask: Callable[[int], Awaitable[object]], count: int, 
 
 async def budgets(store: Store | None, name: str, count: int) -> None:
     config = parse(CONFIG, Path("router.yaml")).config
-    found = Budgets(store=store, wait_seconds=1)
-    found.share()
+    found = Budgets(Accounts(store=store, wait_seconds=1))
+    found.accounts.share()
     request = LlmRequest("chat_completions", "auto", (1, 7), "hello", tokens=100)
     decision = Decision("talk", Band.RECOMMENDED, 0.93, ("small",), "intent=chat 0.93 > 0.90")
     routed = Routed(request, SignalSet({}), decision, Plan(("small", "premium")))
@@ -82,7 +83,7 @@ async def budgets(store: Store | None, name: str, count: int) -> None:
 
     for at_once in (1, 32):
         await timed(f"admit and settle, {name}", ask, count, at_once)
-    await found.leave()
+    await found.accounts.leave()
 
 
 async def answers(store: Store, count: int) -> None:

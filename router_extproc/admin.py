@@ -49,10 +49,14 @@ MAX_TRY_BYTES = 256 * 1024
 MAX_FEEDBACK_BYTES = 4096
 TRY_SECONDS = 10.0
 STATE_SECONDS = 2.0
+"""Between two `state` events of a watcher, and so long all of them are told the same."""
 
 
 class Admin:
-    """Serves HTTP on `host:port` (0 picks a free one) from `start` to `close`. `token` opens what is not open."""
+    """Serves HTTP on `host:port` (0 picks a free one) from `start` to `close`. `token` opens what is not open.
+
+    Watchers are told the state every `state_seconds` (above 0).
+    """
 
     def __init__(
         self,
@@ -63,10 +67,11 @@ class Admin:
         ready: Callable[[], bool],
         facts: Callable[[], dict[str, Any]],
         token: str | None = None,
+        state_seconds: float = STATE_SECONDS,
     ) -> None:
         self._host, self.port = host, port
         self._metrics, self._runtimes, self._ready, self._facts = metrics, runtimes, ready, facts
-        self._token = token
+        self._token, self._state_seconds = token, state_seconds
         self._loopback = is_loopback(host)
         self.books: Books | None = None
         self._made, self._made_until, self._making = "", 0.0, asyncio.Lock()
@@ -175,10 +180,11 @@ class Admin:
         """What each budget has spent in its window, fullest first."""
         runtimes = self._runtimes()
         shown: list[dict[str, Any]] = []
+        accounts = self._books.budgets.accounts
         if runtimes is not None:
-            await self._books.budgets.refresh(runtimes.current.config)
-            shown = self._books.budgets.shown(runtimes.current.config)
-        trouble = self._books.budgets.trouble
+            await accounts.refresh(runtimes.current.config)
+            shown = accounts.shown(runtimes.current.config)
+        trouble = accounts.trouble
         shared = {} if trouble is None else {"store": trouble or "ok"}
         return web.json_response({"budgets": shown, **shared})
 
@@ -233,7 +239,7 @@ class Admin:
         return web.json_response({"decision_id": feedback.decision_id, "new": new, "known_decision": known})
 
     async def _events(self, request: web.Request) -> web.StreamResponse:
-        """Server-sent events: `exchange` for each one that ends, `state` every two seconds."""
+        """Server-sent events: `exchange` for each one that ends, `state` every `state_seconds`."""
         recent = self._books.recent
         if recent.full:
             return web.json_response({"error": "too many watchers"}, status=503)
@@ -246,7 +252,7 @@ class Admin:
             while True:
                 if time.monotonic() >= due:
                     await _send(response, "state", await self._now_for_watchers())
-                    due = time.monotonic() + STATE_SECONDS
+                    due = time.monotonic() + self._state_seconds
                 found = await recent.next(queue, due - time.monotonic())
                 if found is END:
                     return response
@@ -273,7 +279,7 @@ class Admin:
         async with self._making:
             if time.monotonic() >= self._made_until:
                 self._made = json.dumps(await self._now())
-                self._made_until = time.monotonic() + STATE_SECONDS
+                self._made_until = time.monotonic() + self._state_seconds
             return self._made
 
     async def _now(self) -> dict[str, Any]:

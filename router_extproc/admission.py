@@ -11,7 +11,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
-from router_extproc.budgets import Budgets, expected
+from router_extproc.budget_plans import expected
+from router_extproc.budgets import Budgets
 from router_extproc.config.schema import RouterConfig
 from router_extproc.domain import Band, Plan
 from router_extproc.preferences import DEADLINE_HEADER

@@ -101,7 +101,7 @@ async def serve(options: ServeOptions, stop: asyncio.Event | None = None) -> Non
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
     began = time.monotonic()
     collector = _collector(options.books.otlp_endpoint)
-    metrics = Metrics([collector.metrics] if collector is not None else [])
+    metrics = Metrics([collector.reader] if collector is not None else [])
     recorder = Recorder(metrics)
     if options.live is not None:
         live = options.live

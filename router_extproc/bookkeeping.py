@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from router_extproc import __version__
-from router_extproc.budgets import SAVE_SECONDS, Budgets
+from router_extproc.budget_accounts import Accounts
+from router_extproc.budget_file import SAVE_SECONDS
+from router_extproc.budgets import Budgets
 from router_extproc.config.providers import GEN_AI_PROVIDERS, endpoint_of, upstream_name
 from router_extproc.config.schema import RouterConfig
 from router_extproc.decision_log import DecisionLog
@@ -39,7 +41,6 @@ log = logging.getLogger(__name__)
 OBSERVE_SECONDS = 5.0
 MEASURE_SECONDS = 0.25
 MAX_FACTS = 8192
-"""Facts that wait to be measured, two of a request. Beyond it they are dropped and counted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +48,7 @@ class BookOptions:
     """`state_dir` holds ledger and decision log (None: neither outlives the process). `prompts` lets texts into it.
 
     Traces and metrics go to `otlp_endpoint`; `trace_ratio` of the exchanges are traced, and all that a caller traces.
+    At most `max_facts` (at least 1) wait to be measured, two of a request; beyond it they are dropped and counted.
     """
 
     state_dir: Path | None = None
@@ -54,6 +56,7 @@ class BookOptions:
     log_bytes: int = 256 * 1024 * 1024
     otlp_endpoint: str | None = None
     trace_ratio: float = 0.0
+    max_facts: int = MAX_FACTS
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,13 +103,10 @@ async def keeping(
 
     recent = Recent(config, prompts=options.prompts)
     section = config().store
-    budgets = Budgets(
-        options.state_dir,
-        store=store if section.budgets else None,
-        wait_seconds=section.wait_ms / 1000,
-        acted=recorder.budget_acted,
-        alone=recorder.budget_alone,
+    accounts = Accounts(
+        options.state_dir, store=store if section.budgets else None, wait_seconds=section.wait_ms / 1000
     )
+    budgets = Budgets(accounts, acted=recorder.budget_acted, alone=recorder.budget_alone)
 
     def on_outcome(outcome: Outcome | None, decided: Decided | None) -> None:
         if outcome is not None:
@@ -120,11 +120,11 @@ async def keeping(
 
     def observe() -> None:
         nonlocal used, evicted
-        if budgets.trouble is not None:
-            recorder.store_answers("budgets", not budgets.trouble)
-            budgets.ask(config())
-        used = {(name,): part for name, part in budgets.fullest(config()).items()}
-        evicted = {(name,): count for name, count in budgets.evicted.items()}
+        if accounts.trouble is not None:
+            recorder.store_answers("budgets", not accounts.trouble)
+            accounts.ask(config())
+        used = {(name,): part for name, part in accounts.fullest(config()).items()}
+        evicted = {(name,): count for name, count in accounts.evicted.items()}
 
     metrics.watch(instruments.LEDGER_DROPPED, lambda: {(): ledger.dropped})
     metrics.watch(instruments.LEDGER_ERRORS, lambda: {(): ledger.write_errors})
@@ -134,16 +134,16 @@ async def keeping(
     watch_engine(metrics, stats)
 
     async with contextlib.AsyncExitStack() as stack:
-        await stack.enter_async_context(_measuring(recorder, metrics, collector, options.trace_ratio))
+        await stack.enter_async_context(_measuring(options, recorder, metrics, collector))
         await asyncio.to_thread(ledger.start)
         stack.push_async_callback(asyncio.to_thread, ledger.close)
         await asyncio.to_thread(lines.start)
         stack.push_async_callback(asyncio.to_thread, lines.close)
-        await asyncio.to_thread(budgets.start)
-        stack.push_async_callback(asyncio.to_thread, budgets.close)
-        budgets.share()
-        stack.push_async_callback(budgets.leave)
-        saving = asyncio.create_task(_save_often(budgets))
+        await asyncio.to_thread(accounts.start)
+        stack.push_async_callback(asyncio.to_thread, accounts.close)
+        accounts.share()
+        stack.push_async_callback(accounts.leave)
+        saving = asyncio.create_task(_save_often(accounts))
         stack.callback(saving.cancel)
         recorder.served = _Catalogue(runtimes).served
         recorder.listeners.append(on_outcome)
@@ -160,11 +160,11 @@ async def keeping(
         yield Books(ledger, lines, recent, budgets, verdicts, lambda: stats().queued)
 
 
-async def _save_often(budgets: Budgets) -> None:
+async def _save_often(accounts: Accounts) -> None:
     """Also when nothing happens: what was spent or reserved last must not wait for the next request."""
     while True:
         await asyncio.sleep(SAVE_SECONDS)
-        budgets.save()
+        accounts.save()
 
 
 async def _observe_often(metrics: Metrics) -> None:
@@ -176,15 +176,15 @@ async def _observe_often(metrics: Metrics) -> None:
 
 @contextlib.asynccontextmanager
 async def _measuring(
-    recorder: Recorder, metrics: Metrics, collector: Collector | None, trace_ratio: float
+    options: BookOptions, recorder: Recorder, metrics: Metrics, collector: Collector | None
 ) -> AsyncIterator[None]:
     """Measures and makes spans on a thread of its own until left."""
-    work: Background[Work] = Background("telemetry", _do, seconds=MEASURE_SECONDS, max_waiting=MAX_FACTS)
+    work: Background[Work] = Background("telemetry", _do, seconds=MEASURE_SECONDS, max_waiting=options.max_facts)
     metrics.watch(instruments.TELEMETRY_DROPPED, lambda: {(): work.dropped})
     work.start()
     recorder.later, metrics.settle = work.put, work.flush
     if collector is not None:
-        recorder.trace, recorder.sampler = Tracing(collector.spans).exchange, Sampler(trace_ratio)
+        recorder.trace, recorder.sampler = Tracing(collector.spans).exchange, Sampler(options.trace_ratio)
     try:
         yield
     finally:

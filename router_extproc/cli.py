@@ -21,7 +21,7 @@ from router_extproc.config.cost_plan import load_plan
 from router_extproc.config.envoy import EnvoyOptions, render
 from router_extproc.config.envoy_tls import write_secrets
 from router_extproc.config.loader import load
-from router_extproc.config.schema import Api
+from router_extproc.config.model import Api
 from router_extproc.cost import calculate
 from router_extproc.decision_log import read_log
 from router_extproc.domain import LlmRequest, Outcome, Turn

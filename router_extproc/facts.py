@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from functools import cached_property
 from typing import Any
 
@@ -42,8 +42,7 @@ class Facts:
         self.request = request
         self.signals = signals
         self.virtual = virtual
-        self._converted: set[str] = set()
-        self._context = cel.Context()
+        self._fields = _Converted(self._value)
 
     def without(self, names: Collection[str]) -> Facts:
         """The same request as if these signals had no value."""
@@ -52,19 +51,16 @@ class Facts:
 
     def context(self, reads: Iterable[Read]) -> cel.Context:
         """CEL's context with at least `reads`, as far as they have a value."""
-        for read in reads:
-            if read.variable not in self._converted:
-                self._converted.add(read.variable)
-                value = self._value(read)
-                if value is not None:
-                    # What CEL has no value for is absent: it must not take the rule's other facts with it.
-                    with contextlib.suppress(ValueError):
-                        self._context.add_variable(read.variable, value)
-        return self._context
+        return self._fields.context(reads)
 
-    def everything(self) -> dict[str, Any]:
-        """All that a rule could read, by the names that it is written with."""
-        return {**{name: signal_fields(value) for name, value in self.signals.values.items()}, "request": self._request}
+    def whole(self, reads: Iterable[Read]) -> cel.Context:
+        """The same for reads of whole signals by their own names, which may be those of other rules' variables."""
+        return self._whole.context(reads)
+
+    @cached_property
+    def _whole(self) -> _Converted:
+        # Few rules need it.
+        return _Converted(self._value)
 
     @cached_property
     def _request(self) -> dict[str, Any]:
@@ -81,3 +77,25 @@ class Facts:
         if read.field == "scores":
             return value.scores.get(read.label) if read.label else dict(value.scores)
         return getattr(value, read.field)
+
+
+class _Converted:
+    """A context of CEL that grows by what is asked for. Converts each value once."""
+
+    def __init__(self, value: Callable[[Read], Any]) -> None:
+        """`value` gives what a read stands for, None where it is absent."""
+        self._value = value
+        self._asked: set[str] = set()
+        self._context = cel.Context()
+
+    def context(self, reads: Iterable[Read]) -> cel.Context:
+        """With at least `reads`, as far as they have a value."""
+        for read in reads:
+            if read.variable not in self._asked:
+                self._asked.add(read.variable)
+                value = self._value(read)
+                if value is not None:
+                    # What CEL has no value for is absent: it must not take the rule's other facts with it.
+                    with contextlib.suppress(ValueError):
+                        self._context.add_variable(read.variable, value)
+        return self._context

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from router_extproc.config.schema import Guard, GuardAction, OnError, RouterConfig
+from router_extproc.config.policy import Guard, GuardAction, OnError
+from router_extproc.config.schema import RouterConfig
 from router_extproc.domain import Decision, SignalSet
 from router_extproc.errors import ConfigMistakes, GuardBlocked, Mistake
 from router_extproc.facts import Facts

@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from zoneinfo import ZoneInfo
 
-from router_extproc.config.schema import Prefer, Preference, RouterConfig
+from router_extproc.config.preferences import Prefer, Preference
+from router_extproc.config.schema import RouterConfig
 from router_extproc.domain import Band, Decision, Wishes
 from router_extproc.errors import ConfigMistakes, Mistake, ModelForbidden
 from router_extproc.routes import MAX_REASON, Candidate, check_candidates, expand, narrowed

@@ -6,7 +6,7 @@ from datetime import datetime
 from decimal import Context, Decimal, DecimalException, DivisionByZero, Inexact, InvalidOperation, Overflow
 from zoneinfo import ZoneInfo
 
-from router_extproc.config.schema import Price
+from router_extproc.config.price import Price
 from router_extproc.domain import Usage
 
 PRICED = ("input", "output", "cached_input", "cache_write", "per_request")

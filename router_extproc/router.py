@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from urllib.parse import urlsplit
 
-from router_extproc.config.schema import Api, Model, RouterConfig
+from router_extproc.config.model import Api, Model
+from router_extproc.config.schema import RouterConfig
 from router_extproc.domain import (
     MAX_CONSIDERED,
     Band,

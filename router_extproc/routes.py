@@ -6,7 +6,10 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from router_extproc.config.catalogue import check_catalogue
-from router_extproc.config.schema import Bands, Model, Route, RouterConfig, VirtualModel
+from router_extproc.config.model import Model
+from router_extproc.config.policy import Bands, Route
+from router_extproc.config.preferences import VirtualModel
+from router_extproc.config.schema import RouterConfig
 from router_extproc.domain import MAX_CONSIDERED, Band, Considered, Decision
 from router_extproc.errors import ConfigMistakes, Mistake, ModelForbidden
 from router_extproc.rules import RESERVED, Rule, compile_rule

@@ -10,7 +10,7 @@ from typing import Any
 
 import cel
 
-from router_extproc.config.schema import Api, Modality
+from router_extproc.config.model import Api, Modality
 from router_extproc.rule_tokens import Comparison, comparisons, is_text, items, text_of
 from router_extproc.validation import did_you_mean, shown
 

@@ -46,7 +46,8 @@ class Rule:
 
     `constant` is its value when it reads nothing. `required` are labels without which it does not hold, whatever else
     is so: most rules of a large policy ask for some label, and are told by it without being evaluated. Those that are
-    left are evaluated in the form of `flat`, which reads the variables of `reads`; a few cannot be written so.
+    left are evaluated in the form of `flat`, which reads the variables of `reads`; a few cannot be written so, and are
+    evaluated as `program`, which reads the signals of `whole` with all their fields.
     """
 
     source: str
@@ -56,6 +57,7 @@ class Rule:
     required: tuple[tuple[str, frozenset[str]], ...]
     flat: cel.Program | None
     reads: tuple[Read, ...]
+    whole: tuple[Read, ...]
 
     def reads_more_than(self, names: Collection[str]) -> bool:
         """Whether it reads the request, or signals other than these."""
@@ -73,7 +75,7 @@ class Rule:
                 return False
         try:
             if self.flat is None:
-                result = self.program.execute(facts.everything())
+                result = self.program.execute(facts.whole(self.whole))
             else:
                 result = self.flat.execute(facts.context(self.reads))
         except Exception:  # noqa: BLE001  # whatever a request makes of a rule, other rules may still match
@@ -83,7 +85,7 @@ class Rule:
     def why_not(self, facts: Facts) -> str:
         """Why the condition has no value, "" when it has one."""
         try:
-            result = self.program.execute(facts.everything())
+            result = self.program.execute(facts.whole(self.whole))
         except Exception as error:  # noqa: BLE001  # whatever it is, it is the answer
             return shown(error.args[0] if error.args else error, 100)
         return "" if isinstance(result, bool) else f"gives {shown(result)}, not true or false"
@@ -105,8 +107,10 @@ def compile_rule(source: str, labels: Labels) -> Rule:
         except Exception as error:  # noqa: BLE001 - no request can make it better
             raise ConfigMistakes([Mistake((), f"never has a value: {shown(error, 100)}")]) from None
     required = tuple((name, some) for name, some in required_labels(tokens).items() if name in labels)
-    flat, reads = _flat(source, tokens, (*signals, "request"))
-    return Rule(source, program, signals, constant, required, flat, reads)
+    names = (*signals, "request")
+    flat, reads = _flat(source, tokens, names)
+    whole = tuple(Read(name, name) for name in names if name in variables)
+    return Rule(source, program, signals, constant, required, flat, reads, whole)
 
 
 def _flat(source: str, tokens: Sequence[str], names: Collection[str]) -> tuple[cel.Program | None, tuple[Read, ...]]:

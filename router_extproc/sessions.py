@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from hashlib import blake2b
 from pathlib import Path
 
-from router_extproc.config.schema import Sessions
+from router_extproc.config.sessions import Sessions
 from router_extproc.domain import LlmRequest
 from router_extproc.errors import ConfigError
 

@@ -11,9 +11,11 @@ from decimal import Decimal
 from typing import Any
 
 from router_extproc.admission import Admission
+from router_extproc.budget_accounts import Accounts
 from router_extproc.budgets import Budgets
+from router_extproc.config.accounting import BudgetScope
 from router_extproc.config.loader import LoadedConfig
-from router_extproc.config.schema import BudgetScope, RouterConfig
+from router_extproc.config.schema import RouterConfig
 from router_extproc.domain import LlmRequest, Outcome, SignalSet, Wishes
 from router_extproc.errors import ClientError
 from router_extproc.preferences import DEADLINE_HEADER, PREFER_HEADER, STRANGER
@@ -148,7 +150,8 @@ class _Replay:
         self.observed, self.affinity = Observed(self._seconds), MemoryAffinity(clock=self._seconds)
         self.runtime: Runtime = compile_runtime(loaded, heads, {}, observed=self.observed, affinity=self.affinity)
         self.config: RouterConfig = self.runtime.config
-        self.budgets = Budgets(now=lambda: self.now, acted=lambda name, action: found.budgets.update([(name, action)]))
+        accounts = Accounts(now=lambda: self.now)
+        self.budgets = Budgets(accounts, acted=lambda name, action: found.budgets.update([(name, action)]))
         self.admission = Admission(self.budgets, lambda: self.now)
         heads_of = {name: spec.params.get("head") for name, spec in self.config.signals.items()}
         win = next((name for name, head in heads_of.items() if head == WIN), WIN)

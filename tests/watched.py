@@ -10,8 +10,8 @@ from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from router_extproc.admin import Admin
-from router_extproc.bookkeeping import BookOptions, Books, keeping
+from router_extproc.admin import STATE_SECONDS, Admin
+from router_extproc.bookkeeping import MAX_FACTS, BookOptions, Books, keeping
 from router_extproc.config.loader import parse
 from router_extproc.domain import Band, Decision, LlmRequest, Outcome, Plan, SignalSet, SignalValue, Usage
 from router_extproc.inference.stats import Counters
@@ -89,6 +89,8 @@ async def watched(
     prompts: bool = False,
     state_dir: Path | None = None,
     more: bytes = b"",
+    state_seconds: float = STATE_SECONDS,
+    max_facts: int = MAX_FACTS,
 ) -> AsyncIterator[Watched]:
     """Everything in one process, on a free port. `more` is added to the configuration."""
     classifier = FakeClassifier(ANSWERS, LABELS)
@@ -101,9 +103,9 @@ async def watched(
     def facts() -> dict[str, Any]:
         return {"classifier": "fake-1", "ready": True}
 
-    admin = Admin(host, 0, metrics, lambda: runtimes, lambda: True, facts, token=token)
+    admin = Admin(host, 0, metrics, lambda: runtimes, lambda: True, facts, token=token, state_seconds=state_seconds)
     async with keeping(
-        BookOptions(state_dir, prompts),
+        BookOptions(state_dir, prompts, max_facts=max_facts),
         *(recorder, metrics, runtimes, lambda: counters.snapshot(queued=0, queued_bytes=0), facts),
     ) as books:
         admin.books = books

@@ -7,7 +7,7 @@ from typing import Any
 from router_extproc.apis.content import read_result
 from router_extproc.apis.error_body import openai_error
 from router_extproc.apis.reader import MessagesReader
-from router_extproc.config.schema import Api
+from router_extproc.config.model import Api
 
 
 class ChatCompletionsReader(MessagesReader):

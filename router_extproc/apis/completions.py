@@ -10,7 +10,7 @@ from router_extproc.apis.conversation import PROMPT_CHARACTERS
 from router_extproc.apis.error_body import openai_error
 from router_extproc.apis.long_string import LEFT_OUT
 from router_extproc.apis.reader import Reader
-from router_extproc.config.schema import Api
+from router_extproc.config.model import Api
 from router_extproc.domain import LlmRequest
 from router_extproc.errors import MalformedBody
 

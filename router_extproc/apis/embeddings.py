@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from router_extproc.apis.completions import TextReader
 from router_extproc.apis.error_body import openai_error
-from router_extproc.config.schema import Api
+from router_extproc.config.model import Api
 
 
 class EmbeddingsReader(TextReader):

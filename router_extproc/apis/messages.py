@@ -7,7 +7,7 @@ from typing import Any
 from router_extproc.apis.content import read_content
 from router_extproc.apis.error_body import anthropic_error
 from router_extproc.apis.reader import MessagesReader
-from router_extproc.config.schema import Api
+from router_extproc.config.model import Api
 
 
 class AnthropicMessagesReader(MessagesReader):

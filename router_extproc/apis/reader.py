@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Final
 from router_extproc.apis.content import MEDIA_TOKENS, Content, printable, read_content, read_result
 from router_extproc.apis.conversation import Conversation
 from router_extproc.apis.json_scan import Scanner
-from router_extproc.config.schema import Api
+from router_extproc.config.model import Api
 from router_extproc.domain import LlmRequest
 from router_extproc.errors import MalformedBody
 

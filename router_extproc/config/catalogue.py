@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from urllib.parse import urlsplit
 
+from router_extproc.config.model import Model
 from router_extproc.config.providers import API_PATHS, cluster_of, endpoint_of
-from router_extproc.config.schema import Model
 from router_extproc.errors import Mistake
 
 RESERVED_CLUSTERS = ("mom-passthrough", "mom-sidecar")

@@ -10,7 +10,8 @@ from typing import Annotated, Any, Self
 from pydantic import BeforeValidator, Field, model_validator
 
 from router_extproc.config.loader import parse_as, read
-from router_extproc.config.schema import Price, Section
+from router_extproc.config.price import Price
+from router_extproc.config.section import Section
 
 
 def _percent(value: Any) -> Any:

@@ -33,7 +33,7 @@ from router_extproc.config.envoy_tls import SidecarTls
 from router_extproc.config.schema import RouterConfig
 from router_extproc.config.yaml_text import dump
 from router_extproc.errors import ConfigError
-from router_extproc.flags import BadValue, address, address_or_socket, number
+from router_extproc.flags import BadValue, address, address_or_socket, number, whole
 
 # Set by the sidecar or by Envoy itself, never by a client. `x-mom-prefer` and `x-mom-deadline` are the client's.
 _OUR_HEADERS = (
@@ -75,7 +75,7 @@ class EnvoyOptions:
     of router.yaml and 2 s. `access_log` is a path (`/dev/stdout` too) for one JSON line per request, besides what the
     sidecar gets. `ca_file` holds the certificates that https providers are verified with. Without `sidecar_tls` the
     connections to the sidecars are plaintext. `backups` are for the compatible profile, which cannot fail over by plan.
-    `max_connections` (at least 1) bounds the connections of clients; Envoy closes any more at once.
+    `max_connections` (1 to 1,000,000; the flag checks it) bounds the connections of clients, any more are closed.
     """
 
     listen: str = "127.0.0.1:10000"
@@ -123,7 +123,7 @@ class EnvoyOptions:
         parser.add_argument("--ca-file", metavar="PATH", default=defaults.ca_file, help="verifies https providers")
         parser.add_argument(
             "--max-connections",
-            type=int,
+            type=whole(1, 1_000_000),
             metavar="COUNT",
             default=defaults.max_connections,
             help="clients' connections at once; more are closed (default: %(default)s)",
@@ -265,8 +265,6 @@ def _mistakes(config: RouterConfig, options: EnvoyOptions) -> list[str]:
         mistakes.append("backups are for the compatible profile; the full one fails over by the routes' fallback")
     if options.sidecar_tls is not None:
         mistakes += options.sidecar_tls.mistakes()
-    if options.max_connections < 1:
-        mistakes.append("max_connections must be at least 1")
     if not options.sidecars:
         mistakes.append("at least one sidecar address is needed")
     for check, given in ((address, (options.listen, options.admin)), (address_or_socket, options.sidecars)):

@@ -8,6 +8,7 @@ from importlib.resources import files
 from typing import Any
 
 from router_extproc.config.envoy_tls import SidecarTls, transport_socket
+from router_extproc.config.model import Model, Provider
 from router_extproc.config.providers import (
     API_PATHS,
     GEN_AI_PROVIDERS,
@@ -18,7 +19,7 @@ from router_extproc.config.providers import (
     upstream_name,
     upstream_path,
 )
-from router_extproc.config.schema import Model, Provider, RouterConfig
+from router_extproc.config.schema import RouterConfig
 from router_extproc.config.yaml_text import Alias, Anchored
 from router_extproc.flags import host_and_port, socket_path
 

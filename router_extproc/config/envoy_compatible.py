@@ -22,6 +22,7 @@ from router_extproc.config.envoy_clusters import (
     typed,
 )
 from router_extproc.config.envoy_routes import BACK_OFF, POST, answered, default_order
+from router_extproc.config.model import Api, Model, Provider
 from router_extproc.config.providers import (
     API_PATHS,
     cluster_of,
@@ -30,7 +31,7 @@ from router_extproc.config.providers import (
     upstream_name,
     upstream_path,
 )
-from router_extproc.config.schema import Api, Model, Provider, RouterConfig
+from router_extproc.config.schema import RouterConfig
 
 Backups = Mapping[str, tuple[str, ...]]
 """Model -> the models that take over from it, in this order."""

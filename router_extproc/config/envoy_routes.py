@@ -7,8 +7,9 @@ from collections.abc import Callable
 from typing import Any
 
 from router_extproc.config.envoy_clusters import NAMESPACE, extension, typed
+from router_extproc.config.model import Api
 from router_extproc.config.providers import API_PATHS, UNKNOWN_PATH, UNKNOWN_PATH_CODE, cluster_of, endpoint_of
-from router_extproc.config.schema import Api, RouterConfig
+from router_extproc.config.schema import RouterConfig
 
 EXT_PROC = "envoy.filters.http.ext_proc.mom"
 AI_MANAGER = "envoy.filters.http.ai_protocol_manager"

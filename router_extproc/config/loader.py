@@ -12,7 +12,8 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel
 
-from router_extproc.config.schema import RouterConfig, UserTable
+from router_extproc.config.preferences import UserTable
+from router_extproc.config.schema import RouterConfig
 from router_extproc.errors import ConfigError, ConfigMistakes, Mistake
 from router_extproc.validation import holds_keys, validate
 

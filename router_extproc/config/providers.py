@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 from urllib.parse import quote, urlsplit
 
-from router_extproc.config.schema import Api, Model, Provider
+from router_extproc.config.model import Api, Model, Provider
 
 API_PATHS: dict[Api, str] = {
     Api.CHAT_COMPLETIONS: "/v1/chat/completions",

@@ -43,56 +43,66 @@ class HubModel:
     cache: Path | None = None
 
 
-_found: dict[HubModel, Path] = {}
-_finding = threading.Lock()
+class Hub:
+    """Brings models here, and remembers what it brought. Any thread may ask; one model comes at a time.
 
-
-def fetch(model: HubModel) -> Path:
-    """The directory that holds the model's files, which are downloaded unless they are there. Minutes: off the loop.
-
-    What a tag or a branch stands for is asked once per process, so that signals and weights never come from two
-    versions of a model. When the hub cannot be reached, what was downloaded before serves. Raises UnusableModel with
-    what to do.
+    What a tag or a branch stands for is asked once, so that signals and weights never come from two versions of a model
+    as long as they ask the same `Hub`.
     """
-    with _finding:
-        known = _found.get(model)
-        if known is None or not known.is_dir():
-            known = _found[model] = _fetched(model)
-        return known
 
+    def __init__(self, most_bytes: int = MOST_BYTES) -> None:
+        """Downloads at most `most_bytes` (1 or more) for one model."""
+        self._most_bytes = most_bytes
+        self._found: dict[HubModel, Path] = {}
+        self._finding = threading.Lock()
 
-def _fetched(model: HubModel) -> Path:
-    # Imported here: who names no hub never waits for it.
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import DryRunError
-    from huggingface_hub.utils.tqdm import disable_progress_bars
+    def fetch(self, model: HubModel) -> Path:
+        """The directory that holds the model's files, which are downloaded unless they are there. Takes minutes.
 
-    disable_progress_bars()
-    wanted: dict[str, Any] = {
-        "repo_id": model.name,
-        "revision": model.revision,
-        "cache_dir": model.cache,
-        "allow_patterns": list(FILES),
-        "ignore_patterns": ["*/*"],
-        "endpoint": os.environ.get("HF_ENDPOINT") or None,
-    }
-    try:
+        When the hub cannot be reached, what was downloaded before serves. Raises UnusableModel with what to do.
+        """
+        with self._finding:
+            known = self._found.get(model)
+            if known is None or not known.is_dir():
+                known = self._found[model] = self._fetched(model)
+            return known
+
+    def _fetched(self, model: HubModel) -> Path:
+        # Imported here: who names no hub never waits for it.
+        from huggingface_hub import snapshot_download
+        from huggingface_hub.errors import DryRunError
+        from huggingface_hub.utils.tqdm import disable_progress_bars
+
+        disable_progress_bars()
+        wanted: dict[str, Any] = {
+            "repo_id": model.name,
+            "revision": model.revision,
+            "cache_dir": model.cache,
+            "allow_patterns": list(FILES),
+            "ignore_patterns": ["*/*"],
+            "endpoint": os.environ.get("HF_ENDPOINT") or None,
+        }
         try:
-            planned = snapshot_download(**wanted, dry_run=True)
-        except DryRunError as error:
-            return _cached(wanted, error.__cause__ or error)
-        size = sum(file.file_size or 0 for file in planned if file.will_download)
-        if size > MOST_BYTES:
-            raise UnusableModel(
-                f"hub model {model.name}: {size / 1e9:.1f} GB of weights, at most {MOST_BYTES / 1e9:.1f}"
-            )
-        if size:
-            log.info("downloading hub model %s, %.1f MB", model.name, size / 1e6)
-        return Path(snapshot_download(**wanted))
-    except UnusableModel:
-        raise
-    except Exception as error:
-        raise UnusableModel(f"hub model {model.name}: {_advice(model, error)}") from error
+            try:
+                planned = snapshot_download(**wanted, dry_run=True)
+            except DryRunError as error:
+                return _cached(wanted, error.__cause__ or error)
+            size = sum(file.file_size or 0 for file in planned if file.will_download)
+            if size > self._most_bytes:
+                raise UnusableModel(
+                    f"hub model {model.name}: {size / 1e9:.1f} GB of weights, at most {self._most_bytes / 1e9:.1f}"
+                )
+            if size:
+                log.info("downloading hub model %s, %.1f MB", model.name, size / 1e6)
+            return Path(snapshot_download(**wanted))
+        except UnusableModel:
+            raise
+        except Exception as error:
+            raise UnusableModel(f"hub model {model.name}: {_advice(model, error)}") from error
+
+
+HUB = Hub()
+"""The one of this process."""
 
 
 def _cached(wanted: dict[str, Any], why: BaseException) -> Path:

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from router_extproc.config.schema import Model
+from router_extproc.config.model import Model
 from router_extproc.domain import Considered, LlmRequest, SignalSet
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from router_extproc.config.schema import Model
+from router_extproc.config.model import Model
 from router_extproc.domain import LlmRequest
 
 OUTPUT_TOKENS = 500

@@ -7,7 +7,8 @@ from typing import Annotated
 
 from pydantic import Field
 
-from router_extproc.config.schema import Model, RouterConfig
+from router_extproc.config.model import Model
+from router_extproc.config.schema import RouterConfig
 from router_extproc.domain import SignalSet
 from router_extproc.errors import ConfigMistakes, Mistake
 from router_extproc.selection.base import SelectionInputs

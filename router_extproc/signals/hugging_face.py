@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from router_extproc.domain import SignalValue
 from router_extproc.errors import ConfigMistakes, Mistake
 from router_extproc.inference.base import UnusableModel
-from router_extproc.inference.hub import HubModel, fetch
+from router_extproc.inference.hub import HUB, HubModel
 from router_extproc.inference.pooling import BENIGN, NO_SPAN, points
 from router_extproc.patterns import HUB_MODEL, HUB_REVISION, SHA256
 from router_extproc.signals.base import READS, SHIPPED, Heads, Reads, SignalInputs
@@ -85,7 +85,7 @@ class HuggingFaceParams(BaseModel):
         """The directory of its files; a hub's model is downloaded, which takes minutes. Raises UnusableModel."""
         if self.hub is None:
             return Path(self.path or "")
-        return fetch(HubModel(self.hub, self.revision, Path(self.cache) if self.cache else None))
+        return HUB.fetch(HubModel(self.hub, self.revision, Path(self.cache) if self.cache else None))
 
 
 class HuggingFaceSignal:

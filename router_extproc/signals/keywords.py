@@ -9,7 +9,7 @@ from typing import Annotated, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from router_extproc.config.schema import one_or_many
+from router_extproc.config.section import one_or_many
 from router_extproc.domain import LlmRequest, SignalValue
 from router_extproc.signals.backtracking import worst_case
 from router_extproc.signals.base import FALSE, TRUE, TRUTH, Heads, SignalInputs

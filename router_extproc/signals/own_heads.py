@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from router_extproc.config.loader import LoadedConfig
-from router_extproc.config.schema import SignalSpec
+from router_extproc.config.policy import SignalSpec
 from router_extproc.errors import ConfigMistakes, Mistake
 from router_extproc.inference.base import InferenceError, Model, UnusableModel
 from router_extproc.inference.engine import Engine

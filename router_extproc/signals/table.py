@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from router_extproc.config.schema import SignalSpec
+from router_extproc.config.policy import SignalSpec
 from router_extproc.errors import ConfigMistakes, Mistake
 from router_extproc.registry import Registry
 from router_extproc.signals.base import Heads, Signal

@@ -22,7 +22,7 @@ from redis.exceptions import ConnectionError as NoConnection
 from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as NoAnswer
 
-from router_extproc.config.schema import Store as StoreSection
+from router_extproc.config.store import Store as StoreSection
 from router_extproc.errors import ConfigMistakes, Mistake
 from router_extproc.stores.base import Added, Change, StoreError
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from router_extproc.config.schema import Store as StoreSection
+from router_extproc.config.store import Store as StoreSection
 from router_extproc.stores.base import Store
 from router_extproc.stores.memory import MemoryStore
 from router_extproc.stores.redis import RedisStore

@@ -31,28 +31,23 @@ SHUTDOWN_SECONDS = 2.5
 class Metrics:
     """Not global, so that tests can run side by side. Recording and reading are safe on any thread.
 
-    `readers` get everything too, for instance to push it to a collector.
+    What `readers` make gets everything too, for instance to push it to a collector.
     """
 
-    def __init__(self, readers: Iterable[MetricReader] = ()) -> None:
+    def __init__(self, readers: Iterable[Callable[[], MetricReader]] = ()) -> None:
         self._reader = InMemoryMetricReader()
         self._exposition = Exposition(instruments.ALL)
         self._reading = threading.Lock()
         self._reads: dict[str, Callable[[], Values]] = {}
-        self._provider = MeterProvider(
-            [self._reader, *readers],
-            resource=resource(),
-            shutdown_on_exit=False,
-            # They bind the table: no attribute that it does not name, and no more series than it allows.
-            views=[
-                View(
-                    instrument_name=one.name,
-                    attribute_keys=set(one.labels),
-                    aggregation_cardinality_limit=MAX_SERIES,
-                )
-                for one in instruments.ALL
-            ],
-        )
+        # They bind the table: no attribute that it does not name, and no more series than it allows.
+        views = [
+            View(instrument_name=one.name, attribute_keys=set(one.labels), aggregation_cardinality_limit=MAX_SERIES)
+            for one in instruments.ALL
+        ]
+        who = resource()
+        # Last of all: a reader with a clock of its own begins at once.
+        made = [make() for make in readers]
+        self._provider = MeterProvider([self._reader, *made], resource=who, shutdown_on_exit=False, views=views)
         meter = self._provider.get_meter("router_extproc", __version__)
         self._counters: dict[str, Counter | UpDownCounter] = {}
         self._histograms: dict[str, Histogram] = {}

@@ -28,32 +28,33 @@ LOGGERS = (
 class Collector:
     """`endpoint` is a collector's OTLP over HTTP, for instance http://localhost:4318. Sends from now on.
 
-    Each exporter complains once a minute.
+    Each exporter complains once a minute. The end waits for spans for at most `shutdown_seconds` (0 or more).
     """
 
-    def __init__(self, endpoint: str) -> None:
-        base = endpoint.rstrip("/")
+    def __init__(self, endpoint: str, shutdown_seconds: float = SHUTDOWN_SECONDS) -> None:
+        self._base = endpoint.rstrip("/")
+        self._shutdown_seconds = shutdown_seconds
         self._seldom = [Seldom(name) for name in LOGGERS]
-        self.metrics = PeriodicExportingMetricReader(OTLPMetricExporter(f"{base}/v1/metrics"))
-        """For `Metrics`, which closes it."""
-        self._exporter = OTLPSpanExporter(f"{base}/v1/traces")
+        self._exporter = OTLPSpanExporter(f"{self._base}/v1/traces")
         self.spans = BatchSpanProcessor(self._exporter)
         """For `Tracing`."""
 
-    def flush(self) -> None:
-        """Sends what waits. Blocks for that."""
-        self.spans.force_flush()
-        self.metrics.force_flush()
+    def reader(self) -> PeriodicExportingMetricReader:
+        """Reads the metrics and sends them. For `Metrics`, which makes it when it can be read, and closes it.
+
+        The SDK's reader has a thread from the start, which complains of metrics that it cannot read yet.
+        """
+        return PeriodicExportingMetricReader(OTLPMetricExporter(f"{self._base}/v1/metrics"))
 
     def close(self) -> None:
-        """Sends the spans that wait. Blocks for at most `SHUTDOWN_SECONDS`; what is left then is lost.
+        """Sends the spans that wait. Blocks for at most `shutdown_seconds`; what is left then is lost.
 
         After `Metrics.close`, which does the same for the metrics.
         """
         # The SDK would wait for half a minute.
         closing = threading.Thread(target=self.spans.shutdown, daemon=True)
         closing.start()
-        closing.join(SHUTDOWN_SECONDS)
+        closing.join(self._shutdown_seconds)
         if closing.is_alive():
             self._exporter.shutdown()  # type: ignore[no-untyped-call]
         for seldom in self._seldom:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from router_extproc.config.schema import Store as StoreSection
+from router_extproc.config.store import Store as StoreSection
 from router_extproc.stores.base import Change, Store
 from router_extproc.stores.table import STORES, open_store
 from tests.redis_server import RedisServer, needs_redis, redis_server

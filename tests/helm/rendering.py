@@ -21,6 +21,10 @@ OLDEST_MINOR = "1.27"
 
 Object = dict[str, Any]
 
+PRICE = {"input": 1, "output": 1}
+ISTIO: Object = {"provider": "istio", "istio": {"workloadSelector": {"a": "b"}}}
+"""Values of `attach`, for tests that need any gateway of Istio's."""
+
 
 class UniqueKeys(yaml.CSafeLoader):
     """Refuses a mapping that has a key twice: Kubernetes would take the last one in silence."""

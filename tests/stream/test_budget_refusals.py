@@ -9,6 +9,7 @@ import pytest
 
 from router_extproc import wire
 from router_extproc.admission import Admission
+from router_extproc.budget_accounts import Accounts
 from router_extproc.budgets import Budgets
 from router_extproc.processor import Processor
 from router_extproc.runtime import Runtimes
@@ -34,7 +35,7 @@ async def routed(processor: Processor, content: bytes) -> Answers:
 async def test_a_spent_budget_answers_429_with_the_time_to_wait(classifier: FakeClassifier) -> None:
     metrics = Metrics()
     recorder = Recorder(metrics)
-    budgets = Budgets(acted=recorder.budget_acted)
+    budgets = Budgets(Accounts(), acted=recorder.budget_acted)
     runtimes = Runtimes(compiled(CONFIG + BUDGETS, classifier))
     processor = Processor(runtimes, recorder, admit=Admission(budgets).admit)
     # A thousand output tokens are reserved: $0.002 at the coder, $0.0002 at small, $0.015 at premium.
@@ -60,8 +61,7 @@ async def test_a_spent_budget_answers_429_with_the_time_to_wait(classifier: Fake
 
 @pytest.mark.parametrize("budgets", ["", BUDGETS])
 async def test_without_budgets_nothing_changes(classifier: FakeClassifier, budgets: str) -> None:
-    processor = Processor(
-        Runtimes(compiled(CONFIG + budgets, classifier)), Recorder(Metrics()), admit=Admission(Budgets()).admit
-    )
+    runtimes, admission = Runtimes(compiled(CONFIG + budgets, classifier)), Admission(Budgets(Accounts()))
+    processor = Processor(runtimes, Recorder(Metrics()), admit=admission.admit)
     answers = await routed(processor, chat("write code"))
     assert answers.plan == ["coder-cluster", "small", "premium"]

@@ -11,7 +11,6 @@ import pytest
 import pytest_asyncio
 from aiohttp import ClientResponse, ClientSession
 
-from router_extproc import admin
 from router_extproc.admin import FILES, OPEN, PAGE, is_loopback
 from router_extproc.recent import BACKLOG, KEPT, WATCHERS
 from tests.watched import watched
@@ -158,9 +157,8 @@ async def test_events_tell_the_past_first_and_then_each_exchange(client: ClientS
             assert found[-1]["outcome"]["tokens"]["input"] == 1000
 
 
-async def test_all_watchers_are_told_what_was_made_once(client: ClientSession, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(admin, "STATE_SECONDS", 1000.0)
-    async with watched() as sidecar:
+async def test_all_watchers_are_told_what_was_made_once(client: ClientSession) -> None:
+    async with watched(state_seconds=1000.0) as sidecar:
         states = []
         for number in range(3):
             async with client.get(f"{sidecar.url}/events") as answer:

@@ -12,7 +12,7 @@ from router_extproc.apis.base import BodyReader
 from router_extproc.apis.conversation import CONTEXT_CHARACTERS, CONTEXT_TURNS, PROMPT_CHARACTERS
 from router_extproc.apis.long_string import LEFT_OUT
 from router_extproc.apis.table import APIS, for_path
-from router_extproc.config.schema import Api
+from router_extproc.config.model import Api
 from router_extproc.domain import LlmRequest, Turn
 from router_extproc.errors import MalformedBody
 

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from router_extproc import bookkeeping
 from router_extproc.domain import Band, Decision, LlmRequest, Plan, SignalSet
 from router_extproc.router import Routed
 from router_extproc.stores.background import Background
@@ -86,9 +85,8 @@ async def test_the_event_loop_never_measures() -> None:
         assert threads == ["telemetry"]
 
 
-async def test_a_full_queue_drops_and_counts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bookkeeping, "MAX_FACTS", 3)
-    async with watched() as found:
+async def test_a_full_queue_drops_and_counts() -> None:
+    async with watched(max_facts=3) as found:
         busy, go_on = threading.Event(), threading.Event()
 
         def hold() -> None:
@@ -97,12 +95,16 @@ async def test_a_full_queue_drops_and_counts(monkeypatch: pytest.MonkeyPatch) ->
 
         found.recorder.later(hold)
         assert await asyncio.to_thread(busy.wait, 10)
-        for _ in range(5):
+        for _ in range(50):
             found.recorder.client_gone("messages")
         go_on.set()
         text = await page(found)
-        assert 'mom_requests_abandoned_total{api="messages"} 3.0' in text
-        assert "mom_telemetry_dropped_total 2.0" in text
+        # The loop's delay is measured now and then, too, and may be one of the three.
+        numbers = dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
+        measured = float(numbers['mom_requests_abandoned_total{api="messages"}'])
+        dropped = float(numbers["mom_telemetry_dropped_total"])
+        assert 1 <= measured <= 3
+        assert dropped >= 50 - measured
 
 
 async def test_a_fact_that_cannot_be_measured_costs_no_other(caplog: pytest.LogCaptureFixture) -> None:

@@ -14,8 +14,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from router_extproc import budgets as budgets_module
-from router_extproc.budgets import Budgets, check_budgets, expected
+from router_extproc.budget_accounts import Accounts
+from router_extproc.budget_plans import expected
+from router_extproc.budgets import Budgets, check_budgets
 from router_extproc.config.loader import parse
 from router_extproc.config.schema import RouterConfig
 from router_extproc.domain import Band, Decision, LlmRequest, Outcome, Plan, SignalSet, Usage
@@ -65,11 +66,11 @@ def clock() -> Clock:
 
 
 def used(budgets: Budgets, found: RouterConfig) -> dict[str, tuple[str, str]]:
-    return {f"{row['budget']}/{row['key']}": (row["spent"], row["reserved"]) for row in budgets.shown(found)}
+    return {f"{row['budget']}/{row['key']}": (row["spent"], row["reserved"]) for row in budgets.accounts.shown(found)}
 
 
 async def test_a_reservation_becomes_what_the_answer_cost(clock: Clock) -> None:
-    found, budgets = config("[{name: day, usd: 1}]"), Budgets(now=clock)
+    found, budgets = config("[{name: day, usd: 1}]"), Budgets(Accounts(now=clock))
     plan = routed("small", "middle")
     assert await budgets.admit("a", plan, "", found) is plan
     assert used(budgets, found) == {"day/total": ("0", "0.02")}
@@ -80,7 +81,7 @@ async def test_a_reservation_becomes_what_the_answer_cost(clock: Clock) -> None:
 
 
 async def test_a_failed_exchange_gives_its_reservation_back(clock: Clock) -> None:
-    found, budgets = config("[{name: day, usd: 1}]"), Budgets(now=clock)
+    found, budgets = config("[{name: day, usd: 1}]"), Budgets(Accounts(now=clock))
     await budgets.admit("a", routed("small"), "", found)
     budgets.settle(replace(outcome("a", "small"), status=503, usage=None), None, found)
     assert used(budgets, found) == {"day/total": ("0", "0")}
@@ -99,7 +100,7 @@ async def test_a_failed_exchange_gives_its_reservation_back(clock: Clock) -> Non
 async def test_each_level_changes_the_plan(
     clock: Clock, spent: float, plan: tuple[str, ...], expected_plan: tuple[str, ...], reason: str
 ) -> None:
-    found, budgets = config("[{name: day, usd: 0.9}]"), Budgets(now=clock)
+    found, budgets = config("[{name: day, usd: 0.9}]"), Budgets(Accounts(now=clock))
     # Tokens that cost the given part of the budget.
     await budgets.admit("before", routed("small"), "", found)
     budgets.settle(outcome("before", "small", int(spent / 100 * 450_000)), None, found)
@@ -110,7 +111,7 @@ async def test_each_level_changes_the_plan(
 async def test_a_spent_budget_can_refuse_until_it_begins_anew(clock: Clock) -> None:
     found = config("[{name: hourly, window: hour, usd: 0.01, when_spent: refuse}]")
     actions: list[tuple[str, str]] = []
-    budgets = Budgets(now=clock, acted=lambda name, action: actions.append((name, action)))
+    budgets = Budgets(Accounts(now=clock), acted=lambda name, action: actions.append((name, action)))
     for identity in "abcde":
         await budgets.admit(identity, routed("small"), "", found)
     with pytest.raises(BudgetSpent, match="hour's budget `hourly`") as caught:
@@ -123,7 +124,7 @@ async def test_a_spent_budget_can_refuse_until_it_begins_anew(clock: Clock) -> N
 
 
 async def test_a_named_model_is_never_replaced(clock: Clock) -> None:
-    found, budgets = config("[{name: day, usd: 0.1, when_spent: refuse}]"), Budgets(now=clock)
+    found, budgets = config("[{name: day, usd: 0.1, when_spent: refuse}]"), Budgets(Accounts(now=clock))
     assert (await budgets.admit("a", routed("middle", "small", band=Band.NAMED), "", found)).plan.pick == "middle"
     with pytest.raises(BudgetSpent):
         await budgets.admit("b", routed("premium", "small", band=Band.NAMED), "", found)
@@ -135,7 +136,7 @@ async def test_a_named_model_is_never_replaced(clock: Clock) -> None:
 async def test_accounts_are_kept_apart(clock: Clock) -> None:
     by_route = "{name: r, per: route, only: other, usd: 1}"
     found = config(f"[{{name: t, per: tenant, usd: 1}}, {{name: u, per: user, tokens: 9000}}, {by_route}]")
-    budgets = Budgets(now=clock)
+    budgets = Budgets(Accounts(now=clock))
     await budgets.admit("a", routed("small", user="ann"), "acme", found)
     await budgets.admit("b", routed("small"), "globex", found)
     budgets.settle(outcome("a", "small", 700), None, found)
@@ -143,26 +144,26 @@ async def test_accounts_are_kept_apart(clock: Clock) -> None:
 
 
 async def test_what_was_spent_outlives_the_process(tmp_path: Path, clock: Clock) -> None:
-    found, budgets = config("[{name: day, usd: 1}]"), Budgets(tmp_path, now=clock)
-    budgets.start()
+    found, budgets = config("[{name: day, usd: 1}]"), Budgets(Accounts(tmp_path, now=clock))
+    budgets.accounts.start()
     await budgets.admit("a", routed("small"), "", found)
     budgets.settle(outcome("a", "small"), None, found)
     await budgets.admit("b", routed("small"), "", found)
-    budgets.close()
-    again = Budgets(tmp_path, now=clock)
-    again.start()
+    budgets.accounts.close()
+    again = Budgets(Accounts(tmp_path, now=clock))
+    again.accounts.start()
     # Nobody will tell this process of the second request: what it reserved counts as spent.
     assert used(again, found) == {"day/total": ("0.004", "0")}
-    again.close()
+    again.accounts.close()
     (tmp_path / "budgets.json").write_text("{")
-    broken = Budgets(tmp_path, now=clock)
-    broken.start()
+    broken = Budgets(Accounts(tmp_path, now=clock))
+    broken.accounts.start()
     assert used(broken, found) == {}
-    broken.close()
+    broken.accounts.close()
 
 
 async def test_a_window_that_is_over_starts_from_nothing(clock: Clock) -> None:
-    found, budgets = config("[{name: m, window: month, usd: 1}]"), Budgets(now=clock)
+    found, budgets = config("[{name: m, window: month, usd: 1}]"), Budgets(Accounts(now=clock))
     await budgets.admit("a", routed("small"), "", found)
     clock.now += timedelta(hours=3)  # June
     await budgets.admit("b", routed("small"), "", found)
@@ -171,30 +172,24 @@ async def test_a_window_that_is_over_starts_from_nothing(clock: Clock) -> None:
 
 
 async def test_a_kill_forgets_nothing_that_is_under_way(tmp_path: Path, clock: Clock) -> None:
-    found, budgets = config("[{name: day, usd: 1}]"), Budgets(tmp_path, now=clock)
-    budgets.start()
+    found, budgets = config("[{name: day, usd: 1}]"), Budgets(Accounts(tmp_path, now=clock))
+    budgets.accounts.start()
     await budgets.admit("a", routed("small"), "", found)
-    budgets.save()
+    budgets.accounts.save()
     file = tmp_path / "budgets.json"
     async with asyncio.timeout(30):
         while not file.exists():  # noqa: ASYNC110 - another thread writes it
             await asyncio.sleep(0.001)
-    again = Budgets(tmp_path, now=clock)
-    again.start()
+    again = Budgets(Accounts(tmp_path, now=clock))
+    again.accounts.start()
     # Envoy tells the new process what became of the old one's request; it counts as what was reserved.
     again.settle(outcome("a", "small", 10), None, found)
     assert used(again, found) == {"day/total": ("0.002", "0")}
     await again.admit("b", routed("small"), "", found)
     again.settle(outcome("b", "small"), None, found)
     assert used(again, found) == {"day/total": ("0.004", "0")}
-    again.close()
-    budgets.close()
-
-
-@pytest.fixture
-def little_room(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(budgets_module, "MAX_ACCOUNTS", 20)
-    monkeypatch.setattr(budgets_module, "ROOM", 2)
+    again.accounts.close()
+    budgets.accounts.close()
 
 
 async def spend(budgets: Budgets, found: RouterConfig, identity: str, tokens: int, **request: object) -> None:
@@ -202,41 +197,38 @@ async def spend(budgets: Budgets, found: RouterConfig, identity: str, tokens: in
     budgets.settle(outcome(identity, "small", tokens), None, found)
 
 
-@pytest.mark.usefixtures("little_room")
 async def test_nobody_gets_a_spent_budget_back_by_making_up_users(
     clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
     by_tenant = "{name: t, per: tenant, only: acme, usd: 0.004, when_spent: refuse}"
     found = config(f"[{{name: u, per: user, usd: 0.004, when_spent: refuse}}, {by_tenant}]")
-    budgets = Budgets(now=clock)
+    budgets = Budgets(Accounts(now=clock, most=20))
     await budgets.admit("acme", routed("small"), "acme", found)
     budgets.settle(outcome("acme", "small", 2000), None, found)
     await spend(budgets, found, "greedy", 2000, user="greedy")
     with caplog.at_level(logging.WARNING):
         for number in range(100):
             await spend(budgets, found, str(number), 1, user=f"user {number}")
-    assert len(budgets.shown(found)) <= 21
+    assert len(budgets.accounts.shown(found)) <= 21
     for request, tenant in ((routed("small", user="greedy"), ""), (routed("small"), "acme")):
         with pytest.raises(BudgetSpent):
             await budgets.admit("x", request, tenant, found)
-    assert budgets.evicted == {"u": 82}
+    assert budgets.accounts.evicted == {"u": 81}
     assert caplog.messages == ["budget u has over 20 accounts in one window: those that have used least go"]
 
 
-@pytest.mark.usefixtures("little_room")
 async def test_accounts_whose_window_is_over_go_first(clock: Clock) -> None:
-    found, budgets = config("[{name: u, per: user, usd: 1}]"), Budgets(now=clock)
+    found, budgets = config("[{name: u, per: user, usd: 1}]"), Budgets(Accounts(now=clock, most=20))
     for number in range(20):
         await spend(budgets, found, str(number), 1000, user=f"user {number}")
     clock.now += timedelta(days=1)
     await spend(budgets, found, "new", 1, user="new")
     assert used(budgets, found) == {"u/new": ("0.000002", "0")}
-    assert budgets.evicted == {}
+    assert budgets.accounts.evicted == {}
 
 
-@pytest.mark.usefixtures("little_room")
 async def test_what_an_account_held_that_had_to_go_is_not_given_back_to_the_next(clock: Clock) -> None:
-    found, budgets = config("[{name: u, per: user, usd: 1}]"), Budgets(now=clock)
+    found, budgets = config("[{name: u, per: user, usd: 1}]"), Budgets(Accounts(now=clock, most=20))
     await budgets.admit("early", routed("small", user="ann", tokens=1, max_output_tokens=1), "", found)
     for number in range(20):
         await spend(budgets, found, str(number), 1000, user=f"user {number}")
@@ -250,25 +242,24 @@ async def test_the_fullest_account_stands_for_its_budget(clock: Clock) -> None:
     text = (
         "[{name: u, per: user, usd: 0.01}, {name: all, tokens: 10000}, {name: none, per: tenant, only: nobody, usd: 1}]"
     )
-    found, budgets = config(text), Budgets(now=clock)
+    found, budgets = config(text), Budgets(Accounts(now=clock))
     for number, tokens in enumerate((100, 2000, 500)):
         await spend(budgets, found, str(number), tokens, user=f"user {number}")
-    assert budgets.fullest(found) == {"u": pytest.approx(0.4), "all": pytest.approx(0.52)}
+    assert budgets.accounts.fullest(found) == {"u": pytest.approx(0.4), "all": pytest.approx(0.52)}
     # Looked up now and then: there may be thousands.
     await spend(budgets, found, "more", 3000, user="user 1")
-    assert budgets.fullest(found)["u"] == pytest.approx(0.4)
-    assert budgets.fullest(config(text))["u"] == pytest.approx(1)
+    assert budgets.accounts.fullest(found)["u"] == pytest.approx(0.4)
+    assert budgets.accounts.fullest(config(text))["u"] == pytest.approx(1)
 
 
-@pytest.mark.usefixtures("little_room")
 async def test_the_file_does_not_grow_for_ever(tmp_path: Path, clock: Clock) -> None:
     found = config("[{name: u, per: user, usd: 1}]")
     for day in range(5):
-        budgets = Budgets(tmp_path, now=clock)
-        budgets.start()
+        budgets = Budgets(Accounts(tmp_path, now=clock, most=20))
+        budgets.accounts.start()
         for number in range(15):
             await spend(budgets, found, str(number), 1000, user=f"day {day} user {number}")
-        budgets.close()
+        budgets.accounts.close()
         clock.now += timedelta(days=1)
     assert len(json.loads((tmp_path / "budgets.json").read_text())["accounts"]) <= 40
 
@@ -328,7 +319,7 @@ async def test_nothing_stays_reserved_and_a_refusing_budget_is_never_exceeded_by
     moves: list[tuple[str, bool, str]],
 ) -> None:
     found = config("[{name: day, usd: 0.5, when_spent: refuse}]")
-    budgets, open_requests = Budgets(now=Clock()), dict[str, str]()
+    budgets, open_requests = Budgets(Accounts(now=Clock())), dict[str, str]()
     for identity, admit, model in moves:
         if admit and identity not in open_requests:
             try:
@@ -345,10 +336,10 @@ async def test_nothing_stays_reserved_and_a_refusing_budget_is_never_exceeded_by
 
 
 async def test_the_file_is_plain(tmp_path: Path, clock: Clock) -> None:
-    found, budgets = config("[{name: day, usd: 1}]"), Budgets(tmp_path, now=clock)
-    budgets.start()
+    found, budgets = config("[{name: day, usd: 1}]"), Budgets(Accounts(tmp_path, now=clock))
+    budgets.accounts.start()
     await budgets.admit("a", routed("small"), "", found)
     budgets.settle(outcome("a", "small"), None, found)
-    budgets.close()
+    budgets.accounts.close()
     rows = json.loads((tmp_path / "budgets.json").read_text())["accounts"]
-    assert rows == [["day", "total", "2026-05-31T00:00:00+00:00", "0.002"]]
+    assert rows == [["day", "total", "2026-05-31T00:00:00+00:00", "0.002", False]]

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from router_extproc.admission import Admission, due_at
+from router_extproc.budget_accounts import Accounts
 from router_extproc.budgets import Budgets
 from router_extproc.config.loader import parse
 from router_extproc.config.schema import RouterConfig
@@ -42,7 +43,7 @@ async def admitted(now: datetime, deadline: str | None, band: Band = Band.RECOMM
     request = LlmRequest("chat_completions", "auto", None, "hello", tokens=1000)
     routed = Routed(request, SignalSet({}), decision, Plan(("steady", "nightly")))
     headers = {} if deadline is None else {"x-mom-deadline": deadline}
-    return (await Admission(Budgets(), lambda: now).admit("a", routed, headers, "", config())).plan.models
+    return (await Admission(Budgets(Accounts()), lambda: now).admit("a", routed, headers, "", config())).plan.models
 
 
 def test_the_price_is_that_of_the_hour() -> None:

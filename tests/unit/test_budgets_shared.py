@@ -16,6 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from router_extproc.budget_accounts import Accounts
 from router_extproc.budgets import Budgets, check_budgets
 from router_extproc.config.loader import parse
 from router_extproc.config.schema import RouterConfig
@@ -83,21 +84,27 @@ def outcome(found: Routed, tokens: int = 1000, model: str | None = None) -> Outc
 
 
 @asynccontextmanager
-async def replicas(count: int, store: Store, **options: object) -> AsyncIterator[list[Budgets]]:
+async def replicas(
+    count: int,
+    store: Store,
+    acted: Callable[[str, str], None] = lambda _budget, _action: None,
+    alone: Callable[[str], None] = lambda _reason: None,
+    **options: object,
+) -> AsyncIterator[list[Budgets]]:
     async with AsyncExitStack() as stack:
         found = []
         for _ in range(count):
-            budgets = Budgets(**{"store": store, "wait_seconds": LONG, "now": Clock(), **options})  # type: ignore[arg-type]
-            budgets.start()
-            budgets.share()
-            stack.callback(budgets.close)
-            stack.push_async_callback(budgets.leave)
-            found.append(budgets)
+            accounts = Accounts(**{"store": store, "wait_seconds": LONG, "now": Clock(), **options})  # type: ignore[arg-type]
+            accounts.start()
+            accounts.share()
+            stack.callback(accounts.close)
+            stack.push_async_callback(accounts.leave)
+            found.append(Budgets(accounts, acted=acted, alone=alone))
         yield found
 
 
 def used(budgets: Budgets, found: RouterConfig = DAY) -> tuple[str, str]:
-    [row] = budgets.shown(found)
+    [row] = budgets.accounts.shown(found)
     return row["spent"], row["reserved"]
 
 
@@ -109,7 +116,7 @@ async def until(condition: Callable[[], bool]) -> None:
 
 async def seen(budgets: Budgets, found: RouterConfig = DAY) -> tuple[str, str]:
     """What a replica shows once it has asked the store."""
-    await budgets.refresh(found)
+    await budgets.accounts.refresh(found)
     return used(budgets, found)
 
 
@@ -182,7 +189,7 @@ async def test_together_they_never_reserve_more_than_a_refusing_budget(moves: li
             await asyncio.sleep(0)
         await asyncio.gather(*asked)
         for budgets in all_of_them:
-            await budgets._tally.aclose()
+            await budgets.accounts.leave()
         totals = {key: Decimal(total) / 10**12 for key, (total, _) in store._counters.items()}
         assert sum(totals.values()) <= Decimal("0.7")
         held = sum((Decimal(json.loads(each.held)[0][3]) for each in open_requests), Decimal(0))
@@ -197,12 +204,12 @@ async def test_a_store_that_is_down_holds_up_nobody_and_is_told_later() -> None:
             first = await one.admit("a", routed("premium"), "", DAY)
             one.settle(outcome(first, 500), None, DAY)
         assert used(one) == ("0.3", "0")
-        assert (one.trouble, reasons) == ("down", ["down"] * 3)
+        assert (one.accounts.trouble, reasons) == ("down", ["down"] * 3)
         tight = config("[{name: day, usd: 0.35}]")
         reason = (await one.admit("b", routed("premium", "small"), "", tight)).decision.reason
         assert reason == "sure; budget day at 86 % (known here: store down)"
         store.state = ""
-        await until(lambda: one.trouble == "")
+        await until(lambda: one.accounts.trouble == "")
         assert (await seen(other))[0] == "0.3"
         assert len(reasons) == 4
 
@@ -216,7 +223,7 @@ async def test_what_was_counted_without_an_answer_is_counted_once() -> None:
         asked = store.asked
         await until(lambda: store.asked >= asked + 3)
         store.state = ""
-        await until(lambda: one.trouble == "")
+        await until(lambda: one.accounts.trouble == "")
         await seen(one)
         assert await seen(other) == ("0.1", "0")
 
@@ -233,7 +240,7 @@ async def test_a_slow_store_is_waited_for_once_and_not_for_long() -> None:
         assert reasons == ["slow"] * 200
         store.state = ""
         store.free.set()
-        await until(lambda: one.trouble == "")
+        await until(lambda: one.accounts.trouble == "")
         await one.admit("a", routed("small"), "", DAY)
         assert len(reasons) == 200
 
@@ -310,17 +317,32 @@ async def test_what_the_store_never_heard_outlives_the_process(tmp_path: Path) -
 
 async def test_what_was_counted_alone_is_put_in_when_a_store_comes(tmp_path: Path) -> None:
     for name in ("one", "other"):
-        alone = Budgets(tmp_path / name, now=Clock())
-        alone.start()
+        alone = Budgets(Accounts(tmp_path / name, now=Clock()))
+        alone.accounts.start()
         first = await alone.admit("a", routed("premium"), "", DAY)
         alone.settle(replace(outcome(first, 500), decision_id="a"), None, DAY)
-        alone.close()
+        alone.accounts.close()
     store = MemoryStore()
     for name in ("one", "other"):
         async with replicas(1, store, directory=tmp_path / name) as [shared]:
             await seen(shared)
     async with replicas(1, store) as [third]:
         assert await seen(third) == ("0.2", "0")
+
+
+async def test_what_was_counted_alone_waits_for_the_process_that_puts_it_in(tmp_path: Path) -> None:
+    alone = Budgets(Accounts(tmp_path, now=Clock()))
+    alone.accounts.start()
+    first = await alone.admit("a", routed("premium"), "", DAY)
+    alone.settle(replace(outcome(first, 500), decision_id="a"), None, DAY)
+    alone.accounts.close()
+    store = MemoryStore()
+    async with replicas(1, store, directory=tmp_path):
+        pass  # ends before anybody has asked for the account
+    async with replicas(1, store, directory=tmp_path) as [shared]:
+        await seen(shared)
+    async with replicas(1, store) as [third]:
+        assert await seen(third) == ("0.1", "0")
 
 
 async def test_amounts_below_the_stores_unit_add_up() -> None:
@@ -364,5 +386,5 @@ def test_budgets_that_cannot_be_counted_together_are_refused() -> None:
 
 
 def used_in(directory: Path) -> str:
-    [[*_, spent]] = json.loads((directory / "budgets.json").read_text())["accounts"]
+    [[*_, spent, _]] = json.loads((directory / "budgets.json").read_text())["accounts"]
     return str(spent)

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from router_extproc.budget_accounts import Accounts
 from router_extproc.budgets import Budgets
 from router_extproc.config.loader import parse
 from router_extproc.domain import MAX_CONSIDERED, LlmRequest
@@ -103,7 +104,7 @@ preferences: {header: x-tenant, users: {poor: {forbidden: good}, fan: {favourite
 def test_a_budget_says_what_it_took_away_beside_its_figures() -> None:
     budget = "budgets: [{name: day, usd: 0.001, when_spent: cheapest}]"
     compiled = runtime("  - {name: r, when: 'true', models: [good, cheap], selection: best}", budget)
-    found = asyncio.run(Budgets().admit("id", routed(compiled), "", compiled.config))
+    found = asyncio.run(Budgets(Accounts()).admit("id", routed(compiled), "", compiled.config))
     assert found.plan.models == ("cheap",)
     good, cheap = found.decision.considered
     assert (good.model, good.quality, good.out) == ("good", 0.9, "budget day")

@@ -8,8 +8,10 @@ import yaml
 
 from router_extproc import cli
 from router_extproc.admin import Admin
+from router_extproc.config.accounting import Budget, Ledger
 from router_extproc.config.cost_plan import CostPlan
-from router_extproc.config.schema import Budget, Ledger, Price, Store
+from router_extproc.config.price import Price
+from router_extproc.config.store import Store
 from router_extproc.cost import calculate
 from router_extproc.telemetry.metrics import Metrics
 from router_extproc.validation import validate

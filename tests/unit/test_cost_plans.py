@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from router_extproc.config.cost_plan import CostPlan, load_plan
 from router_extproc.config.loader import parse_as
-from router_extproc.config.schema import Price
+from router_extproc.config.price import Price
 from router_extproc.cost import CostReport, calculate, money, rounded
 from router_extproc.domain import Usage
 from router_extproc.errors import ConfigError

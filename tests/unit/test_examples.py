@@ -13,8 +13,8 @@ import pytest
 
 from router_extproc.config.envoy import EnvoyOptions, render
 from router_extproc.config.loader import load, parse
+from router_extproc.config.model import Api
 from router_extproc.config.providers import endpoint_of, key_header, upstream_path
-from router_extproc.config.schema import Api
 from router_extproc.inference import artifact
 from router_extproc.runtime import Runtime, compile_runtime
 from router_extproc.signals.base import SHIPPED

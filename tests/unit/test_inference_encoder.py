@@ -20,6 +20,7 @@ from router_extproc.inference import encoder
 from router_extproc.inference.artifact import read
 from router_extproc.inference.base import Prompt, UnusableModel
 from router_extproc.inference.encoder import BertClassifier
+from router_extproc.inference.encoder.bert import Batch, Encoder
 from router_extproc.inference.encoder.graphs import GraphedPass, shapes
 from router_extproc.inference.tokens import TokenWindows
 from router_extproc.testing import tiny_model_directory
@@ -198,15 +199,19 @@ def test_a_batch_larger_than_every_recorded_shape_is_cut(directory: Path, classi
         assert got.heads["domain"].probs == pytest.approx(wanted.heads["domain"].probs, abs=FLOAT32_TOLERANCE)
 
 
-def test_where_recording_fails_the_eager_pass_serves(
-    directory: Path, classifier: BertClassifier, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def fail(*_: object) -> None:
+class Unrecordable(Encoder):
+    """An encoder that does what a GPU cannot record."""
+
+    def __init__(self) -> None:
+        pass
+
+    def __call__(self, batch: Batch) -> torch.Tensor:
         raise RuntimeError("operation not permitted when stream is capturing")
 
-    monkeypatch.setattr(GraphedPass, "_calls", fail)
+
+def test_where_recording_fails_the_eager_pass_serves(directory: Path, classifier: BertClassifier) -> None:
     model = encoder.load(directory, device="cpu", dtype="float32", threads=1)
-    model._graphs = GraphedPass(model._encoder, model._heads, model._device, 32, 256)
+    model._graphs = GraphedPass(Unrecordable(), model._heads, model._device, 32, 256)
     model.warm_up()
     assert not model._graphs.recorded
     (got,), (wanted,) = model.run([Prompt("hello")]), classifier.run([Prompt("hello")])

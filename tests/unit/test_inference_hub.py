@@ -17,11 +17,10 @@ from pydantic import ValidationError
 
 from router_extproc.config.loader import load
 from router_extproc.errors import ConfigError, ConfigMistakes
-from router_extproc.inference import hub as hub_module
 from router_extproc.inference.base import Prompt, UnusableModel
 from router_extproc.inference.encoder import load_hugging_face
 from router_extproc.inference.engine import Engine
-from router_extproc.inference.hub import HubModel, fetch
+from router_extproc.inference.hub import Hub, HubModel
 from router_extproc.signals.hugging_face import HuggingFaceParams, HuggingFaceSignal
 from router_extproc.signals.own_heads import OwnHeads, load_guest
 from router_extproc.testing import FakeModel, tiny_model_directory
@@ -48,12 +47,6 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
         yield running
 
 
-@pytest.fixture
-def forgetful(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As after a restart: what was found before is not known any more."""
-    monkeypatch.setattr(hub_module, "_found", {})
-
-
 def params(tmp_path: Path, **more: Any) -> HuggingFaceParams:
     return HuggingFaceParams(hub=NAME, cache=str(tmp_path / "cache"), **more)
 
@@ -75,34 +68,34 @@ def test_a_model_of_the_hub_answers_as_its_folder_does(hub: FakeHub, tmp_path: P
 def test_only_what_is_read_is_downloaded(hub: FakeHub, tmp_path: Path) -> None:
     more = {"modeling_own.py": b"raise SystemExit", "pytorch_model.bin": b"pickle", "onnx/model.safetensors": b"no"}
     hub.publish(NAME, sequence_classifier(tmp_path / "model"), extra={**more, "README.md": b"#"})
-    directory = fetch(HubModel(NAME, cache=tmp_path / "cache"))
+    directory = Hub().fetch(HubModel(NAME, cache=tmp_path / "cache"))
     assert {path.name for path in directory.iterdir()} == {
         *("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
     }
     assert not any(name in request for request in hub.asked for name in more)
 
 
-def test_a_pinned_commit_needs_the_hub_once(
-    hub: FakeHub, tmp_path: Path, forgetful: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_pinned_commit_needs_the_hub_once(hub: FakeHub, tmp_path: Path) -> None:
     old = hub.publish(NAME, sequence_classifier(tmp_path / "old", seed=1))
     hub.publish(NAME, sequence_classifier(tmp_path / "new", seed=2))
     pinned = HubModel(NAME, old, tmp_path / "cache")
-    directory = fetch(pinned)
+    directory = Hub().fetch(pinned)
     assert directory.name == old
     assert (directory / "model.safetensors").read_bytes() == (tmp_path / "old" / "model.safetensors").read_bytes()
-    monkeypatch.setattr(hub_module, "_found", {})
     before = len(hub.asked)
-    assert fetch(pinned) == directory
+    # Another one has no memory, as after a restart.
+    assert Hub().fetch(pinned) == directory
     assert len(hub.asked) == before
 
 
 def test_a_branch_stands_for_one_commit_as_long_as_the_process_lives(hub: FakeHub, tmp_path: Path) -> None:
     model = HubModel(NAME, "stable", tmp_path / "cache")
     first = hub.publish(NAME, sequence_classifier(tmp_path / "old", seed=1), revision="stable")
-    assert fetch(model).name == first
+    ours = Hub()
+    assert ours.fetch(model).name == first
     second = hub.publish(NAME, sequence_classifier(tmp_path / "new", seed=2), revision="stable")
-    assert fetch(model).name == first != second
+    assert ours.fetch(model).name == first != second
+    assert Hub().fetch(model).name == second
 
 
 def test_a_pinned_digest_is_checked(hub: FakeHub, tmp_path: Path) -> None:
@@ -123,13 +116,10 @@ def test_pickled_weights_are_not_even_downloaded(hub: FakeHub, tmp_path: Path) -
     assert not any("pytorch_model.bin" in request for request in hub.asked)
 
 
-def test_weights_that_are_far_too_large_are_refused_before_they_come(
-    hub: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_weights_that_are_far_too_large_are_refused_before_they_come(hub: FakeHub, tmp_path: Path) -> None:
     hub.publish(NAME, sequence_classifier(tmp_path / "model"))
-    monkeypatch.setattr(hub_module, "MOST_BYTES", 1000)
     with pytest.raises(UnusableModel, match="GB"):
-        fetch(HubModel(NAME, cache=tmp_path / "cache"))
+        Hub(most_bytes=1000).fetch(HubModel(NAME, cache=tmp_path / "cache"))
     assert not any(request.startswith("GET") and "resolve" in request for request in hub.asked)
 
 
@@ -142,23 +132,22 @@ def test_what_the_hub_does_not_have_is_said(
 ) -> None:
     hub.publish(NAME, sequence_classifier(tmp_path / "model"))
     with pytest.raises(UnusableModel, match=message):
-        fetch(HubModel(name, revision, tmp_path / "cache"))
+        Hub().fetch(HubModel(name, revision, tmp_path / "cache"))
 
 
 def test_without_the_hub_what_was_downloaded_serves_else_it_is_said_what_to_do(
-    hub: FakeHub, tmp_path: Path, forgetful: None, monkeypatch: pytest.MonkeyPatch
+    hub: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hub.publish(NAME, sequence_classifier(tmp_path / "model"))
-    known = fetch(HubModel(NAME, cache=tmp_path / "cache"))
-    monkeypatch.setattr(hub_module, "_found", {})
+    known = Hub().fetch(HubModel(NAME, cache=tmp_path / "cache"))
     # Nobody listens on port 9 of loopback.
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
-    assert fetch(HubModel(NAME, cache=tmp_path / "cache")) == known
+    assert Hub().fetch(HubModel(NAME, cache=tmp_path / "cache")) == known
     with pytest.raises(UnusableModel, match=r"hf download acme/toxicity --local-dir .*`path`"):
-        fetch(HubModel(NAME, cache=tmp_path / "empty"))
+        Hub().fetch(HubModel(NAME, cache=tmp_path / "empty"))
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(UnusableModel, match="HF_HUB_OFFLINE forbids"):
-        fetch(HubModel(NAME, cache=tmp_path / "empty"))
+        Hub().fetch(HubModel(NAME, cache=tmp_path / "empty"))
 
 
 @pytest.mark.parametrize(

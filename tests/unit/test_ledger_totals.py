@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
+from router_extproc.config.accounting import Ledger as LedgerSection
 from router_extproc.config.loader import parse
-from router_extproc.config.schema import Ledger as LedgerSection
 from router_extproc.config.schema import RouterConfig
 from router_extproc.domain import Outcome, Usage
 from router_extproc.errors import Mistake

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from router_extproc.config.loader import load
-from router_extproc.config.schema import SignalSpec
+from router_extproc.config.policy import SignalSpec
 from router_extproc.domain import LlmRequest
 from router_extproc.errors import ConfigError, ConfigMistakes
 from router_extproc.inference import encoder

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from router_extproc.domain import LlmRequest, SignalSet, SignalValue
 from router_extproc.errors import ConfigMistakes
-from router_extproc.facts import Facts
+from router_extproc.facts import Facts, request_fields, signal_fields
 from router_extproc.rule_tokens import flattened, required_labels, tokens_of
 from router_extproc.rules import Rule, compile_rule
 
@@ -35,6 +35,9 @@ tests = st.one_of(
             "request.tokens > 50",
             'request["tokens"] > 50',
             "has(request.api)",
+            "has(label__intent.value)",
+            "has(intent.label) && label__intent.label == 'code'",
+            "[1, 2].exists(intent, intent + 1 == 3)",
             '"image" in request.modalities',
             "1 / request.turns > 0",
             "intent.label.startsWith('c')",
@@ -79,7 +82,8 @@ requests = st.builds(
 
 def as_written(rule: Rule, facts: Facts) -> Any:
     try:
-        return rule.program.execute(facts.everything())
+        known = {name: signal_fields(value) for name, value in facts.signals.values.items()}
+        return rule.program.execute({**known, "request": request_fields(facts.request, facts.virtual)})
     except Exception:  # noqa: BLE001  # a rule without a value
         return None
 
@@ -201,6 +205,20 @@ def test_a_label_that_is_told_needs_no_evaluation() -> None:
     )
     assert rule.holds(facts) is False
     assert facts.context(()).variables == {}
+
+
+def test_a_rule_that_reads_whole_signals_converts_none_but_its_own() -> None:
+    signals = {"intent": SignalValue("code"), "size": SignalValue("big"), "guard": SignalValue("\udcff")}
+    facts = Facts(LlmRequest("chat_completions", "auto", None, "hi"), SignalSet(signals), "auto")
+    rule = compile_rule("has(intent.label) && size(intent.label) == 4", LABELS)
+    assert rule.flat is None
+    # The guard's label is no text for CEL: whoever converted it would have no value.
+    assert rule.holds(facts) is True
+    assert rule.why_not(facts) == ""
+    assert facts.whole(()).variables == {"intent": {"label": "code", "confidence": 1.0, "value": 0.0, "scores": {}}}
+    assert facts.context(()).variables == {}
+    compile_rule("has(request.api)", LABELS).holds(facts)
+    assert set(facts.whole(()).variables) == {"intent", "request"}
 
 
 def test_fields_become_variables_of_their_own() -> None:

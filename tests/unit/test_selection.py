@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router_extproc.config.schema import Model, RouterConfig
+from router_extproc.config.model import Model
+from router_extproc.config.schema import RouterConfig
 from router_extproc.domain import LlmRequest, Outcome, SignalSet, SignalValue
 from router_extproc.errors import ConfigMistakes
 from router_extproc.selection.base import SelectionInputs

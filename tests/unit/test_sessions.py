@@ -12,7 +12,7 @@ import pytest
 
 from router_extproc.apis.table import for_path
 from router_extproc.config.loader import parse
-from router_extproc.config.schema import Sessions
+from router_extproc.config.sessions import Sessions
 from router_extproc.domain import LlmRequest
 from router_extproc.errors import ConfigError
 from router_extproc.inference.base import Classified, HeadResult

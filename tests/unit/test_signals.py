@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from router_extproc.config.schema import SignalSpec
+from router_extproc.config.policy import SignalSpec
 from router_extproc.domain import LlmRequest, SignalValue, Turn
 from router_extproc.errors import ConfigMistakes
 from router_extproc.inference.base import Classified, HeadResult, Span

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from router_extproc.admission import Admission
+from router_extproc.budget_accounts import Accounts
 from router_extproc.budgets import Budgets
 from router_extproc.config.loader import parse
 from router_extproc.decision_log import DecisionLog, read_log
@@ -68,7 +69,7 @@ class Sidecar:
         self.runtime = compile_runtime(loaded, HEADS, {"shipped": Classifier()}, keys=SessionKeys(b"s"))
         config = self.runtime.config
         self.log = DecisionLog(lambda: config, self.directory, clock=lambda: self.now)
-        self.admit = Admission(Budgets()).admit
+        self.admit = Admission(Budgets(Accounts())).admit
         self.log.start()
 
     def exchange(

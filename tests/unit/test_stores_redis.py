@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from router_extproc.config.loader import parse
-from router_extproc.config.schema import Store as StoreSection
+from router_extproc.config.store import Store as StoreSection
 from router_extproc.errors import ConfigError, ConfigMistakes
 from router_extproc.stores.base import Change, StoreError
 from router_extproc.stores.redis import RedisStore

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 import time
 import uuid
 from collections.abc import AsyncIterator
@@ -235,7 +236,7 @@ async def test_a_collector_gets_traces_and_metrics_that_it_can_parse(monkeypatch
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_COMPRESSION", "gzip")
     async with receiving() as receiver:
         collector = Collector(f"{receiver.url}/")
-        metrics = Metrics([collector.metrics])
+        metrics = Metrics([collector.reader])
         recorder = Recorder(metrics)
         recorder.served = lambda: {"small": SERVED}
         recorder.trace = Tracing(collector.spans).exchange
@@ -315,12 +316,14 @@ async def test_a_collector_that_is_down_costs_telemetry_alone(
     async with receiving() as receiver:
         url = receiver.url
     collector = Collector(url)
-    metrics = Metrics([collector.metrics])
+    reader = collector.reader()
+    metrics = Metrics([lambda: reader])
     tracing = Tracing(collector.spans)
     with caplog.at_level(logging.WARNING):
         for _ in range(3):
             tracing.exchange(OUTCOME, DECIDED, SERVED)
-            await asyncio.to_thread(collector.flush)
+            await asyncio.to_thread(collector.spans.force_flush)
+            await asyncio.to_thread(reader.force_flush)
         await asyncio.to_thread(metrics.close)
         await asyncio.to_thread(collector.close)
     complaints = [record.name for record in caplog.records]
@@ -330,16 +333,29 @@ async def test_a_collector_that_is_down_costs_telemetry_alone(
 async def test_a_collector_that_never_answers_holds_up_the_end_for_seconds_only(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(otlp, "SHUTDOWN_SECONDS", 0.2)
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "30")
     async with receiving() as receiver:
         receiver.answering.clear()
-        collector = Collector(receiver.url)
+        collector = Collector(receiver.url, shutdown_seconds=0.2)
         Tracing(collector.spans).exchange(OUTCOME, DECIDED, SERVED)
         began = time.monotonic()
         await asyncio.to_thread(collector.close)
         assert time.monotonic() - began < 5
         assert receiver.traces
+
+
+async def test_a_collector_that_ends_before_there_are_metrics_never_looks_for_any(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OTEL_METRIC_EXPORT_INTERVAL", "1")
+    before = set(threading.enumerate())
+    async with receiving() as receiver:
+        collector = Collector(receiver.url)
+        Tracing(collector.spans).exchange(OUTCOME, DECIDED, SERVED)
+        await asyncio.to_thread(collector.close)
+        assert receiver.traces
+    assert [thread.name for thread in set(threading.enumerate()) - before if "asyncio" not in thread.name] == []
+    assert caplog.messages == []
 
 
 def test_the_exporters_complain_once_a_minute() -> None:
