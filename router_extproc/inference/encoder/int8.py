@@ -1,8 +1,8 @@
 """A linear layer whose products are in 8 bit integers, for CPUs that multiply these several times as fast.
 
 x86 CPUs with VNNI instructions, and without AMX, multiply 8 bit integers about four times as fast as float32 and as
-bfloat16. Inputs are rounded in fixed steps that were fitted to the model's own activations (`models/quantize.py`), so that
-a row's answer hardly depends on its company. What is not a product stays in float32.
+bfloat16. Inputs are rounded in fixed steps that were fitted to the model's own activations (`models/quantize.py`), so
+that a row's answer hardly depends on its company. What is not a product stays in float32.
 """
 
 from __future__ import annotations
