@@ -33,7 +33,6 @@ from models.data import (
 )
 from models.metrics import detection_metrics, ece, label_metrics, reliability, span_metrics
 from router_extproc.inference.base import HeadResult, Prompt
-from router_extproc.inference.cpus import available_cores
 from router_extproc.inference.encoder import load
 from router_extproc.inference.windows import cut
 
@@ -50,7 +49,7 @@ class Evaluation:
     """Runs one model over files and collects figures and predictions."""
 
     def __init__(self, model: Path, data: Path, split: str, pred: Path | None, limit: int = 0) -> None:
-        self.model = load(model, threads=available_cores())
+        self.model = load(model)
         self.data, self.split, self.pred, self.limit = data, split, pred, limit
         self.tasks: dict[str, Any] = {}
         self.reliability: dict[str, Any] = {}

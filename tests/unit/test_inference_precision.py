@@ -11,7 +11,7 @@ from router_extproc.inference import encoder
 from router_extproc.inference.base import Prompt
 from router_extproc.inference.cpus import available_cores
 from router_extproc.inference.encoder import int8
-from router_extproc.inference.encoder.device import threads_for
+from router_extproc.inference.encoder.device import most_threads, threads_for
 from router_extproc.inference.encoder.precision import WORTH, WORTH_INT8, compute_type, layer_seconds
 from router_extproc.testing import tiny_model_directory
 
@@ -43,16 +43,16 @@ def test_auto_takes_int8_only_where_it_pays() -> None:
         assert layer_seconds(torch.int8) < 3 * WORTH_INT8 * layer_seconds(other)
 
 
-def test_int8_takes_half_the_cores_and_a_gpu_one() -> None:
-    cores = min(8, available_cores())
-    assert threads_for(CPU, torch.float32) == threads_for(CPU, torch.bfloat16) == cores
-    assert threads_for(CPU, torch.int8) == max(1, cores // 2)
-    assert threads_for(torch.device("cuda"), torch.bfloat16) == 1
+def test_a_pass_in_int8_takes_a_thread_for_what_is_worth_waking_it() -> None:
+    assert most_threads(CPU) == min(8, available_cores())
+    assert most_threads(torch.device("cuda")) == 1
+    assert [threads_for(tokens, torch.float32, 4) for tokens in (16, 4096)] == [4, 4]
+    assert [threads_for(tokens, torch.int8, 4) for tokens in (16, 255, 256, 511, 4096)] == [1, 1, 2, 3, 4]
 
 
 def test_each_model_runs_on_its_own_number_of_threads(tmp_path: Path) -> None:
     directory = tiny_model_directory(tmp_path / "tiny")
-    models = {count: encoder.load(directory, device="cpu", threads=count) for count in (2, 1)}
+    models = {count: encoder.load(directory, device="cpu", dtype="float32", threads=count) for count in (2, 1)}
     found: list[tuple[int, int]] = []
 
     def run() -> None:

@@ -18,7 +18,7 @@ from router_extproc.inference import artifact
 from router_extproc.inference.artifact import Artifact
 from router_extproc.inference.base import Classified, Prompt, UnusableModel
 from router_extproc.inference.encoder.bert import ROUND, Encoder, assemble
-from router_extproc.inference.encoder.device import batch_tokens, choose, threads_for, use_threads
+from router_extproc.inference.encoder.device import batch_tokens, choose, most_threads, threads_for, use_threads
 from router_extproc.inference.encoder.graphs import GraphedPass
 from router_extproc.inference.encoder.heads import Heads, Scores
 from router_extproc.inference.encoder.int8 import Steps, read_steps
@@ -41,7 +41,7 @@ def load(
 
     `device` is `auto` (a GPU where there is one), `cpu`, or a CUDA device's name; `dtype` is `auto` (what the device
     multiplies fastest), `float32`, `bfloat16`, `float16`, or `int8` on a CPU for a folder that was fitted for it;
-    `threads` those of a CPU's pass, by default what `threads_for` says.
+    `threads` those that a CPU's pass may take, by default one per core.
 
     Raises UnusableModel when a file is missing, broken, of an unknown format, or not of the pinned `digest`.
     """
@@ -52,11 +52,11 @@ def load(
         heads = load_file(directory / "heads.safetensors", backend="pread")
         steps = read_steps(directory)
         taken = compute_type(chosen, dtype, whole=bool(steps))
-        count = threads or threads_for(chosen, taken)
-        model = BertClassifier(described, encoder, heads, chosen, taken, steps, count)
+        most = threads or most_threads(chosen)
+        model = BertClassifier(described, encoder, heads, chosen, taken, steps, most)
     except (OSError, KeyError, ValueError, RuntimeError, SafetensorError) as error:
         raise UnusableModel(f"{directory}: {type(error).__name__}: {error}") from error
-    log.info("classifier %s runs on %s in %s, %d thread(s)", model.version, chosen, model.number_type, count)
+    log.info("classifier %s runs on %s in %s, threads: %d", model.version, chosen, model.number_type, most)
     return model
 
 
@@ -136,7 +136,6 @@ class BertClassifier:
             return self._run(prompts)
 
     def _run(self, prompts: Sequence[Prompt]) -> list[Classified]:
-        use_threads(self._threads)
         rows = self._tokens.encode(prompts)
         parts: list[list[Classified]] = [[] for _ in prompts]
         order = sorted(range(len(rows)), key=lambda i: len(rows[i].ids))
@@ -196,6 +195,7 @@ class BertClassifier:
 
     def _scores(self, rows: Sequence[TokenWindow], texts: Sequence[str]) -> Scores:
         """Replayed where that is recorded. Either way the answers of all heads come back in one copy."""
+        use_threads(threads_for(sum(len(row.ids) for row in rows), self._dtype, self._threads))
         from_text = self._heads.from_text(texts)
         if self._graphs is not None and self._graphs.recorded:
             return self._graphs(rows, from_text)

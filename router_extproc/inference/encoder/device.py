@@ -8,6 +8,8 @@ from router_extproc.inference.base import UnusableModel
 from router_extproc.inference.cpus import available_cores
 
 _MAX_THREADS = 8
+INT8_TOKENS = 128
+"""Tokens of a pass in 8 bit integers that a thread is worth waking for."""
 
 
 def choose(device: str) -> torch.device:
@@ -21,17 +23,19 @@ def choose(device: str) -> torch.device:
     return chosen
 
 
-def threads_for(device: torch.device, dtype: torch.dtype) -> int:
-    """Threads of a pass: all cores up to `_MAX_THREADS`, half of these for int8, and one beside a GPU.
+def most_threads(device: torch.device) -> int:
+    """Threads that a pass may take: all cores up to `_MAX_THREADS`, and one beside a GPU, where what is left to do is
+    less than waking a second."""
+    return min(available_cores(), _MAX_THREADS) if device.type == "cpu" else 1
 
-    A product between 8 bit integers is over sooner than a second thread is awake (ADR 8): beside Envoy, on two cores,
-    one thread answers a prompt sooner than two, and needs half the CPU time. Beside a GPU what is left to do is less
-    than waking a second.
+
+def threads_for(tokens: int, dtype: torch.dtype, most: int) -> int:
+    """Threads of a pass over so many tokens: `most`, but in int8 one per `INT8_TOKENS`.
+
+    A product between 8 bit integers is over sooner than a second thread is awake: beside Envoy, on two cores, one
+    thread answers a short prompt sooner than two do, and needs half the CPU time (ADR 8).
     """
-    if device.type != "cpu":
-        return 1
-    cores = min(available_cores(), _MAX_THREADS)
-    return max(1, cores // 2) if dtype is torch.int8 else cores
+    return min(most, max(1, tokens // INT8_TOKENS)) if dtype is torch.int8 else most
 
 
 def use_threads(count: int) -> None:

@@ -19,7 +19,7 @@ import torch
 
 from router_extproc.inference.artifact import check_pin, digest_of
 from router_extproc.inference.base import Classified, HeadResult, Prompt, UnusableModel
-from router_extproc.inference.encoder.device import batch_tokens, choose, threads_for, use_threads
+from router_extproc.inference.encoder.device import batch_tokens, choose, most_threads, use_threads
 from router_extproc.inference.encoder.precision import compute_type
 from router_extproc.inference.pooling import BENIGN, NO_SPAN, combine, spans_result
 from router_extproc.inference.spans import OUTSIDE, Bio
@@ -105,7 +105,7 @@ class HuggingFaceClassifier:
         self._bio = Bio(_as_bio(self._names)) if self._reads_tokens else None
         self._several = self._model.config.problem_type == "multi_label_classification"
         self._head, self._temperature, self._device, self.digest = head, temperature, device, digest
-        self._threads = threads_for(device, dtype)
+        self._threads = most_threads(device)
         self._version = f"{directory.name}+{digest[:8]}"
         self._batch_tokens = batch_tokens(device, self._threads)
         longest = getattr(self._model.config, "max_position_embeddings", None) or MAX_TOKENS
