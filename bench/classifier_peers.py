@@ -25,6 +25,7 @@ from bench.inference import SHIPPED, hardware, quantile, table, text_of
 from router_extproc.inference import encoder
 from router_extproc.inference.base import Prompt
 from router_extproc.inference.engine import Engine
+from router_extproc.inference.own_thread import in_own_thread
 
 Classify = Callable[[str], Awaitable[object]]
 UTTERANCES = {
@@ -36,7 +37,7 @@ UTTERANCES = {
 
 async def ours(directory: Path, stack: AsyncExitStack) -> Classify:
     """The engine, all heads on."""
-    engine = Engine(encoder.load(directory), max_queued=4096)
+    engine = Engine(await in_own_thread(lambda: encoder.load(directory)), max_queued=4096)
     await engine.start()
     stack.push_async_callback(engine.aclose)
 
