@@ -7,6 +7,7 @@ that a row's answer hardly depends on its company. What is not a product stays i
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from router_extproc.inference.artifact import STEPS
+
+log = logging.getLogger(__name__)
 
 LEVELS = 255
 
@@ -124,5 +127,16 @@ class Int8Linear:
 
 
 def supported() -> bool:
-    """Whether this CPU has the instructions, and this build of PyTorch the operators, which are its compiler's."""
-    return torch.cpu._is_vnni_supported() and hasattr(torch.ops.onednn, "qlinear_pointwise")
+    """Whether this CPU has the instructions, and this build of PyTorch the operators.
+
+    These are its compiler's; they may go or change.
+    """
+    if not torch.cpu._is_vnni_supported():
+        return False
+    try:
+        linear = Int8Linear(torch.eye(16), torch.ones(16), Steps(torch.ones(16), -1.0, 1.0, torch.zeros(16)))
+        x = torch.linspace(-1, 1, 32).view(2, 16)
+        return torch.allclose(linear(x), x + 1, atol=0.02) and torch.allclose(linear.add(x, x), 2 * x + 1, atol=0.02)
+    except (AttributeError, RuntimeError, TypeError):
+        log.info("no products between 8 bit integers: this build of PyTorch cannot")
+        return False
