@@ -6,8 +6,6 @@ python -m models.calibrate --data ../shared/data --model models/router-minilm
 from __future__ import annotations
 
 import argparse
-import json
-import os
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,7 @@ import numpy.typing as npt
 from scipy.optimize import minimize, minimize_scalar  # type: ignore[import-untyped]
 
 from models.data import LABEL_FILES, ROUTELLM_FILES, read_examples, read_rows
+from models.files import replace_json
 from models.predict import Predictor
 
 Floats = npt.NDArray[np.float64]
@@ -82,9 +81,7 @@ def calibrate(data: Path, model: Path) -> dict[str, Any]:
         found["win"] = {"scale": scale, "offset": offset}
     for head, calibration in found.items():
         described["heads"][head]["calibration"] = calibration
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(described, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(partial, path)
+    replace_json(path, described)
     return found
 
 

@@ -15,11 +15,12 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import nn
 from tqdm import tqdm
 
 from models.data import read_rows
+from models.files import replace_tensors
 from models.network import NGRAMS
 from models.ngrams import ngram_buckets, ngram_logits
 from models.synthetic.phrases import PHRASES
@@ -105,10 +106,7 @@ def fit(data: Path, model: Path, *, seed: int = 17, epochs: int = 10) -> float:
     tensors["language.ngrams.weight"] = table.weight.detach().half()
     tensors["language.out.weight"] = torch.zeros_like(tensors["language.out.weight"])
     tensors["language.out.bias"] = bias.detach()
-    partial = path.with_suffix(".partial")
-    save_file(tensors, partial)
-    partial.chmod(0o644)
-    partial.replace(path)
+    replace_tensors(path, tensors)
     weight = table.weight.detach().half().numpy()
     predicted = [int((ngram_logits(text, weight) + bias.detach().numpy()).argmax()) for text, _ in val]
     accuracy = float(np.mean([labels[p] == label for p, (_, label) in zip(predicted, val, strict=True)]))

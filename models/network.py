@@ -19,6 +19,8 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import AutoModel, AutoTokenizer
 
+from models.files import replace_json
+
 Kind = Literal["label", "multi_label", "token"]
 Pooling = Literal["mean", "attention", "max"]
 NGRAMS = {"buckets": 24576, "min_n": 1, "max_n": 4, "max_chars": 400}
@@ -195,7 +197,8 @@ def write_heads_json(
     complexity: dict[str, Any],
 ) -> None:
     """Write heads.json atomically."""
-    text = json.dumps(
+    replace_json(
+        folder / "heads.json",
         {
             "format": 1,
             "version": version,
@@ -203,12 +206,7 @@ def write_heads_json(
             "heads": {name: spec.to_json() for name, spec in specs.items()},
             "complexity": complexity,
         },
-        indent=1,
-        ensure_ascii=False,
     )
-    partial = folder / ".heads.json.partial"
-    partial.write_text(text + "\n", encoding="utf-8")
-    os.replace(partial, folder / "heads.json")
 
 
 def load(folder: Path) -> tuple[RouterNetwork, Any, dict[str, Any], dict[str, torch.Tensor]]:

@@ -9,18 +9,17 @@ the steps ends, by the error of its own outputs on prompts of `train` and writte
 from __future__ import annotations
 
 import argparse
-import os
 import random
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 from tqdm import tqdm
 
 from models.data import LABEL_FILES, read_rows
+from models.files import replace_tensors
 from models.predict import Predictor
 from models.synthetic.written import written
 from router_extproc.inference.artifact import STEPS
@@ -112,10 +111,7 @@ def quantize(data: Path, model: Path, seed: int = 17) -> dict[str, float]:
         weight = torch.cat([state[f"{part}.weight"] for part in parts]).float()
         errors[name], fitted[name] = fit_steps(weight, seen[name], seed)
     kept = {name: steps for name, steps in fitted.items() if errors[name] <= MOST_ERROR}
-    partial = model / f".{STEPS}.partial"
-    save_file(as_tensors(kept), partial)
-    partial.chmod(0o644)
-    os.replace(partial, model / STEPS)
+    replace_tensors(model / STEPS, as_tensors(kept))
     return errors
 
 

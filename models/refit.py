@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import copy
 import json
-import os
 import random
 from collections import Counter
 from collections.abc import Sequence
@@ -23,13 +22,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import nn
 from tqdm import tqdm
 
 from models.augment import as_example, rough, templated
 from models.calibrate import fit_temperature, source_weights
 from models.data import HELD_OUT, LABEL_FILES, Example, read_rows
+from models.files import replace_json, replace_tensors
 from models.network import Head
 from models.predict import Predictor
 from models.synthetic.written import written
@@ -275,14 +275,8 @@ def write(predictor: Predictor, model: Path) -> None:
     tensors = load_file(path)
     for name, value in predictor.network.heads.state_dict().items():
         tensors[name] = value.detach().float().contiguous()
-    for name, value in {"heads.safetensors": tensors, "heads.json": predictor.described}.items():
-        partial = model / f".{name}.partial"
-        if name == "heads.json":
-            partial.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        else:
-            save_file(tensors, partial)
-        partial.chmod(0o644)
-        os.replace(partial, model / name)
+    replace_tensors(path, tensors)
+    replace_json(model / "heads.json", predictor.described)
 
 
 if __name__ == "__main__":
