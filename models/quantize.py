@@ -1,7 +1,7 @@
 """Fits the steps in which a CPU without AMX rounds the encoder's inputs to 8 bit integers: `int8.safetensors`.
 
-Per product: how far the inputs' large channels are scaled down at the expense of the weights, and where the range of
-the steps ends, by the error of its own outputs on prompts of `train` and written ones.
+Per product: how far the inputs' large channels are scaled down at the expense of the weights, or which few stay in
+float32, and where the range of the steps ends, by the error of its own outputs on prompts of `train` and written ones.
 
     python -m models.quantize --data ../shared/data --model models/router-minilm
 """
@@ -11,6 +11,8 @@ from __future__ import annotations
 import argparse
 import random
 from collections.abc import Mapping
+from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +25,17 @@ from models.files import replace_tensors
 from models.predict import Predictor
 from models.synthetic.written import written
 from router_extproc.inference.artifact import STEPS
-from router_extproc.inference.encoder.int8 import LEVELS, Steps, as_tensors, rounded_weight
+from router_extproc.inference.encoder.int8 import LEVELS, Steps, as_tensors, inner, rounded_weight
 
 TEXTS = 160
 """Prompts of each labelled file, and written ones."""
-ROWS = 1024
-"""Tokens that the fit looks at, drawn from all; ranges are those of all."""
+ROWS = 2
+"""Tokens of each prompt that the fit looks at; ranges are those of all."""
 SMOOTHING = (0.7, 0.8, 0.9)
-CUTS = (1.0, 0.9, 0.8, 0.6)
+APART = 16
+"""Neurons between the two inner products of a layer that stay in float32. Four would do for five layers of six; sixteen
+are the least that matrix kernels are quick with."""
+CUTS = (1.0, 0.9, 0.8, 0.6, 0.45, 0.3)
 """Parts of the range to try: what lies outside is cut off."""
 MOST_ERROR = 5e-4
 """A product with a larger error, as a part of its outputs' variance, stays in float32."""
@@ -48,47 +53,73 @@ def products(layers: int) -> dict[str, tuple[str, ...]]:
     return found
 
 
-def inputs(predictor: Predictor, texts: list[str], names: Mapping[str, tuple[str, ...]]) -> dict[str, Tensor]:
-    """Input rows [tokens, in] of each product, all tokens of all texts; no padding, for each text runs alone."""
-    seen: dict[str, list[Tensor]] = {name: [] for name in names}
+@dataclass(slots=True)
+class Inputs:
+    """What reaches one product: some rows [tokens, in], and each channel's ends over all tokens [in]."""
+
+    rows: list[Tensor]
+    low: Tensor
+    high: Tensor
+
+
+def inputs(
+    predictor: Predictor, texts: list[str], names: Mapping[str, tuple[str, ...]], seed: int
+) -> dict[str, Inputs]:
+    """The inputs of each product, for all tokens of all texts; no padding, for each text runs alone."""
+    seen = {name: Inputs([], torch.zeros(()), torch.zeros(())) for name in names}
     modules = dict(predictor.network.encoder.named_modules())
+    generator = torch.Generator().manual_seed(seed)
 
     def watch(name: str) -> Any:
-        return modules[names[name][0]].register_forward_pre_hook(
-            lambda _, given: seen[name].append(given[0].detach().flatten(0, -2).half())
-        )
+        def look(_: Any, given: tuple[Tensor]) -> None:
+            x = given[0].detach().flatten(0, -2)
+            each = seen[name]
+            each.rows.append(x[torch.randint(len(x), (ROWS,), generator=generator)])
+            each.low, each.high = torch.minimum(each.low, x.amin(0)), torch.maximum(each.high, x.amax(0))
+
+        return modules[names[name][0]].register_forward_pre_hook(look)
 
     hooks = [watch(name) for name in names]
     for row in tqdm(predictor.first_window(texts), desc="int8", mininterval=10):
         predictor.passes([row], lambda *_: None)
     for hook in hooks:
         hook.remove()
-    return {name: torch.cat(rows) for name, rows in seen.items()}
+    return seen
 
 
-def fit_steps(weight: Tensor, x: Tensor, seed: int) -> tuple[float, Steps]:
-    """The steps with the least error on `x` [tokens, in], and that error, as a part of the outputs' variance."""
-    generator = torch.Generator().manual_seed(seed)
-    rows = x[torch.randperm(len(x), generator=generator)[:ROWS]].float()
+def fit_steps(name: str, weight: Tensor, seen: Inputs) -> tuple[float, Steps]:
+    """The steps with the least error of the outputs, and that error, as a part of their variance."""
+    rows, largest = torch.cat(seen.rows), torch.maximum(-seen.low, seen.high).clamp(min=1e-4)
     wanted = rows @ weight.T
-    largest = x.abs().amax(0).float().clamp(min=1e-4)
-    best: tuple[float, Steps] | None = None
-    for share in SMOOTHING:
-        smooth = (largest**share / weight.abs().amax(0).clamp(min=1e-4) ** (1 - share)).clamp(min=1e-3)
-        whole, weight_steps = rounded_weight(weight * smooth)
+    spread = float(wanted.var())
+    if inner(name):
+        apart = largest.topk(min(APART, len(largest) // 2)).indices.sort().values
+        smooths = [torch.ones(1)]
+    else:
+        apart = torch.empty(0, dtype=torch.int64)
+        smooths = [
+            (largest**share / weight.abs().amax(0).clamp(min=1e-4) ** (1 - share)).clamp(min=1e-3)
+            for share in SMOOTHING
+        ]
+    tried: list[tuple[float, Steps]] = []
+    for smooth in smooths:
+        whole, weight_steps = rounded_weight((weight * smooth).index_fill(1, apart, 0.0))
         product = (whole.float() * weight_steps[:, None]).T
-        low = min(0.0, float((x.amin(0).float() / smooth).min()))
-        high = max(0.0, float((x.amax(0).float() / smooth).max()))
+        low = min(0.0, float((seen.low / smooth).index_fill(0, apart, 0.0).min()))
+        high = max(0.0, float((seen.high / smooth).index_fill(0, apart, 0.0).max()))
         for cut in CUTS:
             # A range that hardly goes below zero is that of GELU: it ends there.
-            steps = Steps(smooth, low * cut if -low > 0.1 * high else low, high * cut, torch.zeros(len(weight)))
+            end = low * cut if -low > 0.1 * high else low
+            steps = Steps(end, high * cut, torch.zeros(len(weight)), smooth, apart)
             found = (rows / smooth / steps.step + steps.zero + 0.5).floor().clamp(0, LEVELS) - steps.zero
-            error = found * steps.step @ product - wanted
-            spread = float(error.var(0, correction=0).mean() / wanted.var())
-            if best is None or spread < best[0]:
-                best = spread, Steps(smooth, steps.low, steps.high, -error.mean(0))
-    assert best is not None
-    return best
+            error = found * steps.step @ product + rows[:, apart] @ weight[:, apart].T - wanted
+            tried.append(
+                (
+                    float(error.var(0, correction=0).mean()) / spread,
+                    Steps(steps.low, steps.high, -error.mean(0), smooth, apart),
+                )
+            )
+    return min(tried, key=itemgetter(0))
 
 
 def quantize(data: Path, model: Path, seed: int = 17) -> dict[str, float]:
@@ -103,13 +134,13 @@ def quantize(data: Path, model: Path, seed: int = 17) -> dict[str, float]:
     texts += [row["text"] for row in rng.sample(written(), min(TEXTS, len(written())))]
     encoder: Any = predictor.network.encoder
     names = products(encoder.config.num_hidden_layers)
-    seen = inputs(predictor, texts, names)
+    seen = inputs(predictor, texts, names, seed)
     state = encoder.state_dict()
     fitted: dict[str, Steps] = {}
     errors: dict[str, float] = {}
     for name, parts in names.items():
         weight = torch.cat([state[f"{part}.weight"] for part in parts]).float()
-        errors[name], fitted[name] = fit_steps(weight, seen[name], seed)
+        errors[name], fitted[name] = fit_steps(name, weight, seen[name])
     kept = {name: steps for name, steps in fitted.items() if errors[name] <= MOST_ERROR}
     replace_tensors(model / STEPS, as_tensors(kept))
     return errors

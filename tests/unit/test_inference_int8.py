@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from models.synthetic.written import written
 from router_extproc.inference import artifact, encoder
 from router_extproc.inference.base import Prompt, UnusableModel
-from router_extproc.inference.encoder.int8 import Int8Linear, Steps, as_tensors, read_steps, supported
+from router_extproc.inference.encoder.int8 import Int8Inner, Int8Linear, Steps, as_tensors, read_steps, supported
 from router_extproc.inference.encoder.precision import compute_type
 from router_extproc.testing import tiny_model_directory
 
@@ -34,7 +34,7 @@ def layer(seed: int = 0) -> tuple[torch.Tensor, torch.Tensor, Steps]:
     torch.manual_seed(seed)
     smooth = torch.ones(64)
     smooth[5] = 10.0
-    return torch.randn(48, 64) / 8, torch.randn(48), Steps(smooth, -4.0, 4.0, torch.zeros(48))
+    return torch.randn(48, 64) / 8, torch.randn(48), Steps(-4.0, 4.0, torch.zeros(48), smooth)
 
 
 def rows(count: int) -> torch.Tensor:
@@ -49,12 +49,30 @@ def test_a_product_is_that_of_floats_but_for_the_steps(count: int) -> None:
     weight, bias, steps = layer()
     linear, x, residual = Int8Linear(weight, bias, steps), rows(count), torch.randn(count, 48)
     wanted = F.linear(x, weight, bias)
-    for found, exact in (
-        (linear(x), wanted),
-        (linear.gelu(x), F.gelu(wanted)),
-        (linear.add(x, residual), wanted + residual),
-    ):
+    for found, exact in ((linear(x), wanted), (linear.add(x, residual), wanted + residual)):
         assert (found - exact).std() < 0.04 * wanted.std()
+
+
+def inner(apart: list[int]) -> tuple[Int8Inner, torch.Tensor, torch.Tensor]:
+    """64 -> 48 -> 64 with two neurons that are a hundred times as large as the others; inputs, and what floats give."""
+    up, up_bias, up_steps = layer()
+    up = up / 10
+    up[[7, 30]] *= 100
+    torch.manual_seed(2)
+    down, down_bias = torch.randn(64, 48) / 7, torch.randn(64)
+    # Of GELU, of everything but the large ones.
+    between = Steps(-0.17, 2.0, torch.zeros(64), apart=torch.tensor(apart, dtype=torch.int64))
+    x = rows(32)
+    wanted = x + F.linear(F.gelu(F.linear(x, up, up_bias)), down, down_bias)
+    return Int8Inner((up, up_bias), (down, down_bias), up_steps, between), x, wanted
+
+
+@with_vnni
+def test_neurons_that_are_far_larger_than_the_others_stay_in_float32() -> None:
+    part, x, wanted = inner([7, 30])
+    assert (part(x) - wanted).std() < 0.04 * (wanted - x).std()
+    part, x, wanted = inner([7])
+    assert (part(x) - wanted).std() > 0.2 * (wanted - x).std(), "the other one is cut off"
 
 
 @with_vnni
@@ -68,7 +86,7 @@ def test_what_lies_outside_the_range_is_cut_off_and_does_not_wrap_around() -> No
 @with_vnni
 def test_the_correction_is_added() -> None:
     weight, bias, steps = layer()
-    corrected = Steps(steps.smooth, steps.low, steps.high, torch.full((48,), 2.5))
+    corrected = Steps(steps.low, steps.high, torch.full((48,), 2.5), steps.smooth)
     x = rows(3)
     torch.testing.assert_close(Int8Linear(weight, bias, corrected)(x), Int8Linear(weight, bias, steps)(x) + 2.5)
 
@@ -105,9 +123,8 @@ def test_an_answer_does_not_depend_on_its_company() -> None:
 
 def with_steps(directory: Path, change: dict[str, torch.Tensor] | None = None) -> Path:
     """A tiny model with steps for one of its products."""
-    steps = Steps(
-        torch.ones(json.loads((directory / "config.json").read_text())["hidden_size"]), -8.0, 8.0, torch.zeros(1)
-    )
+    width = json.loads((directory / "config.json").read_text())["hidden_size"]
+    steps = Steps(-8.0, 8.0, torch.zeros(1), torch.ones(width))
     save_file(
         as_tensors({"encoder.layer.0.attention.output.dense": steps}) | (change or {}), directory / artifact.STEPS
     )
@@ -116,12 +133,18 @@ def with_steps(directory: Path, change: dict[str, torch.Tensor] | None = None) -
 
 def test_steps_are_read_as_they_were_written(tmp_path: Path) -> None:
     _, _, steps = layer()
-    save_file(as_tensors({"encoder.layer.3.output.dense": steps}), tmp_path / artifact.STEPS)
-    (name, found), *others = read_steps(tmp_path).items()
-    assert not others
-    assert name == "encoder.layer.3.output.dense"
-    assert (found.low, found.high, found.step, found.zero) == (-4.0, 4.0, 8 / 255, 128)
-    torch.testing.assert_close(found.smooth, steps.smooth)
+    between = Steps(-0.17, 5.0, torch.ones(64), apart=torch.tensor([3, 40]))
+    save_file(
+        as_tensors({"encoder.layer.3.attention.output.dense": steps, "encoder.layer.3.output.dense": between}),
+        tmp_path / artifact.STEPS,
+    )
+    found = read_steps(tmp_path)
+    assert list(found) == ["encoder.layer.3.attention.output.dense", "encoder.layer.3.output.dense"]
+    read, inside = found.values()
+    assert (read.low, read.high, read.step, read.zero) == (-4.0, 4.0, 8 / 255, 128)
+    torch.testing.assert_close(read.smooth, steps.smooth)
+    assert inside.apart.tolist() == [3, 40]
+    torch.testing.assert_close(inside.correction, between.correction)
     assert read_steps(tmp_path / "elsewhere") == {}
 
 
@@ -130,11 +153,12 @@ def test_steps_are_read_as_they_were_written(tmp_path: Path) -> None:
     [
         {"encoder.layer.0.attention.output.dense.range": torch.tensor([1.0, 1.0])},
         {"encoder.layer.0.attention.output.dense.smooth": torch.zeros(32)},
-        {"encoder.layer.0.output.dense.smooth": torch.ones(32)},  # without a range
+        {"encoder.layer.0.output.dense.apart": torch.tensor([1])},  # without a range
+        {"encoder.layer.0.output.dense.range": torch.tensor([-1.0, 1.0])},  # and without what stays in float32
     ],
 )
 def test_broken_steps_are_refused(tmp_path: Path, change: dict[str, Any]) -> None:
-    with pytest.raises(UnusableModel, match=r"int8\.safetensors|range"):
+    with pytest.raises(UnusableModel, match=r"int8\.safetensors|range|apart"):
         encoder.load(with_steps(tiny_model_directory(tmp_path / "tiny"), change), device="cpu")
 
 

@@ -54,7 +54,7 @@ def load(
         taken = compute_type(chosen, dtype, whole=bool(steps))
         most = threads or most_threads(chosen)
         model = BertClassifier(described, encoder, heads, chosen, taken, steps, most)
-    except (OSError, KeyError, ValueError, RuntimeError, SafetensorError) as error:
+    except (OSError, LookupError, ValueError, RuntimeError, SafetensorError) as error:
         raise UnusableModel(f"{directory}: {type(error).__name__}: {error}") from error
     log.info("classifier %s runs on %s in %s, threads: %d", model.version, chosen, model.number_type, most)
     return model
