@@ -14,6 +14,7 @@ from dataclasses import replace
 from models.data import Example
 from models.synthetic.code import code_question, completion, snippet
 from models.synthetic.exam import exam_question
+from models.synthetic.glossary import glossary_question
 from models.synthetic.guard import guard_prompt
 from models.synthetic.intent import GENERAL, follow_up, general_prompt
 from models.synthetic.personal import personal
@@ -259,7 +260,7 @@ def _shifted(example: Example, rng: random.Random) -> Example:
     return replace(example, text=text, spans=[(s + shift, e + shift, t) for s, e, t in example.spans])
 
 
-WRITTEN_SHARE = {"domain": 0.7, "intent": 0.6, "guard": 0.45}
+WRITTEN_SHARE = {"domain": 0.4, "intent": 0.6, "guard": 0.45}
 """Of the composed rows: how many were written one by one, and not put together from templates."""
 
 
@@ -273,8 +274,8 @@ def templated(task: str, rng: random.Random) -> Example:
     if task == "pii":
         sentence, spans = personal(rng)
         return Example(sentence, "synth", spans=spans)
-    if task == "domain" and rng.random() < 0.5:
-        text, domain = exam_question(rng)
+    if task == "domain" and rng.random() < 0.85:
+        text, domain = glossary_question(rng) if rng.random() < 0.85 else exam_question(rng)
         return Example(text, "synth", {"domain": domain, "guard": "benign"}, {"domain": 1.0, "guard": 0.3})
     if task == "domain":
         domain = rng.choice(sorted(TOPICS))

@@ -13,10 +13,10 @@ import torch
 from models.augment import augmented, synthetic
 from models.data import Example
 
-TASK_SHARE = {"intent": 0.23, "domain": 0.30, "guard": 0.25, "win": 0.10, "pii": 0.07, "language": 0.05}
+TASK_SHARE = {"intent": 0.22, "domain": 0.34, "guard": 0.24, "win": 0.09, "pii": 0.07, "language": 0.04}
 """Share of the drawn rows. Language rows teach the guard that foreign text is harmless; its own head is
 fitted afterwards."""
-SYNTHETIC_SHARE = {"intent": 0.5, "domain": 0.4, "guard": 0.4, "pii": 0.3}
+SYNTHETIC_SHARE = {"intent": 0.5, "domain": 0.5, "guard": 0.4, "pii": 0.3}
 POOL = 768
 CONTEXT_TOKENS = 96
 EASY = ("small_talk", "other", "cs_")

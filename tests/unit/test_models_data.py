@@ -10,6 +10,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # models/ is no in
 import gzip
 import json
 import random
+import re
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -18,6 +20,7 @@ from models.augment import augmented, synthetic, typos
 from models.batches import Sampler, token_targets
 from models.data import GUARD_LABELS, Example, head_labels, question_text, read_examples, read_rows
 from models.synthetic.code import completion
+from models.synthetic.glossary import glossary, question
 from models.synthetic.grammar import expand
 from models.synthetic.intent import GENERAL
 from models.synthetic.support import LABELS as SUPPORT_LABELS
@@ -109,7 +112,9 @@ def test_synthetic_rows_are_labelled_and_filled(task: str) -> None:
         assert example.source in ("synth", "written")
         assert task in example.labels
         assert example.text.strip()
-        assert "{topic" not in example.text
+        assert example.source == "written" or not re.search(
+            r"\{(topic|term|gloss|subject)", example.text, re.IGNORECASE
+        )
 
 
 def test_templates_cover_all_eighteen_intents() -> None:
@@ -147,8 +152,9 @@ def test_written_prompts_that_are_kept_back_are_never_drawn() -> None:
     assert 0.05 < len(kept) / len(written()) < 0.15
     rng = random.Random(5)
     drawn = [synthetic(task, rng) for task in HEADS for _ in range(1000)]
-    assert not kept & {example.text for example in drawn}
-    assert any(example.source == "written" for example in drawn)
+    texts = {example.text for example in drawn if example.source == "written"}
+    assert texts
+    assert not kept & texts
 
 
 def test_kept_back_prompts_become_a_folder_to_evaluate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -157,3 +163,23 @@ def test_kept_back_prompts_become_a_folder_to_evaluate(tmp_path: Path, monkeypat
     rows = [row for name in ("domain", "intent", "jailbreak") for row in read_rows(tmp_path, f"{name}.jsonl.gz")]
     assert {row["text"] for row in rows} == {row["text"] for row in written(training=False)}
     assert {row["split"] for row in rows} == {"test"}
+
+
+def test_the_glossary_covers_each_domain_in_breadth() -> None:
+    assert set(glossary()) == set(TOPICS)
+    for domain, entries in glossary().items():
+        assert len({entry.term.lower() for entry in entries}) == len(entries) > 400, domain
+        assert len({entry.subject for entry in entries}) >= 8, domain
+        assert all(entry.term.strip() == entry.term and entry.subject for entry in entries)
+        assert all(3 < len(entry.gloss) < 140 and ": " not in entry.term for entry in entries)
+
+
+def test_a_term_of_two_domains_is_never_asked_about_without_its_gloss() -> None:
+    elasticity = next(entry for entry in glossary()["economics"] if not entry.plain)
+    rng = random.Random(8)
+    asked = [question(elasticity, "economics", rng) for _ in range(200)]
+    assert all(elasticity.gloss[1:] in text or elasticity.subject in text for text in asked)
+    plain = next(entry for entry in glossary()["economics"] if entry.plain)
+    assert any(plain.gloss[1:] not in question(plain, "economics", rng) for _ in range(200))
+    listed = Counter(entry.term.lower() for entries in glossary().values() for entry in entries)
+    assert not [e for entries in glossary().values() for e in entries if e.plain and listed[e.term.lower()] > 1]
