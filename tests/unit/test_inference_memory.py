@@ -22,7 +22,7 @@ from router_extproc.shared_answers import MAX_LOOKUPS, MAX_WAITING, SharedAnswer
 from router_extproc.stores.base import Store, StoreError
 from router_extproc.stores.memory import MemoryStore
 from router_extproc.testing import FakeModel, tiny_model_directory
-from tests.unit.test_inference_engine import GatedModel, queued, serving, soon
+from tests.engines import GatedModel, queued, serving, soon
 
 LABELS = {"intent": ("chat", "code"), "pii": ("none", "EMAIL")}
 INTENT = {"intent": ("chat", "code")}
