@@ -147,8 +147,8 @@ async def test_a_window_that_several_have_queued_is_read_for_all_of_them() -> No
         assert engine.stats().queued == 0
         assert engine._asked == {}
         model.allowed.release()
-    # The second of them had begun before the loop could hear of the first.
-    assert model.seen == ["running", "same text", "same text"]
+    # A second of them may have begun before the loop could hear of the first.
+    assert model.seen in (["running", "same text"], ["running", "same text", "same text"])
 
 
 async def test_those_who_wait_for_a_running_window_are_bounded_like_the_queue() -> None:
