@@ -33,8 +33,8 @@ ROWS = 2
 """Tokens of each prompt that the fit looks at; ranges are those of all."""
 SMOOTHING = (0.7, 0.8, 0.9)
 APART = 16
-"""Neurons between the two inner products of a layer that stay in float32. Four would do for five layers of six; sixteen
-are the least that matrix kernels are quick with."""
+"""Neurons between the two inner products of a layer that stay in float32. With four the error is up to a third larger,
+with none 8 to 25 times as large in the four lower layers (measured)."""
 CUTS = (1.0, 0.9, 0.8, 0.6, 0.45, 0.3)
 """Parts of the range to try: what lies outside is cut off."""
 MOST_ERROR = 5e-4

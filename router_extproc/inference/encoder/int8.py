@@ -176,8 +176,10 @@ def supported() -> bool:
         return False
     try:
         linear = Int8Linear(torch.eye(16), torch.ones(16), Steps(-1.0, 1.0, torch.zeros(16)))
-        x = torch.linspace(-1, 1, 32).view(2, 16)
-        return torch.allclose(linear(x), x + 1, atol=0.02) and torch.allclose(linear.add(x, x), 2 * x + 1, atol=0.02)
+        x, after = torch.linspace(-1, 1, 32).view(2, 16), Steps(-0.2, 2.0, torch.zeros(16))
+        whole = (linear.gelu_rounded(x, after).float() - after.zero) * after.step
+        pairs = ((linear(x), x + 1), (linear.add(x, x), 2 * x + 1), (whole, F.gelu(x + 1)))
+        return all(torch.allclose(found, wanted, atol=0.02) for found, wanted in pairs)
     except (AttributeError, RuntimeError, TypeError):
         log.info("no products between 8 bit integers: this build of PyTorch cannot")
         return False
