@@ -53,6 +53,8 @@ from transformers.utils import logging as transformers_logging
 SHIPPED = Path(__file__).parents[1] / "models" / "router-minilm"
 GPU_TARGET = {"texts_per_s": 2000.0, "p99_ms": 15.0}
 T = TypeVar("T")
+LENGTHS = [16, 32, 64, 128, 256, 512, 8000]
+SOAK_LENGTHS = [8, 20, 60, 400]
 WORDS = ["the", "quick", "model", "reads", "a", "prompt", "and", "tells", "which", "of", "many", "fields", "it", "is"]
 
 
@@ -301,15 +303,15 @@ async def gpu_targets(directory: Path, seconds: float) -> list[dict[str, Any]]:
     return rows
 
 
-async def soak(directory: Path, count: int) -> list[dict[str, Any]]:
-    """`count` texts of mixed length, with the resident memory after each tenth."""
+async def soak(directory: Path, count: int, lengths: Sequence[int]) -> list[dict[str, Any]]:
+    """`count` texts of mixed `lengths` (in tokens), with the resident memory after each tenth."""
     rng = random.Random(7)
     rows = []
     async with serving(directory) as engine:
 
         async def some(number: int) -> None:
             for _ in range(number):
-                await engine.classify(Prompt(text_of(rng.choice((8, 20, 60, 400)), rng)), time.monotonic() + 60)
+                await engine.classify(Prompt(text_of(rng.choice(lengths), rng)), time.monotonic() + 60)
 
         for tenth in range(1, 11):
             began = time.perf_counter()
@@ -349,7 +351,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, default=SHIPPED)
     parser.add_argument("--seconds", type=float, default=1.0, help="seconds per measured point")
-    parser.add_argument("--lengths", type=int, nargs="+", default=[16, 32, 64, 128, 256, 512, 8000])
+    parser.add_argument("--lengths", type=int, nargs="+", help=f"tokens (default: {LENGTHS}; soak: {SOAK_LENGTHS})")
     parser.add_argument("--concurrency", type=int, nargs="+", default=[1, 4, 16, 64])
     parser.add_argument("--no-compile", action="store_true", help="leave torch.compile out: it takes half a minute")
     parser.add_argument("--soak", type=int, metavar="N", help="only send N texts and watch the memory")
@@ -360,7 +362,7 @@ def main() -> None:
     found: dict[str, Any] = {"hardware": hardware(), "model": args.model.name}
     print(json.dumps(found["hardware"]))
     if args.soak:
-        found["soak"] = asyncio.run(soak(args.model, args.soak))
+        found["soak"] = asyncio.run(soak(args.model, args.soak, args.lengths or SOAK_LENGTHS))
         table("Memory over many texts", found["soak"])
         return
     found["forward"] = alone(lambda: forward_passes(args.model, args.seconds, not args.no_compile))
@@ -368,7 +370,7 @@ def main() -> None:
         "Forward pass: milliseconds of the lean pass with all heads, and how many times as long others take",
         found["forward"],
     )
-    found["load"] = asyncio.run(under_load(args.model, args.seconds, args.lengths, args.concurrency))
+    found["load"] = asyncio.run(under_load(args.model, args.seconds, args.lengths or LENGTHS, args.concurrency))
     table("Engine under load", found["load"])
     found["beside"] = asyncio.run(beside_a_long_text(args.model, 3 * args.seconds))
     table("Short texts beside a long one", found["beside"])
