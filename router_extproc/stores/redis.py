@@ -35,17 +35,18 @@ WRITER_SECONDS = 40 * 86_400
 """How long a writer's last number is kept: longer than any window of a budget."""
 
 # One step for the server: nobody sees half a batch, and a batch that comes twice is counted once. Numbers go in and out
-# as text, for Lua's own are exact up to 2^53 only.
+# as text, for Lua's own are exact up to 2^53 only. The writer's number comes first: a server without memory refuses the
+# first write of a script alone, and not those after it.
 _ADD = """
 local known = redis.call('GET', KEYS[1])
 if not known or tonumber(known) < tonumber(ARGV[1]) then
+  redis.call('SET', KEYS[1], ARGV[1], 'EX', ARGV[2])
   for i = 2, #KEYS do
     if ARGV[2 * i - 1] ~= '0' then
       redis.pcall('INCRBY', KEYS[i], ARGV[2 * i - 1])
       redis.pcall('EXPIRE', KEYS[i], ARGV[2 * i])
     end
   end
-  redis.call('SET', KEYS[1], ARGV[1], 'EX', ARGV[2])
 end
 local found = {known and '1' or '0'}
 for i = 2, #KEYS do
@@ -145,6 +146,9 @@ class RedisStore:
         except (NoConnection, OSError, ConfigMistakes) as error:
             raise self._failed("down", error) from None
         except (RedisError, ValueError) as error:
+            # A server that has become a replica refuses to write for as long as we stay with it; the one that took its
+            # address over is found by connecting again.
+            await self._client.connection_pool.disconnect(inuse_connections=False)
             raise self._failed("refused", error) from None
         if self._failures:
             log.info("the store answers again")

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+import redis.asyncio
 
 from router_extproc.config.loader import parse
 from router_extproc.config.store import Store as StoreSection
@@ -115,6 +116,62 @@ async def test_what_was_acknowledged_survives_a_kill(tmp_path: Path) -> None:
         added = await store.add("a", 2, [Change("x", 1, 600)])
         assert (added.totals, added.known) == ((6,), True)
         await store.aclose()
+
+
+@needs_redis
+async def test_a_server_without_memory_refuses_a_batch_whole(tmp_path: Path) -> None:
+    def changes(amount: int) -> list[Change]:
+        return [Change(key, amount, 600) for key in "xyz"]
+
+    with redis_server(tmp_path, flags=("--maxmemory-policy", "noeviction")) as server:
+        store = RedisStore(StoreSection(url=server.url, timeout_ms=5000), clock=iter(range(0, 1000, 10)).__next__)
+        operator = redis.asyncio.Redis(port=server.port)
+        assert (await store.add("a", 1, changes(100))).totals == (100, 100, 100)
+        await operator.config_set("maxmemory", 1)
+        for _ in range(3):
+            with pytest.raises(StoreError) as caught:
+                await store.add("a", 2, changes(5))
+            assert caught.value.reason == "refused"
+        await operator.config_set("maxmemory", 0)
+        added = await store.add("a", 2, changes(5))
+        await operator.aclose()
+        await store.aclose()
+    assert (added.totals, added.known) == ((105, 105, 105), True)
+
+
+@needs_redis
+async def test_after_a_failover_the_new_server_is_found(tmp_path: Path) -> None:
+    """The address moves, while the connections to the old server, now a replica, stay."""
+    directories = [tmp_path / "old", tmp_path / "new"]
+    for directory in directories:
+        directory.mkdir()
+    with redis_server(directories[0]) as old, redis_server(directories[1]) as new:
+        ports = [old.port]
+
+        async def forward(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            back_reader, back_writer = await asyncio.open_connection("127.0.0.1", ports[-1])
+            await asyncio.gather(_pump(reader, back_writer), _pump(back_reader, writer))
+
+        async with await asyncio.start_server(forward, "127.0.0.1", 0) as address:
+            port = address.sockets[0].getsockname()[1]
+            section = StoreSection(url=f"redis://127.0.0.1:{port}/0", timeout_ms=5000)
+            store = RedisStore(section, clock=iter(range(0, 1000, 10)).__next__)
+            await store.add("a", 1, [Change("x", 5, 600)])
+            ports.append(new.port)
+            operator = redis.asyncio.Redis(port=old.port)
+            await operator.replicaof("127.0.0.1", new.port)
+            await operator.aclose()
+            with pytest.raises(StoreError) as caught:
+                await store.add("a", 2, [Change("x", 5, 600)])
+            assert caught.value.reason == "refused"
+            assert (await store.add("a", 2, [Change("x", 5, 600)])).totals == (5,)
+            await store.aclose()
+
+
+async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    while data := await reader.read(65536):
+        writer.write(data)
+    writer.close()
 
 
 async def _back(store: RedisStore) -> None:
