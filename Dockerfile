@@ -1,7 +1,7 @@
 # docker build -t router-extproc --build-arg TORCH_INDEX=<CPU> .    CPU
 # docker build -t router-extproc --build-arg DEVICE=cuda .          NVIDIA GPU; the driver comes from the node
 # <CPU> is the index of PyTorch's CPU wheels, as the selector on pytorch.org shows it. Without it the default index serves,
-# whose torch for Linux brings the CUDA libraries, gigabytes that a CPU does not need.
+# whose torch for Linux needs the CUDA libraries: they are installed too, gigabytes that a CPU does not use.
 ARG PYTHON=3.11.14-slim-bookworm
 
 FROM python:${PYTHON} AS build
@@ -15,9 +15,9 @@ COPY requirements.lock ./
 # The version is the lock's, which the linter cannot see.
 # hadolint ignore=DL3013
 RUN set -eu; \
-    case "$DEVICE" in \
-      cpu) pip install --no-deps ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} "$(grep '^torch==' requirements.lock)" ;; \
-      cuda) pip install -c requirements.lock "$(grep '^torch==' requirements.lock)" ;; \
+    case "$DEVICE,${TORCH_INDEX:+index}" in \
+      cpu,index) pip install --no-deps --index-url "$TORCH_INDEX" "$(grep '^torch==' requirements.lock)" ;; \
+      cpu,|cuda,*) pip install -c requirements.lock "$(grep '^torch==' requirements.lock)" ;; \
       *) echo "DEVICE is $DEVICE; it must be cpu or cuda" >&2; exit 1 ;; \
     esac; \
     pip install --no-deps -r requirements.lock; \

@@ -147,13 +147,22 @@ class Installed:
         """The chart's objects for one way to attach."""
         return objects({**self.given, "attach": attach})
 
+    def read(self, given: dict[str, Any]) -> None:
+        """Hands the sidecar other routes, and waits until it has them. What the gateway is made of stays as it is."""
+        before = self._generation()
+        self.mounted.swap(one(objects(given), "ConfigMap", "router-extproc-routes")["data"])
+        wait_until(lambda: self._generation() > before, "the new routes")
+
+    def _generation(self) -> int:
+        return int(float(re.findall(r"^mom_config_generation (\S+)$", self.sidecar.metrics(), re.MULTILINE)[0]))
+
     @property
     def addresses(self) -> Addresses:
         """Where the models and the sidecar are, by the names that gateways have for them."""
         found = {"ext_proc": ("127.0.0.1", self.sidecar.port)}
         found["outbound|50051||router-extproc.mom.svc.cluster.local"] = found["ext_proc"]
-        for name, provider in self.providers.items():
-            found[f"router-extproc-{name}"] = ("127.0.0.1", provider.port)
+        for provider in self.providers.values():
+            found[f"localhost:{provider.port}"] = ("127.0.0.1", provider.port)
             found[f"outbound|{provider.port}||localhost"] = ("127.0.0.1", provider.port)
         return found
 

@@ -151,9 +151,9 @@ def through_envoy_gateway(found: list[Object], listen: int, admin: int, addresse
     for route in (o for o in found if o["kind"] == "HTTPRoute"):
         for index, rule in enumerate(route["spec"]["rules"]):
             title = f"httproute/mom/{route['metadata']['name']}/rule/{index}"
-            backend = rule["backendRefs"][0]["name"]
-            clusters[title] = addresses[backend]
-            made = _rule(rule, title)
+            if "backendRefs" in rule:
+                clusters[title] = addresses[_backend(rule["backendRefs"][0])]
+            made = _rule(rule, title, found)
             if route["metadata"]["name"] in targets:
                 enabled = {"@type": TYPE + "envoy.config.route.v3.FilterConfig", "config": {}}
                 enabled["config"] = {
@@ -204,16 +204,19 @@ def milliseconds(duration: str) -> int:
     return sum(int(n) * (1000 if unit == "s" else 1) for n, unit in re.findall(r"(\d+)(s|ms)", duration))
 
 
-def _rule(rule: Object, title: str) -> Object:
+def _backend(reference: Object) -> str:
+    """A Backend by its name, a Service with its port."""
+    return reference["name"] if reference.get("kind") == "Backend" else f"{reference['name']}:{reference['port']}"
+
+
+def _rule(rule: Object, title: str, found: list[Object]) -> Object:
     (match,) = rule["matches"]
-    made: Object = {
-        "name": title,
-        "match": {"path_separated_prefix": match["path"]["value"]},
-        "route": {"cluster": title, "timeout": rule["timeouts"]["request"]},
-    }
-    wanted = [(header["name"], header["value"]) for header in match.get("headers", [])]
-    wanted += [(":method", match["method"])] if "method" in match else []
-    made["match"]["headers"] = [{"name": name, "string_match": {"exact": value}} for name, value in wanted]
+    made: Object = {"name": title, "match": {"path_separated_prefix": match["path"]["value"]}}
+    if "backendRefs" in rule:
+        made["route"] = {"cluster": title, "timeout": rule["timeouts"]["request"]}
+    wanted = [(header["name"], _string(header)) for header in match.get("headers", [])]
+    wanted += [(":method", {"exact": match["method"]})] if "method" in match else []
+    made["match"]["headers"] = [{"name": name, "string_match": value} for name, value in wanted]
     for entry in rule["filters"]:
         match entry["type"]:
             case "RequestHeaderModifier":
@@ -228,9 +231,26 @@ def _rule(rule: Object, title: str) -> Object:
                     made["route"]["host_rewrite_literal"] = rewrite["hostname"]
                 if "path" in rewrite:
                     made["route"]["prefix_rewrite"] = rewrite["path"]["replacePrefixMatch"]
+            case "ExtensionRef":
+                answer = one(found, entry["extensionRef"]["kind"], entry["extensionRef"]["name"])["spec"]
+                response = answer["directResponse"]
+                assert response["body"]["type"] == "Inline"
+                body = {"inline_string": response["body"]["inline"]}
+                made["direct_response"] = {"status": response["statusCode"], "body": body}
+                made["response_headers_to_add"] = _set([{"name": "content-type", "value": response["contentType"]}])
             case unknown:
                 raise AssertionError(unknown)
     return made
+
+
+def _string(header: Object) -> Object:
+    match header["type"]:
+        case "Exact":
+            return {"exact": header["value"]}
+        case "RegularExpression":
+            return {"safe_regex": {"regex": header["value"]}}
+        case unknown:
+            raise AssertionError(unknown)
 
 
 def _set(headers: list[Object]) -> list[Object]:

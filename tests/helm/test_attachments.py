@@ -7,6 +7,7 @@ import re
 import urllib.error
 import urllib.request
 from collections.abc import Callable
+from copy import deepcopy
 from pathlib import Path
 
 import pytest
@@ -96,6 +97,40 @@ def test_a_gateway_routes_by_the_rendered_objects(
     for seen in (got, premium):
         assert "authorization" not in seen
         assert not [name for name in seen if name.startswith("x-mom-")]
+
+
+@EVERY_ENVOY
+@pytest.mark.parametrize(("kind", "make"), GATEWAYS, ids=["istio", "envoy-gateway"])
+def test_a_gateway_answers_503_where_it_does_not_know_the_only_models_allowed(
+    kind: str, make: Callable[..., Object], proxy: str, installed: Installed, tmp_path: Path
+) -> None:
+    """The sidecar has read a newer file: a model that a guard orders, and one that is first of several."""
+    for provider in installed.providers.values():
+        provider.seen.clear()
+    newer = deepcopy(installed.given)
+    router = newer["router"]
+    router["models"]["in-house"] = {**router["models"]["small"], "upstream_model": "in-house"}
+    router["signals"]["secret"] = {"type": "keywords", "any": ["confidential"]}
+    router["guards"] = [
+        {"name": "in-house", "when": "secret.label == 'true'", "action": "reroute", "models": "in-house"},
+        {"name": "ours", "when": "code.label == 'true'", "action": "reroute", "models": ["small", "in-house"]},
+    ]
+    router["routes"][1] |= {"models": "in-house", "fallback": "small"}
+    try:
+        installed.read(newer)
+        with attached(installed, kind, tmp_path, make, proxy) as url:
+            status, _, error = chat(url, "this is confidential")
+            assert (status, json.loads(error)["error"]["type"]) == (503, "server_error")
+            # Ruled out are others than these, and the first is known.
+            status, headers, _ = chat(url, "some Python please")
+            assert (status, headers["x-mom-model"]) == (200, "small")
+            # Nothing is ruled out: the default model serves.
+            status, headers, _ = chat(url, "hello")
+            assert (status, headers["x-mom-model"]) == (200, "premium")
+    finally:
+        installed.read(installed.given)
+    seen = {name: len(provider.seen) for name, provider in installed.providers.items()}
+    assert seen == {"small": 1, "coder": 0, "premium": 1}
 
 
 @EVERY_ENVOY

@@ -94,6 +94,7 @@ def test_no_field_is_unknown_or_of_a_wrong_type() -> None:
         "Gateway",
         "GatewayClass",
         "HTTPRoute",
+        "HTTPRouteFilter",
         "PodMonitor",
         "PrometheusRule",
         "ReferenceGrant",

@@ -81,6 +81,32 @@ def test_dependencies_are_pinned_and_in_step() -> None:
     assert {name: locked.get(name) for name in direct} == direct
 
 
+@pytest.mark.parametrize(
+    ("device", "index", "lone"),
+    [("cpu", "https://wheels.example/cpu", True), ("cpu", "", False), ("cuda", "", False)],
+)
+def test_torch_comes_without_its_libraries_only_from_the_index_that_leaves_them_out(
+    device: str, index: str, lone: bool, tmp_path: Path
+) -> None:
+    """torch of the default index requires the CUDA libraries: without them `pip check` would end the build."""
+    (script,) = (arguments for name, arguments in instructions() if name == "RUN" and "TORCH_INDEX" in arguments)
+    pip = tmp_path / "pip"
+    pip.write_text('#!/bin/sh\necho "$@" >> "$ASKED"\n')
+    pip.chmod(0o755)
+    environment = {
+        "PATH": f"{tmp_path}:{os.environ['PATH']}",
+        "ASKED": str(tmp_path / "asked"),
+        "DEVICE": device,
+        "TORCH_INDEX": index,
+    }
+    subprocess.run(["sh", "-c", script], check=True, env=environment, cwd=ROOT)
+    torch, rest, check = (tmp_path / "asked").read_text().splitlines()
+    assert ("--no-deps" in torch, index in torch) == (lone, True)
+    assert (rest, check) == ("install --no-deps -r requirements.lock", "check")
+    wrong = subprocess.run(["sh", "-c", script], check=False, env={**environment, "DEVICE": "tpu"}, cwd=ROOT)
+    assert wrong.returncode == 1
+
+
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The wheel that the image installs, built from a copy: a build leaves files behind."""

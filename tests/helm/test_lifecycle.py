@@ -75,6 +75,50 @@ def test_bad_routes_stop_an_upgrade_before_anything_changes() -> None:
         assert cluster.names("jobs") == {"router-extproc-check"}  # kept: its log says what is wrong
 
 
+def mounted_in_the_check(cluster: Cluster) -> list[str]:
+    """Names of what the hook's Job mounts: each must be there before the Job is."""
+    volumes = cluster.get("jobs", "router-extproc-check")["spec"]["template"]["spec"]["volumes"]
+    maps = [v["configMap"]["name"] for v in volumes if "configMap" in v]
+    return maps + [v["persistentVolumeClaim"]["claimName"] for v in volumes if "persistentVolumeClaim" in v]
+
+
+def test_the_check_of_routes_of_your_own_fetches_the_weights_too() -> None:
+    given = values("models-download", router={}, existingRoutesConfigMap="mine")
+    with Cluster(NEWEST_MINOR) as cluster, connected(cluster) as config:
+        cluster.fails.add("router-extproc-check")
+        with pytest.raises(helm.HelmError, match="pre-install"):
+            config.install(str(CHART), RELEASE, given, wait="watcher", timeout=30)
+        mounted = mounted_in_the_check(cluster)
+        assert set(mounted) == {"mine", "router-extproc-check"}
+        job = cluster.log.index("create Job/router-extproc-check")
+        assert cluster.log.index("create ConfigMap/router-extproc-check") < job
+    (script,) = (o for o in objects(given) if o["metadata"]["name"] == "router-extproc-check" and "data" in o)
+    assert set(script["data"]) == {"fetch_model.py"}
+
+
+def test_the_check_waits_for_no_claim_that_is_still_to_be_made() -> None:
+    with Cluster(NEWEST_MINOR) as cluster, connected(cluster) as config:
+        config.install(str(CHART), RELEASE, values("minimal", **UNCHECKED), timeout=30)
+        cluster.log.clear()
+        claimed = values("minimal", models={"source": "pvc", "pvc": {"create": True}})
+        config.upgrade(str(CHART), RELEASE, claimed, wait="watcher", timeout=30)
+        assert "create PersistentVolumeClaim/router-extproc-model" in cluster.log
+        assert not [line for line in cluster.log if "Job/" in line]
+        cluster.fails.add("router-extproc-check")
+        with pytest.raises(helm.HelmError, match="pre-upgrade"):  # from now on the claim is there
+            config.upgrade(str(CHART), RELEASE, claimed, wait="watcher", timeout=30)
+        assert "router-extproc-model" in mounted_in_the_check(cluster)
+
+
+def test_a_claim_of_yours_is_checked_from_the_first_install() -> None:
+    given = values("minimal", models={"source": "pvc", "pvc": {"create": True, "existingClaim": "mine"}})
+    with Cluster(NEWEST_MINOR) as cluster, connected(cluster) as config:
+        cluster.fails.add("router-extproc-check")
+        with pytest.raises(helm.HelmError, match="pre-install"):
+            config.install(str(CHART), RELEASE, given, wait="watcher", timeout=30)
+        assert "mine" in mounted_in_the_check(cluster)
+
+
 def test_a_failing_test_fails_helm_test() -> None:
     with Cluster(NEWEST_MINOR) as cluster, connected(cluster) as config:
         config.install(str(CHART), RELEASE, values("minimal", **UNCHECKED), timeout=30)

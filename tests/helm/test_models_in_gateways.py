@@ -6,6 +6,8 @@ import re
 
 import pytest
 
+from router_extproc.config.envoy_clusters import ANTHROPIC_VERSION
+from router_extproc.config.limits import Limits, Retry
 from tests.helm.rendering import (
     ISTIO,
     PRICE,
@@ -23,7 +25,7 @@ def test_a_model_list_is_split_over_routes_of_sixteen_rules() -> None:
     }
     found = objects(given)
     routes = [o for o in found if o["kind"] == "HTTPRoute"]
-    assert [len(o["spec"]["rules"]) for o in routes] == [2, 15, 15, 12]
+    assert [len(o["spec"]["rules"]) for o in routes] == [3, 15, 15, 12]
     asked = [m["headers"][0]["value"] for o in routes[1:] for r in o["spec"]["rules"] for m in r["matches"]]
     assert sorted(asked) == sorted(given["router"]["models"])
     targets = {target["name"] for target in one(found, "EnvoyExtensionPolicy")["spec"]["targetRefs"]}
@@ -48,7 +50,14 @@ HARD_NAMES = [
 @pytest.mark.parametrize("fullname", ["", "a-name-that-takes-all-the-room-of-a-fullname"])
 @pytest.mark.parametrize("gateway", ["istio", "envoy-gateway"])
 def test_every_model_has_objects_of_its_own(gateway: str, fullname: str) -> None:
-    more = ISTIO if gateway == "istio" else {"provider": gateway, "envoyGateway": {"gateway": {"name": "g"}}}
+    more = (
+        ISTIO
+        if gateway == "istio"
+        else {
+            "provider": gateway,
+            "envoyGateway": {"gateway": {"name": "g"}, "gatewayNamespaceMode": True},
+        }
+    )
     given = values("minimal", mode="sidecar", fullnameOverride=fullname)
     given["attach"] = {**more, "backup": {"small": ["Small"]}}
     models: dict[str, Object] = {
@@ -71,10 +80,10 @@ def test_every_model_has_objects_of_its_own(gateway: str, fullname: str) -> None
     backends = {o["metadata"]["name"]: o["spec"] for o in found if o["kind"] == "Backend"}
     reached = {}
     for rule in (rule for o in found if o["kind"] == "HTTPRoute" for rule in o["spec"]["rules"]):
-        specs = [backends[reference["name"]] for reference in rule["backendRefs"]]
+        specs = [backends[reference["name"]] for reference in rule.get("backendRefs", [])]
         assert [spec.get("fallback", False) for spec in specs] == [False, True][: len(specs)]
         for match in rule["matches"]:
-            if "headers" in match:
+            if specs and "headers" in match:
                 reached[match["headers"][0]["value"]] = [s["endpoints"][0]["fqdn"]["hostname"] for s in specs]
     urls = {name: [model["url"].removeprefix("https://")] for name, model in models.items()}
     assert reached == {**urls, "small": urls["small"] + urls["Small"]}
@@ -94,6 +103,97 @@ def test_istio_is_asked_for_a_service_by_its_whole_name() -> None:
         clusters = set(re.findall(r"outbound[^\"]*8000[^\"]*", str(one(found, "EnvoyFilter")).replace("'", '"')))
         assert clusters == {f"outbound|8000||{name}.{whole}" for name in ("small", "small-west")}
         assert not [o for o in found if o["kind"] == "ServiceEntry"]
+
+
+RETRY = {"statuses": [404, 429], "first_byte_seconds": 5, "total_seconds": 1800.5}
+LIMITS = {"max_attempts": 2, "max_body_bytes": 1_048_576}
+
+
+def model_routes(found: list[Object]) -> list[Object]:
+    """The routes to models that an EnvoyFilter puts in."""
+    patches = one(found, "EnvoyFilter")["spec"]["configPatches"]
+    routes = [patch["patch"]["value"] for patch in patches if patch["applyTo"] == "HTTP_ROUTE"]
+    return [route for route in routes if "route" in route]
+
+
+def test_istio_is_told_the_limits_and_retries_of_router() -> None:
+    given = values("istio")
+    given["router"] |= {"retry": RETRY, "limits": LIMITS}
+    for route in model_routes(objects(given)):
+        assert route["per_request_buffer_limit_bytes"] == 1_048_576
+        assert route["route"]["timeout"] == "1800.500s"
+        policy = route["route"]["retry_policy"]
+        assert (policy["retriable_status_codes"], policy["num_retries"]) == ([404, 429], 1)
+        assert policy["per_try_timeout"] == "5.000s"
+    for route in model_routes(objects(values("istio"))):
+        assert route["route"]["timeout"] == f"{Retry().total_seconds:.3f}s"
+        policy = route["route"]["retry_policy"]
+        assert policy["retriable_status_codes"] == Retry().statuses
+        assert policy["num_retries"] == Limits().max_attempts - 1
+        assert "per_try_timeout" not in policy  # for an answer that does not stream it would be the time for all of it
+        assert route["per_request_buffer_limit_bytes"] == Limits().max_body_bytes
+    given["attach"]["istio"] |= {"timeout": "0s", "retries": 0}
+    for route in model_routes(objects(given)):
+        assert (route["route"]["timeout"], route["route"]["retry_policy"]["num_retries"]) == ("0s", 0)
+
+
+def test_envoy_gateway_is_told_the_limits_and_retries_of_router() -> None:
+    given = values("envoy-gateway")
+    for router, time, retries, statuses, first, size in (
+        ({"retry": RETRY, "limits": LIMITS}, "1800s500ms", 1, [404, 429], "5s", 1_048_576),
+        ({}, f"{Retry().total_seconds}s", Limits().max_attempts - 1, Retry().statuses, None, Limits().max_body_bytes),
+    ):
+        found = objects({**given, "router": {**given["router"], **router}})
+        rules = [rule for o in found if o["kind"] == "HTTPRoute" for rule in o["spec"]["rules"]]
+        assert {rule["timeouts"]["request"] for rule in rules if "timeouts" in rule} == {time}
+        retry = one(found, "BackendTrafficPolicy")["spec"]["retry"]
+        assert retry["numRetries"] == retries
+        assert retry["retryOn"]["httpStatusCodes"] == [*statuses, 500, 502, 503, 504]
+        assert retry["perRetry"].get("timeout") == first
+        assert one(found, "ClientTrafficPolicy")["spec"]["connection"]["bufferLimit"] == str(size)
+
+
+@pytest.mark.parametrize("asked", [None, "2099-01-01"])
+def test_anthropic_is_told_the_version_of_its_api(asked: str | None) -> None:
+    wanted = {"name": "anthropic-version", "value": asked or ANTHROPIC_VERSION}
+    change = {"api_version": asked} if asked else {}
+    for case in ("istio", "envoy-gateway"):
+        given = values(case)
+        given["router"]["models"]["premium"] |= change
+        found = objects(given)
+        if case == "istio":
+            told = {
+                route["name"]: header["append_action"]
+                for route in model_routes(found)
+                for header in route.get("request_headers_to_add", [])
+                if header["header"] == {"key": wanted["name"], "value": wanted["value"]}
+            }
+            assert told == {"mom-model-premium": "ADD_IF_ABSENT"}
+            continue
+        told = {
+            rule["matches"][0]["headers"][0]["value"]: True
+            for rule in one(found, "HTTPRoute", "router-extproc-models-0")["spec"]["rules"]
+            if wanted in rule["filters"][0]["requestHeaderModifier"].get("set", [])
+        }
+        assert told == {"premium": True}
+
+
+def test_envoy_gateway_takes_a_host_without_a_dot_for_a_service_beside_the_release() -> None:
+    """A Backend's host name needs a dot, and the gateway's pods may run in another namespace."""
+    attach = {"provider": "envoy-gateway", "envoyGateway": {"gateway": {"name": "g"}}}
+    given = values("minimal", attach=attach, clusterDomain="example.org")
+    given["router"]["models"]["small"]["url"] = "http://vllm-small:8000/v1"
+    given["router"]["models"]["large"]["url"] = "https://vllm-large"
+    found = objects(given)
+    reached = [
+        rule["backendRefs"]
+        for rule in one(found, "HTTPRoute", "router-extproc-models-0")["spec"]["rules"]
+        if rule["matches"][0]["headers"][0]["value"] == "small"
+    ]
+    assert reached == [[{"name": "vllm-small", "port": 8000}]]
+    assert not [o for o in found if o["kind"] == "ReferenceGrant" and o["metadata"]["namespace"] == "mom"]
+    (endpoint,) = one(found, "Backend", "router-extproc-large")["spec"]["endpoints"]
+    assert endpoint == {"fqdn": {"hostname": "vllm-large.mom.svc.example.org", "port": 443}}
 
 
 def test_istio_speaks_tls_to_a_service_that_wants_it() -> None:

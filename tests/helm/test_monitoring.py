@@ -86,19 +86,15 @@ def test_series_come_from_where_they_are_served_and_with_the_namespace_that_aler
     attach = values(case).get("attach", {})
     own_envoy = attach.get("provider") == "envoy"
     sidecar = values(case).get("mode") == "sidecar"
-    assert served == {"metrics" if sidecar else "http-metrics"} | ({"http-stats"} if own_envoy else set())
+    assert served == {"router-metrics" if sidecar else "http-metrics"} | ({"http-stats"} if own_envoy else set())
     for monitor in (o["spec"] for o in monitors if o["kind"] == "ServiceMonitor"):
         wanted = monitor["selector"]["matchLabels"].items()
         (service,) = (o for o in found if o["kind"] == "Service" and wanted <= o["metadata"]["labels"].items())
         assert [port["name"] for port in service["spec"]["ports"]] == [monitor["endpoints"][0]["port"]]
     for monitor in (o["spec"] for o in monitors if o["kind"] == "PodMonitor"):
-        (endpoint,) = monitor["podMetricsEndpoints"]
-        labels = {rule["targetLabel"]: rule["replacement"] for rule in endpoint.get("relabelings", [])}
-        # Of other namespaces only the pods of this very Gateway, and as if they were here.
-        elsewhere = "namespaceSelector" in monitor
-        assert elsewhere == (attach["provider"] == "envoy-gateway")
-        if elsewhere:
-            assert labels == {"namespace": NAMESPACE}
+        # All gateways that a sidecar can be in run in the release's namespace.
+        assert "namespaceSelector" not in monitor
+        if attach["provider"] == "envoy-gateway":
             assert monitor["selector"]["matchLabels"] == {
                 "gateway.envoyproxy.io/owning-gateway-name": "inference-gateway",
                 "gateway.envoyproxy.io/owning-gateway-namespace": NAMESPACE,

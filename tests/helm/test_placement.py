@@ -39,6 +39,18 @@ def test_a_gpu_is_asked_for_tolerated_and_never_needed_twice() -> None:
     assert one(objects(values("gpu")), "ConfigMap", "router-extproc-static")["data"]["ROUTER_EXTPROC_DEVICE"] == "cuda"
 
 
+GPU_TOLERATION = {"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}
+
+
+def test_beside_an_envoy_a_gpu_is_asked_for_tolerated_and_never_needed_twice() -> None:
+    gpu = {"enabled": True, "runtimeClassName": "nvidia"}
+    spec = one(objects(values("envoy-sidecar", gpu=gpu)), "Deployment", "router-extproc-envoy")["spec"]
+    pod = spec["template"]["spec"]
+    assert pod["tolerations"] == [GPU_TOLERATION]
+    assert pod["runtimeClassName"] == "nvidia"
+    assert spec["strategy"]["rollingUpdate"] == {"maxSurge": 0, "maxUnavailable": 1}
+
+
 def test_every_pod_goes_to_the_nodes_that_are_named() -> None:
     nodes: Object = {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": []}}
     pods: Object = {"requiredDuringSchedulingIgnoredDuringExecution": []}

@@ -51,6 +51,14 @@ NONSENSE = [
     ({"state": {"volume": {"persistentVolumeClaim": {"claimName": "c"}}}}, "a ledger has one writer"),
     ({"tls": {"enabled": True, "serverSecret": "s"}}, "set tls.serverSecret and tls.clientSecret, or tls.certManager"),
     ({"mode": "sidecar", "attach": {"provider": "envoy"}, "tls": {"enabled": True}}, "a Unix socket, which needs none"),
+    (
+        {"mode": "sidecar", "attach": {"provider": "envoy-gateway", "envoyGateway": {"gateway": {"name": "g"}}}},
+        "attach.envoyGateway.gatewayNamespaceMode: true, or use mode deployment",
+    ),
+    (
+        {"mode": "sidecar", "attach": {"provider": "envoy"}, "networkPolicy": {"enabled": True}},
+        "networkPolicy selects the pods of mode deployment",
+    ),
     ({"models": {"source": "pvc"}}, "set models.pvc.existingClaim, or models.pvc.create"),
     ({"models": {"source": "initContainer"}}, r"set models.initContainer.url and .sha256"),
     ({"attach": {"provider": "envoy", "backup": {"small": ["large"]}}}, "attach.backup is for the providers istio"),
@@ -106,6 +114,16 @@ def test_a_model_that_the_gateway_cannot_serve_is_refused(change: dict[str, Any]
     given["router"]["models"]["small"].update(change)
     with pytest.raises(helm.HelmError, match=message):
         texts(given)
+
+
+@pytest.mark.parametrize("gateway", ["istio", "envoy-gateway"])
+def test_a_time_limit_that_gateways_of_others_cannot_keep_is_refused(gateway: str) -> None:
+    given = values(gateway)
+    given["router"]["retry"] = {"per_try_seconds": 120}
+    with pytest.raises(helm.HelmError, match=r"router\.retry\.per_try_seconds: attach\.provider envoy can do this"):
+        texts(given)
+    given["attach"] = {"provider": "envoy"}
+    assert texts(given)
 
 
 def test_the_default_model_must_exist() -> None:

@@ -139,6 +139,7 @@ OTHER: dict[str, Any] = {
     "attach.provider": "envoy",
     "attach.backup": {"small-west": ["small"]},
     "attach.messageTimeout": "77s",
+    "attach.maxBodyBytes": 77_777,
     "attach.envoy.profile": "compatible",
     "attach.envoy.maxConnections": 77,
     "attach.envoy.caFile": "/other",
@@ -153,8 +154,10 @@ OTHER: dict[str, Any] = {
     "attach.istio.operation": "INSERT_FIRST",
     "attach.istio.hostnames": ["other"],
     "attach.istio.timeout": "77s",
+    "attach.istio.retries": 7,
     "attach.envoyGateway.hostnames": ["other"],
     "attach.envoyGateway.timeout": "77s",
+    "attach.envoyGateway.retries": 7,
     "attach.envoyGateway.drainTimeout": "77s",
 }
 """Another value than the default, where one cannot be made up from its type."""

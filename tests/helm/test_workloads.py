@@ -267,6 +267,32 @@ def test_what_is_patched_into_a_gateway_is_a_restricted_sidecar(case: str, minor
     assert settings["ROUTER_EXTPROC_LISTEN"] == f"unix:{sockets[0]}/router.sock"
 
 
+@pytest.mark.parametrize("case", ["istio-sidecar", "envoy-gateway-sidecar"])
+def test_what_is_patched_into_a_gateway_can_be_pulled_and_finds_its_gpu(case: str) -> None:
+    more = {"imagePullSecrets": ["pull"], "gpu": {"enabled": True, "runtimeClassName": "nvidia"}}
+    provider = case.removesuffix("-sidecar")
+    deployment = patched(provider, objects(values(case, **more)))
+    check_fields(deployment, NEWEST_MINOR)
+    pod = deployment["spec"]["template"]["spec"]
+    assert pod["imagePullSecrets"] == [{"name": "pull"}]
+    assert pod["runtimeClassName"] == "nvidia"
+    assert pod["tolerations"] == [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}]
+    plain = patched(provider, objects(values(case)))["spec"]["template"]["spec"]
+    # Whatever stands here takes the place of the gateway's own.
+    assert not {"imagePullSecrets", "runtimeClassName", "tolerations"} & plain.keys()
+
+
+@pytest.mark.parametrize("case", ["istio-sidecar", "envoy-gateway-sidecar"])
+def test_no_port_of_ours_has_the_name_of_one_of_the_gateways(case: str) -> None:
+    found = objects(values(case, metrics={"serviceMonitor": {"enabled": True}}))
+    pod = patched(case.removesuffix("-sidecar"), found)["spec"]["template"]["spec"]
+    router = next(c for c in pod["initContainers"] if c["name"] == "router")
+    ports = [port["name"] for port in router["ports"]]
+    assert ports == ["router-metrics"]  # Envoy Gateway's and Istio's proxies have one that is `metrics`
+    assert [endpoint["port"] for endpoint in one(found, "PodMonitor")["spec"]["podMetricsEndpoints"]] == ports
+    assert router["readinessProbe"]["httpGet"]["port"] in ports
+
+
 def test_a_gateway_of_istio_gets_the_keys_by_name() -> None:
     pod = patched("istio", objects(values("istio")))["spec"]["template"]["spec"]
     wanted = {entry["name"]: entry["valueFrom"]["secretKeyRef"] for entry in pod["containers"][0]["env"]}

@@ -127,6 +127,34 @@ annotations:
 {{- end -}}
 {{- end -}}
 
+{{/* The settings of `router` that gateways of others are given, with the defaults of router_extproc/config/limits.py. As YAML. */}}
+{{- define "router-extproc.exchange" -}}
+{{- $router := include "router-extproc.router" . | fromYaml -}}
+{{- $limits := $router.limits | default dict -}}
+{{- $retry := $router.retry | default dict -}}
+maxBodyBytes: {{ .Values.attach.maxBodyBytes | default $limits.max_body_bytes | default 33554432 | int64 }}
+retries: {{ sub ($limits.max_attempts | default 3) 1 }}
+statuses: {{ hasKey $retry "statuses" | ternary $retry.statuses (list 429) | toJson }}
+totalMs: {{ mulf ($retry.total_seconds | default 600) 1000 | int64 }}
+# Only where it is asked for: an answer that does not stream has its first byte when it is whole.
+firstByteMs: {{ mulf ($retry.first_byte_seconds | default 0) 1000 | int64 }}
+{{- end -}}
+
+{{/* Retries of a gateway of another: its own value, or what `router` says. Call: list value exchange */}}
+{{- define "router-extproc.retries" -}}
+{{- kindIs "invalid" (index . 0) | ternary (index . 1).retries (index . 0) | int -}}
+{{- end -}}
+
+{{/* Milliseconds as a duration of protobuf. */}}
+{{- define "router-extproc.seconds" -}}
+{{- printf "%d.%03ds" (div . 1000) (mod . 1000) -}}
+{{- end -}}
+
+{{/* Milliseconds as a duration of the Gateway API: whole numbers only. */}}
+{{- define "router-extproc.duration" -}}
+{{- with div . 1000 }}{{ . }}s{{ end }}{{ with mod . 1000 }}{{ . }}ms{{ end -}}
+{{- end -}}
+
 {{- define "router-extproc.graceSeconds" -}}
 {{- $drain := .Values.drain -}}
 {{- $sum := add $drain.preStopSeconds (ceil $drain.noticeSeconds) (ceil $drain.graceSeconds) 5 -}}
@@ -142,6 +170,11 @@ sleep:
 exec:
   command: [sleep, {{ .seconds | quote }}]
 {{- end -}}
+{{- end -}}
+
+{{/* The proxies that Envoy Gateway and Istio make have a port `metrics` of their own. */}}
+{{- define "router-extproc.metricsPort" -}}
+{{- eq .Values.mode "sidecar" | ternary "router-metrics" "metrics" -}}
 {{- end -}}
 
 {{/* The sidecar process as a container. Call: dict root uds(bool) native(bool) */}}
@@ -171,7 +204,7 @@ ports:
   - name: grpc
     containerPort: {{ $values.grpc.port }}
   {{- end }}
-  - name: metrics
+  - name: {{ include "router-extproc.metricsPort" $root }}
     containerPort: {{ $values.admin.port }}
 {{- range $probe, $health := dict "startup" "readiness" "liveness" "liveness" "readiness" "readiness" }}
 {{ $probe }}Probe:
@@ -179,7 +212,7 @@ ports:
   # The kubelet's gRPC probes know neither Unix sockets nor TLS.
   httpGet:
     path: {{ eq $health "liveness" | ternary "/livez" "/readyz" }}
-    port: metrics
+    port: {{ include "router-extproc.metricsPort" $root }}
   {{- else }}
   grpc:
     port: {{ $values.grpc.port }}
@@ -395,15 +428,35 @@ volumeMounts:
 {{- end }}
 {{- end -}}
 
-{{/* What all our pods share. Call: list root */}}
-{{- define "router-extproc.podBasics" -}}
-automountServiceAccountToken: false
+{{- define "router-extproc.pullSecrets" -}}
 {{- with .Values.imagePullSecrets }}
 imagePullSecrets:
   {{- range . }}
   - name: {{ . }}
   {{- end }}
 {{- end }}
+{{- end -}}
+
+{{/* Of a pod with a GPU, next to what its container asks for. */}}
+{{- define "router-extproc.runtimeClass" -}}
+{{- if .Values.gpu.enabled }}
+{{- with .Values.gpu.runtimeClassName }}
+runtimeClassName: {{ . }}
+{{- end }}
+{{- end }}
+{{- end -}}
+
+{{/* As JSON: a list, empty where nothing is to be tolerated. */}}
+{{- define "router-extproc.gpuTolerations" -}}
+{{- $gpu := .Values.gpu -}}
+{{- $toleration := dict "key" $gpu.resourceName "operator" "Exists" "effect" "NoSchedule" -}}
+{{- and $gpu.enabled $gpu.tolerate | ternary (list $toleration) list | toJson -}}
+{{- end -}}
+
+{{/* What all our pods share. Call: list root */}}
+{{- define "router-extproc.podBasics" -}}
+automountServiceAccountToken: false
+{{- include "router-extproc.pullSecrets" . }}
 {{- with .Values.priorityClassName }}
 priorityClassName: {{ . }}
 {{- end }}
@@ -421,8 +474,8 @@ nodeSelector:
 {{- end }}
 {{- $tolerations := $values.tolerations }}
 {{- /* The Job and the tests too: where nodes with a GPU are selected, there is no other node for them. */}}
-{{- if and $values.gpu.enabled $values.gpu.tolerate (ne $component "envoy") }}
-{{- $tolerations = append $tolerations (dict "key" $values.gpu.resourceName "operator" "Exists" "effect" "NoSchedule") }}
+{{- if or (ne $component "envoy") (eq $values.mode "sidecar") }}
+{{- $tolerations = concat $tolerations (include "router-extproc.gpuTolerations" (index . 0) | fromJsonArray) }}
 {{- end }}
 {{- with $tolerations }}
 tolerations:
@@ -494,6 +547,9 @@ topologySpreadConstraints:
 {{- if and $v.existingRoutesConfigMap (has $v.attach.provider (list "istio" "envoy-gateway")) -}}
 {{- fail (printf "attach.provider %s renders objects for every model: it needs the models in `router`, not in existingRoutesConfigMap" $v.attach.provider) -}}
 {{- end -}}
+{{- if and (eq $v.mode "sidecar") $v.networkPolicy.enabled -}}
+{{- fail "networkPolicy selects the pods of mode deployment; in mode sidecar a policy for the gateway's pods is yours to write" -}}
+{{- end -}}
 {{- if and (eq $v.mode "sidecar") (ne $v.autoscaling.type "none") -}}
 {{- fail "autoscaling scales the pods of mode deployment; in mode sidecar the gateway scales" -}}
 {{- end -}}
@@ -542,8 +598,14 @@ topologySpreadConstraints:
 {{- fail "attach.istio: the sidecar contexts need a workloadSelector" -}}
 {{- end -}}
 {{- end -}}
+{{- if and (has $v.attach.provider (list "istio" "envoy-gateway")) ($router.retry | default dict).per_try_seconds -}}
+{{- fail "router.retry.per_try_seconds: attach.provider envoy can do this; Istio and Envoy Gateway objects cannot. They know first_byte_seconds and total_seconds" -}}
+{{- end -}}
 {{- if and (eq $v.attach.provider "envoy-gateway") (not $v.attach.envoyGateway.gateway.name) -}}
 {{- fail "attach.envoyGateway.gateway.name: which Gateway?" -}}
+{{- end -}}
+{{- if and (eq $v.mode "sidecar") (eq $v.attach.provider "envoy-gateway") (not $v.attach.envoyGateway.gatewayNamespaceMode) -}}
+{{- fail "mode sidecar: Envoy Gateway runs its pods in the controller's namespace, where a pod cannot mount this release's ConfigMaps. Set provider.kubernetes.deploy.type to GatewayNamespace in Envoy Gateway's own configuration and confirm it with attach.envoyGateway.gatewayNamespaceMode: true, or use mode deployment" -}}
 {{- end -}}
 {{- if and (eq $v.mode "sidecar") (eq $v.attach.provider "none") -}}
 {{- fail "mode sidecar: set attach.provider, there is no pod to be beside of otherwise" -}}

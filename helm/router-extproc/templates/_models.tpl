@@ -23,16 +23,20 @@ Call: list root name model. The defaults by provider are those of the sidecar, i
 {{- $header = $auth.header | default $header -}}
 {{- $bearer := eq $header "authorization" | ternary "Bearer " "" -}}
 {{- $labels := splitList "." $host -}}
+{{- $ip := or (regexMatch "^[0-9.]+$" $host) (contains "[" $host) -}}
+{{- /* Its Backends take no name of one label, and its proxies may run in another namespace: a Service of this one. */ -}}
+{{- $short := and (eq $root.Values.attach.provider "envoy-gateway") (eq (len $labels) 1) (not $ip) -}}
+{{- $labels = $short | ternary (list $host $root.Release.Namespace "svc") $labels -}}
 {{- $internal := and (ge (len $labels) 3) (eq (index $labels (min 2 (sub (len $labels) 1) | int)) "svc") -}}
 {{- $service := and $internal (not $tls) -}}
 {{- /* Istio names a Service's cluster by its whole name, however short the url has it. */ -}}
-{{- $fqdn := and $internal (eq (len $labels) 3) | ternary (printf "%s.%s" $host $root.Values.clusterDomain) $host -}}
+{{- $fqdn := and $internal (eq (len $labels) 3) | ternary (printf "%s.%s" (join "." $labels) $root.Values.clusterDomain) $host -}}
 name: {{ $name | quote }}
 host: {{ $host | quote }}
 internal: {{ $internal }}
 fqdn: {{ $fqdn | quote }}
 outbound: {{ printf "outbound|%s||%s" $port $fqdn | quote }}
-ip: {{ or (regexMatch "^[0-9.]+$" $host) (contains "[" $host) }}
+ip: {{ $ip }}
 port: {{ $port }}
 tls: {{ $tls }}
 authority: {{ has $port (list ($tls | ternary "443" "80")) | ternary $host (printf "%s:%s" $host $port) | quote }}
@@ -40,6 +44,8 @@ prefix: {{ $url.path | trimSuffix "/" | default (eq $provider "azure_openai" | t
 upstream: {{ $model.upstream_model | default $name | quote }}
 env: {{ $auth.env | default "" | quote }}
 passthrough: {{ $auth.passthrough | default false }}
+# What the client did not send: that of ANTHROPIC_VERSION in router_extproc/config/envoy_clusters.py.
+anthropicVersion: {{ eq $provider "anthropic" | ternary ($model.api_version | default "2023-06-01") "" | quote }}
 keyHeader: {{ $header | quote }}
 keyPrefix: {{ hasKey $auth "prefix" | ternary ($auth.prefix | default "") $bearer | quote }}
 service: {{ $service | ternary (index $labels 0) "" | quote }}
@@ -71,6 +77,12 @@ Call: list root name role, where role is "" or "-backup".
 {{- with ($model.auth | default dict).header -}}{{- $headers = append $headers . -}}{{- end -}}
 {{- end -}}
 {{- $headers | uniq | toJson -}}
+{{- end -}}
+
+{{/* What a gateway answers itself when it does not know the only models that may take a request. As the compatible profile. */}}
+{{- define "router-extproc.unknownModel" -}}
+{{- $message := "the gateway does not know the model of this request yet" -}}
+{{- dict "error" (dict "message" $message "type" "server_error" "param" nil "code" nil) | toJson -}}
 {{- end -}}
 
 {{- define "router-extproc.defaultModel" -}}
