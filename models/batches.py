@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections import defaultdict
 from collections.abc import Iterator
@@ -164,8 +165,9 @@ def collate(
                 batch["label"][head][i] = targets.index(head, label)
                 batch["weight"][head][i] = example.weights.get(head, 1.0)
         if example.win is not None and "win" in batch:
-            for model, value in example.win.items():
-                batch["win"][i, targets.labels["win"].index(model)] = value
+            for j, model in enumerate(targets.labels["win"]):
+                # Other models' answers stand in the data, too.
+                batch["win"][i, j] = example.win.get(model, math.nan)
         if example.spans is not None and "pii" in batch:
             wanted = token_targets(example.spans, encoded["offset_mapping"], targets.labels["pii"])
             batch["pii"][i, :n] = torch.tensor(wanted)

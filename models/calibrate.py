@@ -58,10 +58,9 @@ def calibrate(data: Path, model: Path) -> dict[str, Any]:
     predictor = Predictor(model)
     described = predictor.described
     found: dict[str, Any] = {}
-    language = [r for r in read_rows(data, LABEL_FILES["language"]) if r["split"] == "val"]
-    if "language" in predictor.heads and language:
-        labels = predictor.heads["language"]["labels"]
-        rows = [r for r in language if r["label"] in labels]
+    labels = predictor.heads.get("language", {}).get("labels", [])
+    rows = [r for r in read_rows(data, LABEL_FILES["language"]) if r["split"] == "val" and r["label"] in labels]
+    if rows:
         logits = predictor.ngram_logits([r["text"] for r in rows], "language").astype(np.float64)
         wanted = np.asarray([labels.index(r["label"]) for r in rows])
         temperature = fit_temperature(logits, wanted, np.ones(len(rows)))

@@ -187,20 +187,25 @@ def _win_examples(folder: Path, kept: Any) -> list[Example]:
     ]
     for source, name in ROUTELLM_FILES.items():
         examples += [
-            Example(
-                row["text"],
-                source,
-                win={STRONG: float(row["gpt4_correct"]), WEAK: float(row["mixtral_correct"])},
-            )
+            Example(row["text"], source, win=routellm_outcomes(row))
             for row in read_rows(folder, name)
-            if kept({**row, "source": source}) and not row.get("contaminated")
+            if kept({**row, "source": source}) and not row.get("contaminated") and routellm_outcomes(row)
         ]
-    for row in read_rows(folder, LLMROUTER_FILE):
-        if kept(row):
-            scores = {
-                LLMROUTER_NAMES[model]: min(1.0, max(0.0, float(score)))
-                for model, score in row["scores"].items()
-                if model in LLMROUTER_NAMES and score is not None
-            }
-            examples.append(Example(row["text"], row["source"], win=scores))
+    examples += [
+        Example(row["text"], row["source"], win=llmrouter_outcomes(row))
+        for row in read_rows(folder, LLMROUTER_FILE)
+        if kept(row) and llmrouter_outcomes(row)
+    ]
     return examples
+
+
+def routellm_outcomes(row: Mapping[str, Any]) -> dict[str, float]:
+    """Right (1) or wrong (0) per label of RouteLLM's pair; empty unless both were graded."""
+    strong, weak = row.get("gpt4_correct"), row.get("mixtral_correct")
+    return {} if strong is None or weak is None else {STRONG: float(strong), WEAK: float(weak)}
+
+
+def llmrouter_outcomes(row: Mapping[str, Any]) -> dict[str, float]:
+    """Score in [0, 1] per label of the win head; without the models that were not graded."""
+    scores = {label: (row.get("scores") or {}).get(name) for name, label in LLMROUTER_NAMES.items()}
+    return {label: min(1.0, max(0.0, float(score))) for label, score in scores.items() if score is not None}

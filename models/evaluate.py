@@ -2,8 +2,10 @@
 
     python -m models.evaluate --data DIR --out file.json --pred DIR [--model DIR] [--split auto|all|val|test]
 
-`auto`: figures over `test` rows where a file has training rows, over all rows where it has none. With --pred every row
-of a file is predicted, one line each in file order.
+`auto`: figures over `test` rows where a file has training rows, over all rows where it has none. A file without rows of
+the split that is asked for gives no figures, and a line says so; a file whose rows name no split is measured whole.
+Rows without what their task needs are left out, and a line says how many. With --pred every row of a file is predicted,
+one line each in file order.
 """
 
 from __future__ import annotations
@@ -27,9 +29,11 @@ from models.data import (
     ROUTELLM_FILES,
     STRONG,
     WEAK,
+    llmrouter_outcomes,
     read_outcomes,
     read_rows,
     reference_models,
+    routellm_outcomes,
 )
 from models.metrics import detection_metrics, ece, label_metrics, reliability, span_metrics
 from router_extproc.inference.base import HeadResult, Prompt
@@ -53,6 +57,8 @@ class Evaluation:
         self.data, self.split, self.pred, self.limit = data, split, pred, limit
         self.tasks: dict[str, Any] = {}
         self.reliability: dict[str, Any] = {}
+        self.remarks: list[str] = []
+        """What was left out of the figures and why, a line each."""
 
     def answers(self, texts: Sequence[str], what: str) -> Answers:
         """Every head's answer for every text: long ones in windows and pooled, exactly as they are served."""
@@ -69,18 +75,28 @@ class Evaluation:
         return [dict(combine(sorted(found[i], key=lambda x: x[0])).heads) for i in range(len(texts))]
 
     def measured(self, rows: list[Row]) -> list[bool]:
-        """Which rows are of the split that the figures are about."""
-        if self.split == "all" or (self.split == "auto" and not any(r.get("split") == "train" for r in rows)):
+        """Which rows are of the split that the figures are about: all where none names a split."""
+        splits = [r.get("split") for r in rows]
+        whole = self.split == "all" or (self.split == "auto" and "train" not in splits)
+        if whole or all(split is None for split in splits):
             return [True] * len(rows)
         wanted = "test" if self.split == "auto" else self.split
-        found = [r.get("split", wanted) == wanted for r in rows]
-        return found if any(found) else [True] * len(rows)
+        return [split == wanted for split in splits]
 
     def predicted(
         self, rows: list[Row], task: str, labelled: Callable[[Row], bool], key: str = "text"
     ) -> tuple[list[Row], Answers]:
         """The measured and `labelled` rows with their answers; where asked to, predictions of all rows are written."""
-        counts = [measured and labelled(r) for measured, r in zip(self.measured(rows), rows, strict=True)]
+        measured = self.measured(rows)
+        counts = [m and labelled(r) for m, r in zip(measured, rows, strict=True)]
+        if not any(measured):
+            wanted = "test" if self.split == "auto" else self.split
+            self.remarks.append(f"{task}: no figures, none of {len(rows)} rows is of the split `{wanted}`")
+        elif sum(counts) < sum(measured):
+            skipped = sum(measured) - sum(counts)
+            self.remarks.append(
+                f"{task}: {skipped} of {sum(measured)} rows skipped: without a usable label, or contaminated"
+            )
         if self.limit:
             kept = [i for i, c in enumerate(counts) if c][: self.limit]
             counts = [i in set(kept) for i in range(len(rows))]
@@ -129,7 +145,7 @@ class Evaluation:
         rows = read_rows(self.data, PII_FILE)
         if not rows or "pii" not in self.model.labels:
             return
-        rows, answers = self.predicted(rows, "pii", lambda r: r.get("spans") is not None)
+        rows, answers = self.predicted(rows, "pii", has_spans)
         if not rows:
             return
         found = [[(s.start, s.end, s.label) for s in a["pii"].spans] for a in answers]
@@ -146,17 +162,19 @@ class Evaluation:
         counts = self.measured(rows)
         everything = rows
         rows, answers = self.predicted(rows, "outcomes", lambda r: True, "prompt")
+        if not rows:
+            return
         labels = self.model.labels["win"]
         probs = np.asarray([[a["win"].probs[m] for m in labels] for a in answers])
         right = outcome_matrix(rows, labels)
         overall: dict[str, Any] = {"n": len(rows), **win_figures(probs, right, labels)}
         models = reference_models(self.data)
-        if models:
+        known = [i for i, m in enumerate(labels) if m in models and not np.isnan(right[:, i]).all()]
+        if known:
             train = [r for r, c in zip(everything, counts, strict=True) if not c and r.get("split") == "train"]
             stacked = np.concatenate([right, outcome_matrix(train, labels)]) if train else right
             fit = np.arange(len(stacked)) >= len(rows)
             padded = np.concatenate([probs, np.zeros((len(train), len(labels)))]) if train else probs
-            known = [i for i, m in enumerate(labels) if m in models]
             price = routing.costs(
                 [(models[labels[i]]["usd_per_m_in"], models[labels[i]]["usd_per_m_out"]) for i in known]
             )
@@ -174,16 +192,19 @@ class Evaluation:
         rows = read_rows(self.data, LLMROUTER_FILE)
         if not rows or "win" not in self.model.labels:
             return
-        rows, answers = self.predicted(rows, "outcomes_llmrouter", lambda r: bool(r.get("scores")))
+        labels = tuple(label for label in LLMROUTER_NAMES.values() if label in self.model.labels["win"])
+        rows, answers = self.predicted(
+            rows, "outcomes_llmrouter", lambda r: not llmrouter_outcomes(r).keys().isdisjoint(labels)
+        )
         if not rows:
             return
-        labels = tuple(LLMROUTER_NAMES.values())
-        right = np.asarray([[float(r["scores"].get(m, np.nan) or 0) for m in LLMROUTER_NAMES] for r in rows])
+        scores = outcome_matrix([llmrouter_outcomes(r) for r in rows], labels)
+        right = np.where(np.isnan(scores), np.nan, scores >= 0.5)
         probs = np.asarray([[a["win"].probs[m] for m in labels] for a in answers])
         for row in rows:
             row["source"] = row.get("task", row.get("source"))
         self.tasks["outcomes_llmrouter"] = by_source(
-            rows, lambda s: {"n": len(s), **win_figures(probs[s], (right[s] >= 0.5).astype(float), labels)}
+            rows, lambda s: {"n": len(s), **win_figures(probs[s], right[s], labels)}
         )
 
     def routellm(self, task: str) -> None:
@@ -191,14 +212,17 @@ class Evaluation:
         rows = read_rows(self.data, ROUTELLM_FILES[task])
         if not rows or "win" not in self.model.labels:
             return
-        rows, answers = self.predicted(rows, task, lambda r: "gpt4_correct" in r and not r.get("contaminated"))
+        rows, answers = self.predicted(rows, task, lambda r: bool(routellm_outcomes(r)) and not r.get("contaminated"))
         if not rows:
             return
+        lacking = [label for label in (STRONG, WEAK) if label not in self.model.labels["win"]]
+        if lacking:
+            self.remarks.append(f"{task}: no figures, the win head does not know {' and '.join(lacking)}")
+            return
         score = np.asarray([routellm_score(a["win"].probs) for a in answers])
-        strong = np.asarray([float(r["gpt4_correct"]) for r in rows])
-        weak = np.asarray([float(r["mixtral_correct"]) for r in rows])
+        strong, weak = outcome_matrix([routellm_outcomes(r) for r in rows], (STRONG, WEAK)).T
         groups = [str(r["subject"]) for r in rows] if all(r.get("subject") for r in rows) else None
-        compared = routing.compare_routers(score, strong, weak, [str(r["text"]) for r in rows], groups)
+        compared = routing.compare_routers(score, strong, weak, [str(r.get("text") or "") for r in rows], groups)
         overall = {"n": len(rows), **compared["router"], "compared": compared}
         self.tasks[task] = {"overall": overall, "by_source": {}}
 
@@ -221,7 +245,8 @@ def guard_figures(rows: list[Row], results: list[HeadResult]) -> dict[str, Any]:
     1 - P(benign).
     """
     label = [str(r["label"]) for r in rows]
-    attack = np.asarray([int(r.get("attack", r["label"] in ATTACKS)) for r in rows])
+    stated = [r.get("attack") for r in rows]
+    attack = np.asarray([int(name in ATTACKS if a is None else a) for a, name in zip(stated, label, strict=True)])
     found = detection_metrics(np.asarray([sum(r.probs.get(a, 0.0) for a in ATTACKS) for r in results]), attack)
     unwelcome = np.asarray([int(name != "benign") for name in label])
     wide = detection_metrics(np.asarray([1 - r.probs["benign"] for r in results]), unwelcome)
@@ -243,12 +268,18 @@ def guard_figures(rows: list[Row], results: list[HeadResult]) -> dict[str, Any]:
     return found
 
 
+def has_spans(row: Row) -> bool:
+    """Whether the row lists its spans, each with both ends and a type; the list may be empty."""
+    spans = row.get("spans")
+    return spans is not None and all(s.get(key) is not None for s in spans for key in ("start", "end", "type"))
+
+
 def routellm_score(win: Any) -> float:
     """How much the strong model of RouteLLM's pair is expected to add: P(GPT-4 right) - P(Mixtral right)."""
     return float(win[STRONG] - win[WEAK])
 
 
-def outcome_matrix(rows: list[Row], labels: Sequence[str]) -> Any:
+def outcome_matrix(rows: Sequence[Row], labels: Sequence[str]) -> Any:
     """Right (1), wrong (0), not graded (nan): [rows, models]."""
     return np.asarray([[np.nan if r.get(m) is None else float(r[m]) for m in labels] for r in rows])
 
@@ -352,10 +383,11 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--split", default="auto", choices=("auto", "all", "train", "val", "test"))
     parser.add_argument("--limit", type=int, default=0, help="rows per task, 0: all")
     args = parser.parse_args(argv)
-    result = Evaluation(args.model, args.data, args.split, args.pred, args.limit).run()
+    evaluation = Evaluation(args.model, args.data, args.split, args.pred, args.limit)
+    result = evaluation.run()
     args.out.parent.mkdir(parents=True, exist_ok=True)
     args.out.write_text(json.dumps(plain(result), indent=1, allow_nan=False) + "\n", encoding="utf-8")
-    print(table(result["tasks"]))
+    print("\n".join([table(result["tasks"]), *evaluation.remarks]))
 
 
 if __name__ == "__main__":

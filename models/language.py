@@ -61,9 +61,10 @@ def training_rows(folder: Path, labels: tuple[str, ...], rng: random.Random) -> 
     rows += [(text, "en") for text in rng.sample(english, min(_ENGLISH_INTENTS, len(english)))]
     for r in read_rows(folder, "jailbreak.jsonl.gz"):
         code = _NAMES.get(str(r.get("lang")), str(r.get("lang")))
-        if r["split"] == "train" and code in labels and not str(r["source"]).startswith("cyberseceval"):
+        if r["split"] == "train" and not str(r["source"]).startswith("cyberseceval"):
             rows.append((r["text"], code))
-    return rows
+    # A folder may lack languages that the phrases know.
+    return [(text, code) for text, code in rows if code in labels]
 
 
 def _bags(texts: list[str]) -> list[npt.NDArray[np.int64]]:

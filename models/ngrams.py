@@ -17,14 +17,16 @@ _MIX = np.uint32(0x2C1B3C6D)
 # Runs of characters that are neither letters nor combining marks. `\w` minus digits and underscore
 # is letters plus a few marks; marks (vowel signs of Indic scripts) are tested on their own below.
 _ASCII_GAP = re.compile(r"[^a-z]+")
+_BLANKS = re.compile(r"[ \t\r\n]+")
 
 
 def letters_only(text: str, max_chars: int) -> str:
-    """Lower-case `text[:max_chars]`, non-letters squeezed to single spaces, padded by one space.
+    """The first `max_chars` characters in lower case, non-letters squeezed to single spaces, padded by one space.
 
-    Returns "" when no letter is left.
+    They are counted in the text with every run of blanks and line ends as one space and none at either end, so that
+    texts which the encoder cannot tell apart give the same. Returns "" when no letter is left.
     """
-    lowered = text[:max_chars].lower()
+    lowered = _BLANKS.sub(" ", text).strip(" ")[:max_chars].lower()
     if lowered.isascii():
         squeezed = _ASCII_GAP.sub(" ", lowered)
     else:

@@ -188,12 +188,12 @@ def refit(
     for head in heads:
         if head not in LABEL_FILES or head not in predictor.heads:
             continue
-        rows = rows_of(data, head)
+        index = {label: i for i, label in enumerate(predictor.heads[head]["labels"])}
+        # Other splits may hold labels that no row of `train` has.
+        rows = [r for r in rows_of(data, head) if r["label"] in index]
         if not rows:
             continue
         rng = random.Random(seed)
-        labels = predictor.heads[head]["labels"]
-        index = {label: i for i, label in enumerate(labels)}
         train = root_sample([r for r in rows if r["split"] == "train"], MOST[head], rng)
         others = [
             r for r in rows if (r["split"] == "val" and not r.get("weak")) or (r["unseen"] and r["split"] != "train")

@@ -13,6 +13,7 @@ import json
 import math
 import os
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,12 @@ def head_specs(labels: dict[str, tuple[str, ...]]) -> dict[str, HeadSpec]:
             pooling: Pooling = "attention" if head == "guard" else "mean"
             specs[head] = HeadSpec(head, "label", names, pooling=pooling, dense=384)
     return specs
+
+
+def known_complexity(models: Sequence[str]) -> dict[str, Any]:
+    """`COMPLEXITY` over those of its models that the win head knows; empty without a weak or without a strong one."""
+    known = {side: [model for model in COMPLEXITY[side] if model in models] for side in ("weak", "strong")}
+    return {**COMPLEXITY, **known} if all(known.values()) else {}
 
 
 def losses(network: RouterNetwork, hidden: torch.Tensor, batch: Batch) -> dict[str, torch.Tensor]:
@@ -104,7 +111,8 @@ class _Step(nn.Module):
         """Weighted sum of the heads' losses."""
         hidden = self.network.hidden(batch)
         found = losses(self.network, hidden.float(), batch)
-        return torch.stack([LOSS_SHARE.get(name, 1.0) * loss for name, loss in found.items()]).sum()
+        # No row of a batch need carry a target: the sum over nothing is 0 and has a gradient.
+        return sum((LOSS_SHARE.get(name, 1.0) * loss for name, loss in found.items()), hidden[:0].float().sum())
 
 
 def parameter_groups(network: RouterNetwork, lr: float, head_lr: float) -> list[dict[str, Any]]:
@@ -174,10 +182,13 @@ def train(args: argparse.Namespace) -> RouterNetwork:
 
     hold_out = frozenset(name for name in args.hold_out.split(",") if name)
     labels = head_labels(args.data)
+    examples = read_examples(args.data, "train", hold_out)
+    if not labels or not examples:
+        raise SystemExit(f"{args.data}: no rows of `train` that a head could learn from")
     targets = Targets(labels)
     encoder, tokenizer = load_encoder(args.base or base_folder(), training=True)
     network = RouterNetwork(encoder, head_specs(labels)).to(device).train()
-    sampler = Sampler(read_examples(args.data, "train", hold_out), labels)
+    sampler = Sampler(examples, labels)
     optimiser = torch.optim.AdamW(parameter_groups(network, args.lr, args.head_lr), betas=(0.9, 0.98), fused=True)
     bases = [group["lr"] for group in optimiser.param_groups]
     average = {k: v.detach().clone() for k, v in network.state_dict().items()}
@@ -196,7 +207,9 @@ def train(args: argparse.Namespace) -> RouterNetwork:
         step, pool, spent = state["step"], state["pool"], state["spent"]
 
     dtype = fastest_type(device)
-    total, began, last_saved = args.steps, time.monotonic() - spent, step
+    # The language head alone needs no step: it is fitted afterwards and does not read the encoder.
+    total = args.steps if any(LOSS_SHARE.get(head, 1.0) for head in labels) else 0
+    began, last_saved = time.monotonic() - spent, step
     bar = tqdm(total=total, initial=step, desc="training", disable=rank != 0, mininterval=10)
     recent: float | None = None
     while step < total:
@@ -255,7 +268,7 @@ def train(args: argparse.Namespace) -> RouterNetwork:
             digest.update(value.detach().float().cpu().numpy().tobytes())
         stamp = datetime.now(UTC).strftime("%Y.%m.%d")
         version = args.version or f"{stamp}-{digest.hexdigest()[:8]}"
-        complexity = COMPLEXITY if "win" in labels else {}
+        complexity = known_complexity(labels.get("win", ()))
         save(network.cpu(), tokenizer, args.out, version=version, max_tokens=MAX_TOKENS, complexity=complexity)
         tqdm.write(f"{step} steps in {(time.monotonic() - began) / 60:.1f} min -> {args.out}")
     if dist.is_initialized():

@@ -14,11 +14,14 @@ import re
 from collections import Counter
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from models.augment import augmented, synthetic, typos
-from models.batches import Sampler, token_targets
+from models.batches import Sampler, Targets, collate, token_targets
 from models.data import GUARD_LABELS, Example, head_labels, question_text, read_examples, read_rows
+from models.language import training_rows
 from models.synthetic.code import completion
 from models.synthetic.glossary import glossary, question
 from models.synthetic.grammar import expand
@@ -78,6 +81,41 @@ def test_sampler_draws_only_what_it_was_given(folder: Path) -> None:
     rng = random.Random(0)
     drawn = [sampler.draw(rng) for _ in range(200)]
     assert {e.source for e in drawn} <= {"a", "b", "c", "task_b", "synth", "written"}
+
+
+def test_phrases_in_languages_that_a_folder_lacks_are_left_out(tmp_path: Path) -> None:
+    rows = [{"text": "das ist ein Satz", "label": "de", "source": "s", "split": "train"}]
+    write(tmp_path, "language.jsonl.gz", rows)
+    found = training_rows(tmp_path, ("de",), random.Random(0))
+    assert ("das ist ein Satz", "de") in found
+    assert {code for _, code in found} == {"de"}
+
+
+def test_answers_of_models_that_the_head_lacks_are_no_targets() -> None:
+    row = Example("2 + 2?", "s", win={"another": 1.0, "known": 0.0})
+    encoded = {"input_ids": [101, 102], "token_type_ids": [0, 0]}
+    batch = collate([(row, encoded)], Targets({"win": ("unasked", "known")}), 0, 103, random.Random(0))
+    assert batch["win"].isnan().tolist() == [[True, False]]
+    assert batch["win"][0, 1] == 0
+
+
+def test_rows_that_were_not_graded_teach_nothing(tmp_path: Path) -> None:
+    models = {name: {"recommended": True} for name in ("gpt-4-1106-preview", "mixtral-8x7b-instruct")}
+    (tmp_path / "outcomes_models.json").write_text(json.dumps(models))
+    graded = {"text": "2 + 2?", "split": "train", "source": "s"}
+    pq.write_table(pa.Table.from_pylist([graded]), tmp_path / "outcomes.parquet")
+    write(
+        tmp_path,
+        "routellm_gsm8k.jsonl.gz",
+        [{**graded, "gpt4_correct": g, "mixtral_correct": m} for g, m in ((1, 0), (None, 1), (1, None))],
+    )
+    scores = {"llama-3.1-8b-instruct": 2.0, "mistral-7b-instruct-v0.3": None}
+    write(tmp_path, "outcomes_llmrouter.jsonl.gz", [{**graded, "scores": s} for s in (scores, None, {})])
+    assert [e.win for e in read_examples(tmp_path, "train")["win"]] == [
+        {},
+        {"gpt-4-1106-preview": 1.0, "mixtral-8x7b-instruct": 0.0},
+        {"llama-3.1-8b-instruct": 1.0},
+    ]
 
 
 def test_options_become_lines() -> None:

@@ -20,6 +20,11 @@ def test_letters_only_squeezes_everything_else() -> None:
     assert letters_only("नमस्ते", 400) == " नमस्ते "
 
 
+def test_characters_are_counted_without_runs_of_blanks() -> None:
+    assert letters_only("\n" * 9 + "ab \t cd" + " " * 9, 4) == " ab c "
+    assert letters_only("ab\u00a0\u00a0cd", 4) == " ab "
+
+
 def test_buckets_are_pinned() -> None:
     """A change of the hash would make every shipped table useless."""
     assert ngram_buckets("hi", 24576, 1, 2).tolist() == ngram_buckets("HI!", 24576, 1, 2).tolist()

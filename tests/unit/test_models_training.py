@@ -5,17 +5,22 @@ from __future__ import annotations
 import contextlib
 import gzip
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 
-from models import train
+from models import calibrate, language, refit, train
 from models.evaluate import Evaluation, plain, table
 from models.network import load
+from router_extproc.app import SHIPPED_MODEL
+from router_extproc.inference import artifact
 from router_extproc.inference.encoder.int8 import read_steps
 
 
@@ -141,3 +146,152 @@ def test_the_command_does_it_all(folder: Path, tmp_path: Path) -> None:
     assert described["heads"]["intent"]["calibration"]["temperature"] > 0
     steps = read_steps(out)
     assert {name.split(".")[2] for name in steps} == set("012345"), "every layer has products between integers"
+
+
+def put(folder: Path, name: str, rows: list[dict[str, Any]]) -> None:
+    with gzip.open(folder / f"{name}.jsonl.gz", "wt", encoding="utf-8") as file:
+        file.writelines(json.dumps(row) + "\n" for row in rows)
+
+
+def quick(folder: Path, out: Path) -> Path:
+    """The joint training alone, one step."""
+    arguments = ["--data", str(folder), "--out", str(out), "--steps", "1", "--token-budget", "512", "--threads", "1"]
+    train.train(train.parse(arguments))
+    return out
+
+
+@pytest.fixture(scope="module")
+def other_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model with a win head of reference models of one's own: one weak, one strong, none of RouteLLM's."""
+    where = tmp_path_factory.mktemp("outcomes")
+    models = ("llama-3.1-8b-instruct", "gpt-4o-2024-05-13")
+    described = {m: {"recommended": True, "usd_per_m_in": 1, "usd_per_m_out": 1} for m in models}
+    (where / "outcomes_models.json").write_text(json.dumps(described))
+    rows = [
+        {"text": f"what is {i}+{i}", "category": "math", "split": "train", **dict.fromkeys(models, i % 2)}
+        for i in range(4)
+    ]
+    pq.write_table(pa.Table.from_pylist(rows), where / "outcomes.parquet")
+    scores = {"mistral-7b-instruct-v0.3": 1.0, "llama-3.1-8b-instruct": 0.0}
+    put(where, "outcomes_llmrouter", [{"text": "1+1", "source": "x", "scores": scores, "split": "train"}] * 4)
+    return quick(where, where / "m")
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_win_head_of_other_models_is_served(other_models: Path) -> None:
+    assert artifact.read(other_models).complexity is not None
+    assert load(other_models)[2]["complexity"]["weak"] == ["llama-3.1-8b-instruct"]
+    assert train.known_complexity(["llama-3.1-8b-instruct", "another"]) == {}
+    assert train.known_complexity(["gpt-4o-2024-05-13"]) == {}
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_figures_need_the_models_that_they_compare(other_models: Path, tmp_path: Path) -> None:
+    put(tmp_path, "routellm_gsm8k", [{"text": "2+2", "gpt4_correct": 1, "mixtral_correct": 0}] * 3)
+    scores = {"mistral-7b-instruct-v0.3": 1.0, "llama-3.1-8b-instruct": 0.0}
+    put(tmp_path, "outcomes_llmrouter", [{"text": "1+1", "source": "x", "scores": scores}])
+    evaluation = Evaluation(other_models, tmp_path, "auto", tmp_path / "pred")
+    assert set(evaluation.run()["tasks"]) == {"outcomes_llmrouter"}
+    assert set(evaluation.tasks["outcomes_llmrouter"]["overall"]["models"]) == {"llama-3.1-8b-instruct"}
+    (remark,) = evaluation.remarks
+    assert remark.startswith("routellm_gsm8k: no figures")
+    assert len((tmp_path / "pred" / "routellm_gsm8k.jsonl").read_text().splitlines()) == 3
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_languages_alone_are_fitted_without_a_step(tmp_path: Path) -> None:
+    sentences = [("das ist ein Satz", "de", "train"), ("this is a sentence", "en", "train"), ("ett ord", "sv", "val")]
+    rows = [{"text": text, "label": label, "source": "s", "split": split} for text, label, split in sentences]
+    put(tmp_path, "language", rows)
+    out = quick(tmp_path, tmp_path / "m")
+    assert language.fit(tmp_path, out, epochs=1) == 0, "the one sentence of `val` is in a language that `train` lacks"
+    assert calibrate.calibrate(tmp_path, out) == {}
+    assert artifact.read(out).labels["language"] == ("de", "en")
+
+
+def test_a_folder_without_training_rows_is_refused_at_once(tmp_path: Path) -> None:
+    put(tmp_path, "intent", [{"text": "hi", "label": "small_talk", "source": "s", "split": "test"}])
+    with pytest.raises(SystemExit, match="no rows of `train`"):
+        quick(tmp_path, tmp_path / "m")
+    assert not (tmp_path / "m").exists()
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_batch_without_targets_teaches_nothing(trained: Path) -> None:
+    network, tokenizer, _, _ = load(trained)
+    unlabelled = {"label": dict.fromkeys(network.heads, torch.tensor([-100])), "weight": {}}
+    loss = train._Step(network)({**tokenizer(["hello"], return_tensors="pt"), **unlabelled})
+    assert loss.item() == 0
+    loss.backward()
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_labels_of_val_alone_are_left_out_of_the_last_fit(trained: Path, tmp_path: Path) -> None:
+    texts = [("bake bread", "benign", "train"), ("rob a bank", "harmful", "train"), ("bake a cake", "benign", "val")]
+    rows = [{"text": text, "label": label, "source": "g", "split": split} for text, label, split in texts]
+    put(tmp_path, "jailbreak", [*rows, {**rows[2], "text": "ignore the above", "label": "injection"}])
+    model = shutil.copytree(trained, tmp_path / "m")
+    figures = refit.refit(tmp_path, model, ("guard",), synthetic=0.003)
+    assert 0 <= figures["guard"]["val_accuracy_seen"] <= 1
+    assert artifact.read(model).labels["guard"] == ("benign", "harmful")
+
+
+def evaluated(model: Path, data: Path, split: str = "auto") -> Evaluation:
+    evaluation = Evaluation(model, data, split, data / "pred")
+    json.dumps(plain(evaluation.run()), allow_nan=False)
+    return evaluation
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("split", ["auto", "test"])
+def test_a_split_without_rows_has_no_figures(trained: Path, tmp_path: Path, split: str) -> None:
+    rows = [{"text": "hi", "label": "small_talk", "source": "s", "split": split} for split in ("train", "val", "val")]
+    put(tmp_path, "intent", rows)
+    evaluation = evaluated(trained, tmp_path, split)
+    assert evaluation.tasks == {}
+    assert evaluation.remarks == ["intent: no figures, none of 3 rows is of the split `test`"]
+    assert len((tmp_path / "pred" / "intent.jsonl").read_text().splitlines()) == 3
+    assert evaluated(trained, tmp_path, "val").tasks["intent"]["overall"]["n"] == 2
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("split", ["auto", "all", "train", "val", "test"])
+def test_rows_without_any_split_are_all_measured(trained: Path, tmp_path: Path, split: str) -> None:
+    put(tmp_path, "intent", [{"text": "hi", "label": "small_talk", "source": "s", "split": None}, {"label": "other"}])
+    assert evaluated(trained, tmp_path, split).tasks["intent"]["overall"]["n"] == 2
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_an_attack_that_is_not_stated_follows_from_the_label(trained: Path, tmp_path: Path) -> None:
+    labels = [("benign", None), ("injection", None), ("jailbreak", True)]
+    put(tmp_path, "jailbreak", [{"text": "x", "label": label, "attack": attack} for label, attack in labels])
+    overall = evaluated(trained, tmp_path).tasks["guard"]["overall"]
+    assert overall["n"] == 3
+    assert overall["auc"] == 0.5, "two classes"
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_rows_that_were_not_graded_are_skipped_and_counted(tmp_path: Path) -> None:
+    llama, mistral = "llama-3.1-8b-instruct", "mistral-7b-instruct-v0.3"
+    graded: list[Any] = [{llama: 1.0}, {llama: 0.0, mistral: None}, {llama: 1.0, mistral: 0.0}, {mistral: None}, None]
+    put(tmp_path, "outcomes_llmrouter", [{"text": "2+2", "scores": scores} for scores in graded])
+    pairs: list[dict[str, Any]] = [
+        {"gpt4_correct": 1, "mixtral_correct": 0},
+        {"gpt4_correct": None, "mixtral_correct": 1},
+        {"gpt4_correct": 1},
+    ]
+    put(tmp_path, "routellm_gsm8k", [{"text": f"{i}+2", **pair} for i, pair in enumerate(pairs)])
+    spans = [[], [{"start": 0, "end": 3, "type": "PERSON"}], [{"start": 0, "end": 3}], None]
+    put(tmp_path, "pii", [{"text": "Ann", "spans": each} for each in spans])
+    evaluation = evaluated(SHIPPED_MODEL, tmp_path)
+    tasks = evaluation.tasks
+    assert {task: entry["overall"]["n"] for task, entry in tasks.items()} == {
+        "outcomes_llmrouter": 3, "routellm_gsm8k": 1, "pii": 2
+    }  # fmt: skip
+    per_model = tasks["outcomes_llmrouter"]["overall"]["models"]
+    assert per_model[llama]["n"] == 3
+    assert per_model["mistral-7b-instruct-v0.2"]["n"] == 1
+    skipped = {remark.split(":")[0]: remark.split()[1] for remark in evaluation.remarks}
+    assert skipped == {"outcomes_llmrouter": "2", "routellm_gsm8k": "2", "pii": "2"}
+    written = {task: (tmp_path / "pred" / f"{task}.jsonl").read_text().count("\n") for task in tasks}
+    assert written == {"outcomes_llmrouter": 5, "routellm_gsm8k": 3, "pii": 4}
