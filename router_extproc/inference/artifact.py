@@ -12,6 +12,7 @@ from typing import Any, Literal, cast
 from router_extproc.inference.base import UnusableModel
 from router_extproc.inference.ngrams import NgramSpec
 from router_extproc.inference.pooling import NO_SPAN
+from router_extproc.inference.spans import entity_types
 
 FORMAT = 1
 """Version of the folder's layout that this reader knows."""
@@ -89,7 +90,7 @@ class Artifact:
 
 def entity_labels(head: HeadSpec) -> tuple[str, ...]:
     """The entity types of a token head's BIO labels, in order, after `none`."""
-    return (NO_SPAN, *dict.fromkeys(label[2:] for label in head.labels if label[:2] in ("B-", "I-")))
+    return (NO_SPAN, *entity_types(head.labels))
 
 
 def _files(directory: Path) -> tuple[str, ...]:
@@ -109,12 +110,17 @@ def digest_of(directory: Path, names: Sequence[str]) -> str:
 
 
 def stamp(directory: Path) -> str:
-    """Another one whenever a file of the folder was replaced or written, at little cost. "" where one is missing.
+    """Another one whenever a file of the folder was replaced or written. "" where one is missing."""
+    return stamp_of(directory, _files(directory))
+
+
+def stamp_of(directory: Path, names: Sequence[str]) -> str:
+    """Another one whenever one of these files was replaced or written, at little cost. "" where one is missing.
 
     Links are followed: a folder behind a link that was moved is another one.
     """
     try:
-        found = [(directory / name).stat() for name in _files(directory)]
+        found = [(directory / name).stat() for name in names]
     except OSError:
         return ""
     return " ".join(f"{file.st_ino}:{file.st_size}:{file.st_mtime_ns}" for file in found)
@@ -183,6 +189,8 @@ def _head(name: str, entry: Mapping[str, Any]) -> HeadSpec:
     kind = cast("Kind", entry["kind"])
     if not labels or len(set(labels)) != len(labels):
         raise ValueError(f"head {name}: labels must be different and at least one")
+    if kind != "token" and NO_SPAN in labels:
+        raise ValueError(f"head {name}: `{NO_SPAN}` is what token heads say that found nothing")
     calibration = entry.get("calibration") or {}
     if kind == "multi_label":
         scale = _per_label(calibration.get("scale", 1.0), labels, name)

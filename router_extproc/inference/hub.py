@@ -14,18 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from router_extproc.inference.base import UnusableModel
+from router_extproc.inference.hugging_face import FILES
 
 log = logging.getLogger(__name__)
-
-FILES = (
-    "config.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "*.safetensors",
-    "*.safetensors.index.json",
-)
-"""All that is ever downloaded, from the repository's top folder alone: exports for other runtimes lie below it."""
 
 MOST_BYTES = 8 * 1024**3
 """A classifier beside a proxy is not larger; what is was named by mistake."""
@@ -79,6 +70,7 @@ class Hub:
             "revision": model.revision,
             "cache_dir": model.cache,
             "allow_patterns": list(FILES),
+            # Exports for other runtimes lie below the top folder.
             "ignore_patterns": ["*/*"],
             "endpoint": os.environ.get("HF_ENDPOINT") or None,
         }

@@ -7,27 +7,18 @@ text (the spans of personal data) is right for the text as it stands, so an answ
 
 from __future__ import annotations
 
-import re
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from hashlib import blake2b
-from string import ascii_lowercase, ascii_uppercase
 from typing import Protocol
 
 from router_extproc.inference.base import Classified, Prompt
+from router_extproc.inference.folding import folded
 
 Labels = Mapping[str, tuple[str, ...]]
 
-_BLANKS = re.compile(r"[ \t\r\n]{2,}|[\t\r\n]")
-_LOWER = str.maketrans(ascii_uppercase, ascii_lowercase)
 KEY_BYTES = 16
-
-
-def folded(text: str) -> str:
-    """The one form of all texts that a model which folds cannot tell apart."""
-    # ASCII alone: beyond it lower case depends on the place in the word, and on whose tables are asked.
-    return _BLANKS.sub(" ", text).strip(" ").translate(_LOWER)
 
 
 def keys_of(version: str, window: Prompt, *, folds: bool) -> tuple[bytes, ...]:

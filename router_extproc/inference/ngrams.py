@@ -12,12 +12,15 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from router_extproc.inference.folding import folded
+
 _NOT_ASCII_LETTERS = re.compile(r"[^a-z]+")
 
 
 @dataclass(frozen=True, slots=True)
 class NgramSpec:
-    """Which n-grams are looked at: lengths `min_n`..`max_n` of the first `max_chars` characters, in `buckets` rows."""
+    """Which n-grams are looked at: lengths `min_n`..`max_n` of the folded text's first `max_chars` characters, in
+    `buckets` rows."""
 
     buckets: int
     min_n: int = 1
@@ -26,11 +29,11 @@ class NgramSpec:
 
 
 def letters(text: str, max_chars: int) -> str:
-    """The first `max_chars` characters in lower case, all but letters and marks made single spaces, one at either end.
+    """The folded text's first `max_chars` characters in lower case, all but letters and marks made single spaces.
 
-    Empty when there is no letter.
+    One space is at either end. Empty when there is no letter.
     """
-    lowered = text[:max_chars].lower()
+    lowered = folded(text)[:max_chars].lower()
     if lowered.isascii():
         words = _NOT_ASCII_LETTERS.sub(" ", lowered).split()
     else:

@@ -50,12 +50,12 @@ def combine(parts: Sequence[tuple[int, Classified]], *, coverage: float = 1.0) -
 
 
 def watches(labels: Sequence[str] | None) -> bool:
-    """Whether a head with these labels looks for what must not be overlooked anywhere: guards, personal data."""
+    """Whether a head of the shipped format looks for what must not be overlooked anywhere: guards, personal data."""
     return points(labels) or (labels is not None and BENIGN in labels)
 
 
 def points(labels: Sequence[str] | None) -> bool:
-    """Whether a head with these labels points at parts of the text: token heads do."""
+    """Whether a head of the shipped format points at parts of the text: its token heads alone have the label `none`."""
     return labels is not None and NO_SPAN in labels
 
 

@@ -11,6 +11,21 @@ from router_extproc.inference.base import Span
 
 OUTSIDE = "O"
 
+_IN_BIO = {"B-": "B-", "I-": "I-", "S-": "B-", "U-": "B-", "E-": "I-", "L-": "I-", "M-": "I-"}
+"""Prefixes of BIO, BIOES, BILOU and BMES. That an entity ends, or has one token, is told by what follows it, too."""
+
+
+def as_bio(labels: Sequence[str]) -> tuple[str, ...]:
+    """A token classifier's labels in BIO form; where none has B- or I-, one span is meant per run of a label."""
+    if any(label.startswith(("B-", "I-")) for label in labels):
+        return tuple(_IN_BIO.get(label[:2], label[:2]) + label[2:] for label in labels)
+    return tuple(label if label == OUTSIDE else f"I-{label}" for label in labels)
+
+
+def entity_types(labels: Sequence[str]) -> tuple[str, ...]:
+    """The types that labels in BIO form name, in order. Any other label begins nothing and goes on with nothing."""
+    return tuple(dict.fromkeys(label[2:] for label in labels if label[:2] in ("B-", "I-")))
+
 
 class Bio:
     """The labels of one token head, prepared: which type each label has and whether it begins one."""

@@ -10,6 +10,7 @@ from pathlib import Path
 from tokenizers import Encoding, Tokenizer
 
 from router_extproc.inference.base import Prompt, UnusableModel
+from router_extproc.inference.folding import folded
 from router_extproc.inference.windows import spread
 
 CONTEXT_TOKENS = 96
@@ -61,8 +62,12 @@ class TokenWindows:
             normalizer.get("type") == "BertNormalizer"
             and normalizer.get("lowercase") is True
             and splitter.get("type") == "BertPreTokenizer"
+            # What else is added is looked for in the text as it stands.
+            and all(token["special"] for token in described.get("added_tokens") or [])
         )
         """Whether neither case nor runs of blanks reach the tokens."""
+        # "[SEP]" in a prompt is what somebody wrote, as "[sep]" is, and no end of a segment.
+        self._tokenizer.encode_special_tokens = True
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
         self._cls, self._sep = self._special("[CLS]"), self._special("[SEP]")
@@ -73,7 +78,7 @@ class TokenWindows:
     def encode(self, prompts: Sequence[Prompt]) -> list[TokenWindow]:
         """Rows of all prompts, in order. A text over the window gives several of about equal length."""
         contexts = {prompt.context: [] for prompt in prompts if prompt.context}  # type: dict[str, list[int]]
-        texts = [prompt.text for prompt in prompts] + [context[-_CONTEXT_CHARS:] for context in contexts]
+        texts = [prompt.text for prompt in prompts] + [self._context(context) for context in contexts]
         texts = [well_formed(text) for text in texts]
         encodings = self._tokenizer.encode_batch(texts, add_special_tokens=False)
         allowed = min(CONTEXT_TOKENS, self._max_tokens // 2 - 3)
@@ -95,6 +100,10 @@ class TokenWindows:
             row = [self._cls, *ids[first:end], self._sep, *tail]
             rows.append(TokenWindow(index, row, end - first + 2, encoding, first, end - first))
         return rows
+
+    def _context(self, context: str) -> str:
+        """Its end: all that can reach segment B, of texts that are one to the model the same."""
+        return (folded(context) if self.folds else context)[-_CONTEXT_CHARS:]
 
     def _special(self, token: str) -> int:
         found = self._tokenizer.token_to_id(token)

@@ -32,7 +32,7 @@ class ClassifierSignal:
         self.classifier = params.classifier
         self.labels = head_labels(params.classifier, params.head, heads)
         self._head = params.head
-        self.reads = checked_reads(params.reads, self.labels)
+        self.reads = checked_reads(params.reads, watching=watches(self.labels))
         self.marks = points(self.labels)
 
     def evaluate(self, inputs: SignalInputs) -> SignalValue | None:
@@ -52,9 +52,9 @@ def head_labels(classifier: str, head: str, heads: Heads) -> tuple[str, ...]:
     return known[head]
 
 
-def checked_reads(reads: Reads, labels: tuple[str, ...] | None) -> Reads:
-    """`reads`, where a head with these labels may read so. Raises ConfigMistakes."""
-    if reads is not Reads.PROMPT and not watches(labels):
+def checked_reads(reads: Reads, *, watching: bool) -> Reads:
+    """`reads`, where a head may read so that is `watching` for what must not be overlooked. Raises ConfigMistakes."""
+    if reads is not Reads.PROMPT and not watching:
         message = f"`{reads}` is for heads that look for what must not be overlooked, such as `guard` and `pii`"
         raise ConfigMistakes([Mistake(("reads",), message)])
     return reads

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from pathlib import Path
 from typing import Self
 
@@ -13,7 +12,7 @@ from router_extproc.domain import SignalValue
 from router_extproc.errors import ConfigMistakes, Mistake
 from router_extproc.inference.base import UnusableModel
 from router_extproc.inference.hub import HUB, HubModel
-from router_extproc.inference.pooling import BENIGN, NO_SPAN, points
+from router_extproc.inference.hugging_face import Outputs, read_outputs
 from router_extproc.patterns import HUB_MODEL, HUB_REVISION, SHA256
 from router_extproc.signals.base import READS, SHIPPED, Heads, Reads, SignalInputs
 from router_extproc.signals.classifier import checked_reads, read_head
@@ -97,31 +96,23 @@ class HuggingFaceSignal:
     classifier = SHIPPED
 
     def __init__(self, params: HuggingFaceParams, heads: Heads) -> None:
-        self.labels = _labels(params)
+        outputs = _outputs(params)
+        self.labels = outputs.labels
         self._head = params.head
-        self.reads = checked_reads(params.reads, self.labels)
-        self.marks = points(self.labels)
+        self.reads = checked_reads(params.reads, watching=outputs.watches)
+        self.marks = outputs.of_tokens
 
     def evaluate(self, inputs: SignalInputs) -> SignalValue | None:
         """The model's answer; None when its pass is missing."""
         return read_head(inputs, SHIPPED, self._head, self.reads)
 
 
-def _labels(params: HuggingFaceParams) -> tuple[str, ...]:
+def _outputs(params: HuggingFaceParams) -> Outputs:
     try:
-        path = params.directory() / "config.json"
+        outputs = read_outputs(params.directory())
     except UnusableModel as error:
-        raise ConfigMistakes([Mistake(("hub",), str(error))]) from None
+        raise ConfigMistakes([Mistake(("path" if params.hub is None else "hub",), str(error))]) from None
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-        names = [str(name) for _, name in sorted(config["id2label"].items(), key=lambda item: int(item[0]))]
-        architecture = str(config["architectures"][0])
-    except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
-        message = f"{path} does not describe a classifier: {type(error).__name__}: {error}"
-        raise ConfigMistakes([Mistake(("path",), message)]) from None
-    if params.benign is not None and params.benign not in names:
-        raise ConfigMistakes([Mistake(("benign",), f"the model has no label `{params.benign}`: {', '.join(names)}")])
-    if architecture.endswith("ForTokenClassification"):
-        types = dict.fromkeys(name.removeprefix("B-").removeprefix("I-") for name in names if name != "O")
-        return (NO_SPAN, *types)
-    return tuple(BENIGN if name == params.benign else name for name in names)
+        return outputs.with_benign(params.benign)
+    except UnusableModel as error:
+        raise ConfigMistakes([Mistake(("benign",), str(error))]) from None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from router_extproc.inference.base import InferenceError, Model, UnusableModel
 from router_extproc.inference.engine import Engine
 from router_extproc.inference.ensemble import Ensemble, fit_head
 from router_extproc.inference.examples import ExamplesHead
+from router_extproc.inference.hugging_face import stamp
 from router_extproc.inference.own_thread import in_own_thread
 from router_extproc.signals.examples import ExamplesParams
 from router_extproc.signals.hugging_face import HuggingFaceParams
@@ -25,16 +27,25 @@ OWN_TYPES = ("examples", "hugging_face")
 """Signal types that add a head to the classifier."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Guest:
+    """A user's classifier, and the stamp of its files from before it was loaded."""
+
+    model: Model
+    stamp: str
+
+
 class OwnHeads:
     """Extends one base model to what a configuration's signals ask for. What was fitted or loaded for the configuration
-    before, and is still asked for, is taken over. Used by one caller at a time."""
+    before, and is still asked for, is taken over, a user's classifier as long as its files are the same. Used by one
+    caller at a time."""
 
     def __init__(self, base: Model, load: Callable[[HuggingFaceParams], Model]) -> None:
         """`load` reads a user's classifier, or raises UnusableModel."""
         self._base = base
         self._load = load
         self._fitted: dict[str, ExamplesHead] = {}
-        self._guests: dict[str, Model] = {}
+        self._guests: dict[str, _Guest] = {}
 
     @property
     def base(self) -> Model:
@@ -55,7 +66,7 @@ class OwnHeads:
         paths from the document's root.
         """
         fitted: dict[str, ExamplesHead] = {}
-        guests: dict[str, Model] = {}
+        guests: dict[str, _Guest] = {}
         notes: list[str] = []
         mistakes: list[Mistake] = []
         for name, spec in specs.items():
@@ -68,9 +79,9 @@ class OwnHeads:
                     notes.append(describe(name, head))
                 elif spec.type == "hugging_face":
                     wanted = validate(HuggingFaceParams, spec.params, at)
-                    guest = self._guests.get(wanted.head) or self._load(wanted)
-                    guests[wanted.head] = guest
-                    notes.append(f"signal {name}: {wanted.source}, digest {getattr(guest, 'digest', guest.version)}")
+                    guest = guests[wanted.head] = self._guest(wanted)
+                    digest = getattr(guest.model, "digest", guest.model.version)
+                    notes.append(f"signal {name}: {wanted.source}, digest {digest}")
             except ConfigMistakes as error:
                 mistakes += error.mistakes
             except (ValueError, InferenceError) as error:
@@ -78,7 +89,13 @@ class OwnHeads:
         if mistakes:
             raise ConfigMistakes(mistakes)
         self._fitted, self._guests = fitted, guests
-        return (Ensemble(self._base, fitted, guests) if fitted or guests else self._base), notes
+        if not fitted and not guests:
+            return self._base, notes
+        return Ensemble(self._base, fitted, {head: guest.model for head, guest in guests.items()}), notes
+
+    def _guest(self, wanted: HuggingFaceParams) -> _Guest:
+        found, known = stamp(wanted.directory()), self._guests.get(wanted.head)
+        return known if known is not None and known.stamp == found else _Guest(self._load(wanted), found)
 
     async def serve(self, engine: Engine, loaded: LoadedConfig) -> None:
         """Lets `engine` answer every signal of `loaded` besides what it answers by itself; swaps its model if need be.

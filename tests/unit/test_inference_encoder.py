@@ -290,6 +290,7 @@ def test_weights_that_do_not_fit_the_labels_are_refused(broken: Path) -> None:
         ({"complexity": {"head": "win", "weak": ["nobody"], "low": 0, "high": 1}}, "tuple.index"),
         ({"complexity": {"head": "win", "weak": ["small"], "low": 1, "high": 1}}, "low < high"),
         ({"heads": {"x": {"kind": "label", "labels": ["a", "a"]}}}, "different"),
+        ({"heads": {"x": {"kind": "label", "labels": ["none", "a"]}}}, "token heads"),
         ({"heads": {"x": {"kind": "label", "labels": ["a"], "calibration": {"temperature": 0}}}}, "temperature"),
         ({"heads": {"x": {"kind": "label", "labels": ["a"], "pooling": "median"}}}, "median"),
     ],

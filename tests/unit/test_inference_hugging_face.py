@@ -5,16 +5,19 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import (
     AutoModelForSequenceClassification,
     AutoModelForTokenClassification,
     BertConfig,
     BertModel,
     PreTrainedTokenizerFast,
+    pipeline,
 )
 
 from router_extproc.inference.base import Prompt, UnusableModel
 from router_extproc.inference.encoder import load_hugging_face
+from router_extproc.inference.hugging_face import read_outputs, stamp
 from tests.tiny_hugging_face import ARCHITECTURES, save_tokenizer, sequence_classifier, token_classifier
 
 every_architecture = pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -100,6 +103,73 @@ def test_a_token_classifier_finds_spans(token: Path) -> None:
     for span in result.heads["names"].spans:
         assert text[span.start : span.end].strip() == text[span.start : span.end] != ""
         assert span.label == "PER"
+
+
+def test_entities_of_one_token_are_seen(tmp_path: Path) -> None:
+    directory = token_classifier(tmp_path / "names", labels=("O", "B-PER", "I-PER", "E-PER", "S-PER"))
+    weights = load_file(directory / "model.safetensors")
+    weights["classifier.bias"][4] += 1000
+    save_file(weights, directory / "model.safetensors", metadata={"format": "pt"})
+    classifier = load_hugging_face(directory, head="names", device="cpu", dtype="float32")
+    assert classifier.labels == {"names": ("none", "PER")}
+    (result,) = classifier.run([Prompt("hello prove")])
+    assert [(span.start, span.end, span.label) for span in result.heads["names"].spans] == [
+        (0, 5, "PER"),
+        (6, 11, "PER"),
+    ]
+
+
+def test_one_output_is_a_probability_as_in_transformers(tmp_path: Path) -> None:
+    directory = sequence_classifier(tmp_path / "toxicity", labels=("TOXIC",))
+    results = load_hugging_face(directory, device="cpu", dtype="float32").run([Prompt(text) for text in TEXTS])
+    wanted = pipeline("text-classification", model=str(directory), device="cpu", dtype="float32")(TEXTS)
+    scores = [result.heads["label"].confidence for result in results]
+    assert scores == pytest.approx([answer["score"] for answer in wanted], abs=1e-5)
+    assert max(scores) - min(scores) > 1e-3
+    with pytest.raises(UnusableModel, match="only label"):
+        load_hugging_face(directory, benign="TOXIC", device="cpu")
+
+
+def test_labels_without_names_are_called_as_in_transformers(tmp_path: Path) -> None:
+    directory = sequence_classifier(tmp_path / "toxicity", labels=("LABEL_0", "LABEL_1"))
+    assert "id2label" not in json.loads((directory / "config.json").read_text())
+    assert read_outputs(directory).labels == ("LABEL_0", "LABEL_1")
+    (result,) = load_hugging_face(directory, device="cpu").run([Prompt("hello")])
+    assert set(result.heads["label"].probs) == {"LABEL_0", "LABEL_1"}
+
+
+def test_what_gives_no_probabilities_or_labels_is_refused(tmp_path: Path, sequence: Path) -> None:
+    path = sequence / "config.json"
+    config = json.loads(path.read_text())
+    path.write_text(json.dumps(config | {"problem_type": "regression"}))
+    with pytest.raises(UnusableModel, match="regression"):
+        load_hugging_face(sequence, device="cpu")
+    path.write_text(json.dumps(config | {"id2label": {"0": "A", "1": "A", "2": "B"}}))
+    with pytest.raises(UnusableModel, match="different"):
+        load_hugging_face(sequence, device="cpu")
+    twice = sequence_classifier(tmp_path / "twice", labels=("SAFE", "benign"))
+    with pytest.raises(UnusableModel, match="besides `SAFE`"):
+        load_hugging_face(twice, benign="SAFE", device="cpu")
+
+
+def test_of_tokens_outside_alone_stands_for_nothing_found(token: Path) -> None:
+    assert load_hugging_face(token, benign="O", device="cpu").labels == {"label": ("none", "PER")}
+    with pytest.raises(UnusableModel, match="B-PER"):
+        load_hugging_face(token, benign="B-PER", device="cpu")
+
+
+@pytest.mark.parametrize(
+    "name", ["tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.txt", "spm.model"]
+)
+def test_the_tokenizer_is_part_of_the_digest(sequence: Path, name: str) -> None:
+    digest, stamped = load_hugging_face(sequence, device="cpu").digest, stamp(sequence)
+    assert stamped != ""
+    with (sequence / name).open("a") as file:
+        # Read by nobody but where it is JSON, which blanks do not change.
+        file.write(" " if name == "tokenizer_config.json" else "{}")
+    assert stamp(sequence) != stamped
+    with pytest.raises(UnusableModel, match="pinned"):
+        load_hugging_face(sequence, digest=digest, device="cpu")
 
 
 def test_a_pinned_digest_is_checked(sequence: Path) -> None:

@@ -17,7 +17,8 @@ from router_extproc.inference.answers import packed, unpacked
 from router_extproc.inference.base import Classified, DeadlineExceeded, HeadResult, Prompt, Span
 from router_extproc.inference.encoder import load
 from router_extproc.inference.engine import Engine
-from router_extproc.inference.memory import WindowMemory, folded, key_for, keys_of
+from router_extproc.inference.folding import folded
+from router_extproc.inference.memory import WindowMemory, key_for, keys_of
 from router_extproc.shared_answers import MAX_LOOKUPS, MAX_WAITING, SharedAnswers
 from router_extproc.stores.base import Store, StoreError
 from router_extproc.stores.memory import MemoryStore
@@ -97,6 +98,48 @@ def test_the_shipped_kind_of_model_folds_and_gives_the_same_answer(tiny: Path) -
     for name, head in one.heads.items():
         assert head.label == other.heads[name].label
         assert head.probs == pytest.approx(other.heads[name].probs, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (Prompt("hello" + " " * 500 + "prove the models"), Prompt("hello prove the models")),
+        (Prompt("a", "hello prove" + "\n" * 2000 + "models"), Prompt("a", "hello prove models")),
+    ],
+    ids=["blanks in the text", "blanks in the context"],
+)
+def test_texts_that_share_an_answer_would_each_get_the_same(tiny: Path, one: Prompt, other: Prompt) -> None:
+    model = load(tiny, device="cpu", dtype="float32")
+    assert keys_of("v1", one, folds=model.folds)[0] == keys_of("v1", other, folds=model.folds)[0]
+    first, second = model.run([one, other])
+    assert first.tokens == second.tokens
+    for name, head in first.heads.items():
+        assert head.probs == pytest.approx(second.heads[name].probs, abs=1e-5)
+
+
+@pytest.mark.parametrize("token", ["[MASK]", "[SEP]", "[CLS]", "[PAD]"])
+def test_a_special_token_in_a_prompt_is_plain_text(token: str) -> None:
+    from router_extproc.inference.tokens import TokenWindows
+
+    tokens = TokenWindows(Path(__file__).parents[2] / "models" / "router-minilm" / "tokenizer.json", 32)
+    assert tokens.folds
+    one, other = tokens.encode([Prompt(f"say {token}"), Prompt(f"say {token.lower()}")])
+    assert one.ids == other.ids
+
+
+def test_a_model_with_tokens_of_its_own_does_not_fold(tiny: Path, tmp_path: Path) -> None:
+    from router_extproc.inference.tokens import TokenWindows
+
+    described = json.loads((tiny / "tokenizer.json").read_text())
+    own = {"id": 0, "content": "NVDA", "special": False, "normalized": False}
+    own |= dict.fromkeys(("single_word", "lstrip", "rstrip"), False)
+    described["model"]["vocab"]["NVDA"] = own["id"] = len(described["model"]["vocab"])
+    described["added_tokens"] = [*described.get("added_tokens", []), own]
+    (tmp_path / "tokenizer.json").write_text(json.dumps(described))
+    tokens = TokenWindows(tmp_path / "tokenizer.json", 32)
+    one, other = tokens.encode([Prompt("buy NVDA"), Prompt("buy nvda")])
+    assert one.ids != other.ids
+    assert not tokens.folds
 
 
 def test_spans_are_remembered_for_the_text_as_it_stands_alone() -> None:

@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from models.ngrams import letters_only, ngram_buckets
+from router_extproc.inference.folding import folded
 from router_extproc.inference.ngrams import NgramSpec, buckets, letters
 
 
@@ -13,6 +14,13 @@ def test_the_same_rows_as_in_training(text: str, max_n: int, max_chars: int) -> 
     assert letters(text, max_chars) == letters_only(text, max_chars)
     found = buckets(text, NgramSpec(24576, 1, max_n, max_chars))
     assert np.array_equal(found, ngram_buckets(text, 24576, 1, max_n, max_chars))
+
+
+@given(st.text(alphabet="aB \t\r\n1ßΣİ\u0301\u00a0", max_size=40), st.integers(1, 12))
+def test_texts_that_are_one_to_the_encoder_give_the_same_rows(text: str, max_chars: int) -> None:
+    spec = NgramSpec(24576, max_chars=max_chars)
+    assert np.array_equal(buckets(text, spec), buckets(folded(text), spec))
+    assert np.array_equal(buckets(text, spec), ngram_buckets(text, 24576, max_chars=max_chars))
 
 
 def test_a_lone_surrogate_is_no_letter_and_no_error() -> None:

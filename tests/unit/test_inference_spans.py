@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from router_extproc.inference.base import Span
-from router_extproc.inference.spans import Bio
+from router_extproc.inference.spans import Bio, as_bio, entity_types
 
 LABELS = ["O", "B-PER", "I-PER", "B-MAIL", "I-MAIL"]
 
@@ -58,3 +58,27 @@ def test_confidence_is_the_mean_of_both_labels_of_the_type() -> None:
 def test_nothing_found_is_nothing() -> None:
     assert spans("a b", ("a", "O", 1.0), ("b", "O", 0.6)) == []
     assert Bio(LABELS).decode(np.zeros((0, 5), dtype=np.float32), [], "") == []
+
+
+@pytest.mark.parametrize(
+    ("labels", "bio"),
+    [
+        ("O B-PER I-PER E-PER S-PER", "O B-PER I-PER I-PER B-PER"),
+        ("O B-PER I-PER L-PER U-PER", "O B-PER I-PER I-PER B-PER"),
+        ("O B-PER M-PER E-PER S-PER", "O B-PER I-PER I-PER B-PER"),
+        ("O I-PER B-E-MAIL S-E-MAIL X", "O I-PER B-E-MAIL B-E-MAIL X"),
+        ("O PER E-MAIL", "O I-PER I-E-MAIL"),
+    ],
+)
+def test_every_scheme_of_labels_is_read_as_one(labels: str, bio: str) -> None:
+    found = as_bio(labels.split())
+    assert " ".join(found) == bio
+    assert entity_types(found) == (("PER", "E-MAIL") if "MAIL" in labels else ("PER",))
+
+
+def test_entities_of_one_token_and_last_tokens_are_seen() -> None:
+    labels = ["O", "B-PER", "I-PER", "E-PER", "S-PER"]
+    text = "Ann met Bob Lee Ray"
+    probs = np.eye(5, dtype=np.float32)[[labels.index(label) for label in ("S-PER", "O", "B-PER", "I-PER", "E-PER")]]
+    found = Bio(as_bio(labels)).decode(probs, [(0, 3), (4, 7), (8, 11), (12, 15), (16, 19)], text)
+    assert [(text[span.start : span.end], span.label) for span in found] == [("Ann", "PER"), ("Bob Lee Ray", "PER")]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ from router_extproc.signals.examples import ExamplesSignal
 from router_extproc.signals.hugging_face import HuggingFaceParams, HuggingFaceSignal
 from router_extproc.signals.own_heads import OwnHeads, describe, load_guest, review
 from router_extproc.testing import FakeModel, tiny_model_directory
+from tests.tiny_hugging_face import sequence_classifier
 
 SHIPPED_MODEL = Path(__file__).parents[2] / "models" / "router-minilm"
 
@@ -130,6 +133,56 @@ def test_a_users_token_classifier_points_at_what_can_be_masked(kind: str, points
     described = {"architectures": [f"XFor{kind}Classification"], "id2label": {"0": "O", "1": "B-NAME"}}
     (tmp_path / "config.json").write_text(json.dumps(described))
     assert marks(HuggingFaceSignal(HuggingFaceSignal.Params(path=str(tmp_path)), {})) is points
+
+
+def test_a_label_named_none_makes_no_token_classifier_of_it(tmp_path: Path) -> None:
+    described = {"architectures": ["XForSequenceClassification"], "id2label": {"0": "none", "1": "injection"}}
+    (tmp_path / "config.json").write_text(json.dumps(described))
+    own = partial(HuggingFaceSignal.Params, path=str(tmp_path))
+    signal = HuggingFaceSignal(own(), {})
+    assert signal.labels == ("none", "injection")
+    assert not marks(signal)
+    with pytest.raises(ConfigMistakes, match="overlooked"):
+        HuggingFaceSignal(own(reads="conversation"), {})
+    guard = HuggingFaceSignal(own(reads="conversation", benign="none"), {})
+    assert guard.labels == ("benign", "injection")
+    with pytest.raises(ConfigMistakes) as caught:
+        HuggingFaceSignal(own(benign="SAFE"), {})
+    assert caught.value.mistakes[0].path == ("benign",)
+
+
+def test_labels_of_one_token_are_those_of_their_type(tmp_path: Path) -> None:
+    names = dict(enumerate(("O", "B-PER", "I-PER", "E-PER", "S-PER")))
+    described = {"architectures": ["XForTokenClassification"], "id2label": names}
+    (tmp_path / "config.json").write_text(json.dumps(described))
+    assert HuggingFaceSignal(HuggingFaceSignal.Params(path=str(tmp_path)), {}).labels == ("none", "PER")
+
+
+def test_a_folder_that_was_replaced_is_loaded_again(tmp_path: Path) -> None:
+    loaded: list[Model] = []
+
+    def load_one(params: HuggingFaceParams) -> Model:
+        loaded.append(load_guest(params, device="cpu"))
+        return loaded[-1]
+
+    heads = OwnHeads(FakeModel({}, {"domain": ("law",)}), load_one)
+    guest = sequence_classifier(tmp_path / "guest", labels=("SAFE", "TOXIC", "SPAM"))
+    plain = {"toxicity": spec(type="hugging_face", path=str(guest))}
+    first, (note,) = heads.extend(plain)
+    assert heads.extend(plain)[0].version == first.version
+    assert len(loaded) == 1
+    digest = note.rpartition(" ")[2]
+    pinned = {"toxicity": spec(type="hugging_face", path=str(guest), digest=digest)}
+    heads.extend(plain | {"pinned": pinned["toxicity"]})
+    shutil.rmtree(guest)
+    sequence_classifier(guest, labels=("SAFE", "HATE", "SPAM"))
+    with pytest.raises(ConfigMistakes, match="pinned"):
+        heads.extend(pinned)
+    second, _ = heads.extend(plain)
+    assert second.version != first.version
+    head = HuggingFaceParams(path=str(guest)).head
+    assert second.labels[head] == HuggingFaceSignal(HuggingFaceParams(path=str(guest)), {}).labels
+    assert set(second.run([Prompt("hello")])[0].heads[head].probs) == {"SAFE", "HATE", "SPAM"}
 
 
 def test_every_mistake_is_reported_where_it_stands(tmp_path: Path) -> None:

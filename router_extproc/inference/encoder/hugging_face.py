@@ -7,7 +7,6 @@ Weights are read from safetensors only, and code that comes with a model is neve
 from __future__ import annotations
 
 import inspect
-import json
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,8 +20,9 @@ from router_extproc.inference.artifact import check_pin, digest_of
 from router_extproc.inference.base import Classified, HeadResult, Prompt, UnusableModel
 from router_extproc.inference.encoder.device import batch_tokens, choose, most_threads, use_threads
 from router_extproc.inference.encoder.precision import compute_type
-from router_extproc.inference.pooling import BENIGN, NO_SPAN, combine, spans_result
-from router_extproc.inference.spans import OUTSIDE, Bio
+from router_extproc.inference.hugging_face import Outputs, deciding_files, read_outputs
+from router_extproc.inference.pooling import combine, spans_result
+from router_extproc.inference.spans import Bio
 from router_extproc.inference.tokens import well_formed
 
 log = logging.getLogger(__name__)
@@ -32,7 +32,6 @@ MAX_TOKENS = 512
 
 _OVERLAP = 32
 _HUGE = 10**6
-_CONFIGS = ("config.json", "tokenizer.json")
 
 
 def load_hugging_face(
@@ -50,19 +49,15 @@ def load_hugging_face(
     `head` names its one head. `benign` is the label that stands for "nothing found" ("SAFE", "LEGIT"): it is called
     `benign` then, and the worst window of a long text decides. Raises UnusableModel with what is wrong.
     """
-    for name in _CONFIGS:
-        if not (directory / name).is_file():
-            raise UnusableModel(f"{directory}: {name} is missing")
-    weights = sorted(path.name for path in directory.glob("*.safetensors"))
-    if not weights:
-        raise UnusableModel(f"{directory}: no *.safetensors file; pickled weights are not read")
+    files = deciding_files(directory)
+    outputs = read_outputs(directory).with_benign(benign)
     if temperature <= 0:
         raise UnusableModel(f"{directory}: temperature {temperature} is not positive")
     try:
-        found = digest_of(directory, [*_CONFIGS, *weights])
+        found = digest_of(directory, files)
         check_pin(directory, found, digest)
         chosen = choose(device)
-        return HuggingFaceClassifier(directory, found, head, benign, temperature, chosen, compute_type(chosen, dtype))
+        return HuggingFaceClassifier(directory, found, head, outputs, temperature, chosen, compute_type(chosen, dtype))
     except (OSError, KeyError, ValueError, RuntimeError, ImportError, AttributeError) as error:
         raise UnusableModel(f"{directory}: {type(error).__name__}: {error}") from error
 
@@ -75,7 +70,7 @@ class HuggingFaceClassifier:
         directory: Path,
         digest: str,
         head: str,
-        benign: str | None,
+        outputs: Outputs,
         temperature: float,
         device: torch.device,
         dtype: torch.dtype,
@@ -83,12 +78,7 @@ class HuggingFaceClassifier:
         # Imported here: it takes a second, and only those who bring a model of their own pay for it.
         from transformers import AutoModelForSequenceClassification, AutoModelForTokenClassification, AutoTokenizer
 
-        config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
-        architecture = str((config.get("architectures") or [""])[0])
-        self._reads_tokens = architecture.endswith("ForTokenClassification")
-        if not self._reads_tokens and not architecture.endswith("ForSequenceClassification"):
-            raise UnusableModel(f"{directory}: `{architecture}` classifies neither sequences nor tokens")
-        kind: Any = AutoModelForTokenClassification if self._reads_tokens else AutoModelForSequenceClassification
+        kind: Any = AutoModelForTokenClassification if outputs.of_tokens else AutoModelForSequenceClassification
         options: dict[str, Any] = {"trust_remote_code": False, "local_files_only": True}
         loaded = kind.from_pretrained(directory, use_safetensors=True, dtype=dtype, output_loading_info=True, **options)
         self._model: Any = loaded[0]
@@ -98,12 +88,10 @@ class HuggingFaceClassifier:
         self._model.eval().to(device)
         self._takes = set(inspect.signature(self._model.forward).parameters)
         self._tokenizer: Any = AutoTokenizer.from_pretrained(directory, use_fast=True, **options)
-        names = [str(label) for _, label in sorted(self._model.config.id2label.items())]
-        if benign is not None and benign not in names:
-            raise UnusableModel(f"{directory}: there is no label `{benign}` among {', '.join(names)}")
-        self._names = [BENIGN if name == benign else name for name in names]
-        self._bio = Bio(_as_bio(self._names)) if self._reads_tokens else None
-        self._several = self._model.config.problem_type == "multi_label_classification"
+        if self._model.config.num_labels != len(outputs.names):
+            raise UnusableModel(f"{directory}: {self._model.config.num_labels} outputs, {len(outputs.names)} labels")
+        self._outputs = outputs
+        self._bio = Bio(outputs.names) if outputs.of_tokens else None
         self._head, self._temperature, self._device, self.digest = head, temperature, device, digest
         self._threads = most_threads(device)
         self._version = f"{directory.name}+{digest[:8]}"
@@ -122,10 +110,7 @@ class HuggingFaceClassifier:
     @property
     def labels(self) -> Mapping[str, tuple[str, ...]]:
         """Labels of its one head; entity types (and `none`) for token classification."""
-        if self._bio is None:
-            return {self._head: tuple(self._names)}
-        types = dict.fromkeys(label[2:] for label in _as_bio(self._names) if label != OUTSIDE)
-        return {self._head: (NO_SPAN, *types)}
+        return {self._head: self._outputs.labels}
 
     @property
     def batch_tokens(self) -> int:
@@ -167,7 +152,7 @@ class HuggingFaceClassifier:
             for at in range(0, len(owners), rows_at_once):
                 part = {name: tensor[at : at + rows_at_once].to(self._device) for name, tensor in wanted.items()}
                 logits = self._model(**part).logits.float() / self._temperature
-                probs = torch.sigmoid(logits) if self._several else torch.softmax(logits, -1)
+                probs = torch.sigmoid(logits) if self._outputs.sigmoid else torch.softmax(logits, -1)
                 found.append(probs.cpu().numpy())
         windows: list[list[tuple[int, Classified]]] = [[] for _ in prompts]
         for row, probs in enumerate(np.concatenate(found)):
@@ -188,17 +173,10 @@ class HuggingFaceClassifier:
             self._model.float()
 
     def _labelled(self, probs: npt.NDArray[np.float32]) -> HeadResult:
-        named = dict(zip(self._names, probs.tolist(), strict=True))
+        named = dict(zip(self._outputs.names, probs.tolist(), strict=True))
         best = max(named, key=named.__getitem__)
         return HeadResult(best, named[best], named)
 
     def _spans(self, bio: Bio, probs: npt.NDArray[np.float32], offsets: list[tuple[int, int]], text: str) -> HeadResult:
         nothing = float(probs[:, bio.outside].min()) if len(probs) and bio.outside >= 0 else 1.0
         return spans_result(bio.decode(probs, offsets, text), certainty=nothing)
-
-
-def _as_bio(names: Sequence[str]) -> list[str]:
-    """Labels of token models in BIO form; models that have no B- and I- mean one span per run of a label."""
-    if any(name[:2] in ("B-", "I-") for name in names):
-        return list(names)
-    return [name if name == OUTSIDE else f"I-{name}" for name in names]
