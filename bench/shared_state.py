@@ -79,7 +79,7 @@ async def budgets(store: Store | None, name: str, count: int) -> None:
 
     async def ask(number: int) -> None:
         admitted = await found.admit(str(number), routed, f"tenant {number % 50}", config)
-        found.settle(replace(ended, decision_id=str(number), held=admitted.held), None, config)
+        found.settle(replace(ended, decision_id=str(number), held=admitted.held), config)
 
     for at_once in (1, 32):
         await timed(f"admit and settle, {name}", ask, count, at_once)

@@ -109,11 +109,13 @@ async def keeping(
     budgets = Budgets(accounts, acted=recorder.budget_acted, alone=recorder.budget_alone)
 
     def on_outcome(outcome: Outcome | None, decided: Decided | None) -> None:
+        if outcome is not None and decided is not None:
+            runtimes.current.router.answered(outcome, decided.session)
         if outcome is not None:
             ledger.outcome(outcome)
+            budgets.settle(outcome, config())
         lines.record(outcome, decided)
         recent.outcome(outcome, decided)
-        budgets.settle(outcome, decided, config())
 
     used: Values = {}
     evicted: Values = {}
@@ -146,6 +148,7 @@ async def keeping(
         saving = asyncio.create_task(_save_often(accounts))
         stack.callback(saving.cancel)
         recorder.served = _Catalogue(runtimes).served
+        recorder.patience = lambda: config().retry.told_seconds
         recorder.listeners.append(on_outcome)
         recorder.on_decision.append(recent.decided)
         recorder.on_refusal += [recent.refused, lines.refused]

@@ -12,7 +12,7 @@ import logging
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from itertools import islice
@@ -37,8 +37,9 @@ SHOWN = 1000
 FULLEST_SECONDS = 5.0
 ZERO = Decimal(0)
 USD_UNITS = 10**12
-"""The store counts whole units: millionths of a millionth of a dollar, exact for prices of up to six decimals. Smaller
-rests wait in each replica until they make a unit."""
+UNITS = {"USD": USD_UNITS, "tokens": 1}
+"""By what a budget counts. The store counts whole units: millionths of a millionth of a dollar, exact for prices of up
+to six decimals. Smaller rests wait in each replica until they make a unit."""
 MOST_SHARED_USD = 9_000_000
 """Shared budgets are counted in `USD_UNITS`, in 63 bits."""
 TOTAL = "total"
@@ -54,9 +55,10 @@ Key = tuple[str, str]
 
 @dataclass(slots=True)
 class Account:
-    """What one budget has seen for one key in the window that began at `began` (UTC, ISO)."""
+    """What one budget has seen for one key in the window that began at `began` (UTC, ISO), in its `unit`."""
 
     began: str
+    unit: str
     spent: Counter
     reserved: Counter
 
@@ -67,17 +69,20 @@ class Account:
 
 
 class Part(NamedTuple):
-    """What one request holds in one account, in the window that began at `began`."""
+    """What one request holds in one account, in the window that began at `began`. `unit` is that of the amount, ""
+    where an older sidecar has not said it."""
 
     key: Key
     began: str
     amount: Decimal
+    unit: str = ""
 
 
 class Accounts:
     """All accounts. Used on the event loop, but for the file, which a thread of its own writes once a second.
 
-    Outlives configurations: an account belongs to the budget's name and key. Each budget has at most `most` (at least
+    Outlives configurations: an account belongs to the budget's name and key, and begins anew when the budget counts in
+    another unit. Each budget has at most `most` (at least
     1): those whose window is over go first, then a twentieth, those that have used least, so that nobody gets a spent
     budget back by making up users. `directory` keeps what was spent over restarts, and of requests under way what they
     reserved; with a `store` its replicas have the accounts in common, and a decision waits for that for `wait_seconds`
@@ -133,12 +138,15 @@ class Accounts:
         if self._file is not None and self._dirty:
             self._dirty, shared = False, self.shared
             rows = [
-                (name, key, account.began, account.spent.total if shared else account.used, shared)
+                (
+                    *(name, key),
+                    Kept(account.began, account.spent.total if shared else account.used, shared, account.unit),
+                )
                 for name, table in self._open.items()
                 for key, account in table.items()
             ]
             rows += [
-                (name, key, kept.began, kept.spent, shared and kept.counted)
+                (name, key, replace(kept, counted=shared and kept.counted))
                 for name, table in self._unopened.items()
                 for key, kept in table.items()
             ]
@@ -160,10 +168,10 @@ class Accounts:
         window = began(budget.window, now)
         table = self._open.setdefault(key[0], OrderedDict())
         account = table.get(key[1])
-        if account is None or account.began != window or account.spent.scale != _units(budget):
+        if account is None or account.began != window or account.unit != budget.unit:
             if account is None:
                 self._make_room(table, budget, window)
-            account = table[key[1]] = self._begun(key, window, _units(budget), seconds_left(budget.window, now))
+            account = table[key[1]] = self._begun(key, window, budget.unit, seconds_left(budget.window, now))
         table.move_to_end(key[1])
         return account
 
@@ -174,13 +182,14 @@ class Accounts:
         self._dirty = self._dirty or not self.shared
 
     def settle(self, part: Part, spent: Decimal, budget: Budget | None, holder: Account | None) -> None:
-        """What was reserved becomes what was spent. `holder` is the account that it was reserved in, where this process
-        did that; without the `budget`, which may be gone, no account is opened for it."""
+        """What was reserved becomes what was spent, in the part's unit. `holder` is the account that it was reserved
+        in, where this process did that; without the `budget`, which may be gone, no account is opened for it."""
         account = self._open.get(part.key[0], OrderedDict[str, Account]()).get(part.key[1])
-        if account is None and budget is not None:
+        if account is None and budget is not None and part.unit in ("", budget.unit):
             account = self.opened(part.key, budget)
-        # The window that a request began in pays for it; when that is over, nobody asks any more.
-        if account is not None and account.began == part.began:
+        # The window that a request began in pays for it; when that is over, nobody asks any more. Nor does anybody when
+        # the budget has come to count in another unit.
+        if account is not None and account.began == part.began and part.unit in ("", account.unit):
             # An account that went for want of room took its reservations along; in a store they live on.
             if self.shared or account is holder:
                 self._tally.add(account.reserved, -part.amount)
@@ -198,9 +207,7 @@ class Accounts:
             for budget in config.budgets:
                 if budget.per is BudgetScope.TOTAL:
                     self.opened((budget.name, TOTAL), budget)
-                window = began(budget.window, self.now())
-                kept = self._unopened.get(budget.name, {}).items()
-                for key in [key for key, found in kept if found.began == window]:
+                for key in [key for key, _ in self._kept(budget)]:
                     self.opened((budget.name, key), budget)
         for counter in _counters(self._latest()):
             self._tally.ask(counter)
@@ -224,7 +231,7 @@ class Accounts:
                 "budget": budget.name,
                 "key": key,
                 "window": began(budget.window, now),
-                "unit": "USD" if budget.usd is not None else "tokens",
+                "unit": budget.unit,
                 "limit": plain(budget.limit),
                 "spent": plain(spent),
                 "reserved": plain(reserved),
@@ -250,11 +257,17 @@ class Accounts:
         """Key, spent and reserved of each account, also of those that only the file knows so far."""
         window = began(budget.window, self.now())
         for key, account in self._open.get(budget.name, {}).items():
-            if account.began == window:
+            if account.began == window and account.unit == budget.unit:
                 yield key, account.spent.total, account.reserved.total
+        for key, kept in self._kept(budget):
+            yield key, kept.spent, ZERO
+
+    def _kept(self, budget: Budget) -> Iterator[tuple[str, Kept]]:
+        """By key: what the file alone knows so far of the window that is now."""
+        window = began(budget.window, self.now())
         for key, kept in self._unopened.get(budget.name, {}).items():
-            if kept.began == window:
-                yield key, kept.spent, ZERO
+            if kept.began == window and kept.unit in ("", budget.unit):
+                yield key, kept
 
     def _make_room(self, table: OrderedDict[str, Account], budget: Budget, window: str) -> None:
         """For one more account in the window that began at `window`."""
@@ -270,18 +283,19 @@ class Accounts:
         for key in gone:
             del table[key]
 
-    def _begun(self, key: Key, window: str, scale: int, seconds: int) -> Account:
+    def _begun(self, key: Key, window: str, unit: str, seconds: int) -> Account:
         """A new account, with what was kept of it. Its window began at `window` and goes on for so many seconds."""
-        # Tenants and users are no business of who can list the store's keys.
+        scale = UNITS[unit]
+        # Tenants and users are no business of who can list the store's keys. Other units have other keys.
         named = hashlib.sha256("\n".join((*key, window, str(scale))).encode()).hexdigest()[:32]
         spent, reserved = (Counter(f"b:{named}:{part}", scale, seconds + OVERTIME) for part in "sr")
         kept = self._unopened.get(key[0], {}).pop(key[1], None)
-        if kept is not None and kept.began == window:
+        if kept is not None and kept.began == window and kept.unit in ("", unit):
             if self.shared and kept.counted:
                 spent.known = kept.spent
             else:
                 self._tally.add(spent, kept.spent)
-        return Account(window, spent, reserved)
+        return Account(window, unit, spent, reserved)
 
     def _all(self) -> Iterator[Account]:
         for table in self._open.values():
@@ -298,8 +312,3 @@ def _counters(accounts: Iterable[Account]) -> Iterator[Counter]:
     for account in accounts:
         yield account.spent
         yield account.reserved
-
-
-def _units(budget: Budget) -> int:
-    """How many units of the store make a dollar or a token."""
-    return USD_UNITS if budget.usd is not None else 1

@@ -26,19 +26,21 @@ WRITE_SECONDS = 0.25
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """What the file says of an account that nobody has asked for yet. `counted`: the store knows it, or is told."""
+    """What the file says of an account that nobody has asked for yet. `counted`: the store knows it, or is told. `unit`
+    is that of its budget then; an older file does not say it, and "" stands for any."""
 
     began: str
     spent: Decimal
     counted: bool
+    unit: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Unwritten:
-    """What the file shall hold: of each account the budget, the key, when the window began, what was spent, and whether
-    the store knows it or is told; and what the store has not counted of these (None: there is no store)."""
+    """What the file shall hold: of each account the budget, the key, and the rest; and what the store has not counted
+    of these (None: there is no store)."""
 
-    accounts: list[tuple[str, str, str, Decimal, bool]]
+    accounts: list[tuple[str, str, Kept]]
     owed: list[Batch] | None
 
 
@@ -62,8 +64,8 @@ class BudgetFile:
             found = json.loads(self._path.read_bytes())
             accounts = _newest(
                 (
-                    (str(name), str(key), Kept(str(began), Decimal(spent), counted is True))
-                    for name, key, began, spent, counted in found["accounts"]
+                    (str(name), str(key), Kept(str(began), Decimal(spent), counted is True, *map(str, unit[:1])))
+                    for name, key, began, spent, counted, *unit in found["accounts"]
                 ),
                 most,
             )
@@ -90,7 +92,9 @@ class BudgetFile:
         if not batch:
             return
         newest = batch[-1]
-        rows = [[name, key, began, plain(spent), counted] for name, key, began, spent, counted in newest.accounts]
+        rows = [
+            [name, key, each.began, plain(each.spent), each.counted, each.unit] for name, key, each in newest.accounts
+        ]
         kept: dict[str, Any] = {"version": 1, "accounts": rows}
         if newest.owed is not None:
             kept["owed"] = [

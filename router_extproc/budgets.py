@@ -28,7 +28,6 @@ from router_extproc.ledger import price
 from router_extproc.prices import EXACT, plain
 from router_extproc.router import Routed
 from router_extproc.routes import DEFAULT_ROUTE, NAMED_ROUTE
-from router_extproc.telemetry.recorder import Decided
 from router_extproc.validation import did_you_mean
 
 AGREED_ROUNDS = 3
@@ -112,12 +111,12 @@ class Budgets:
             window = verdict.by.window
             left = seconds_left(window, self.accounts.now())
             raise BudgetSpent(f"the {window.value}'s budget `{verdict.by.name}` is spent", retry_after=left)
-        held = tuple(Part(scale.key, scale.account.began, scale.held) for scale in scales)
+        held = tuple(Part(scale.key, scale.account.began, scale.held, scale.budget.unit) for scale in scales)
         if self.accounts.shared:
             routed = replace(routed, held=_written(held))
         else:
             accounts = tuple(scale.account for scale in scales)
-            until = time.monotonic() + config.retry.total_seconds + 60
+            until = time.monotonic() + config.retry.told_seconds
             self._reserved[identity] = Reservation(held, accounts, until)
         if not verdict.reason:
             return routed
@@ -126,25 +125,25 @@ class Budgets:
         decision = replace(routed.decision, reason=reason[:199], considered=rows)
         return replace(routed, decision=decision, plan=Plan(verdict.models))
 
-    def settle(self, outcome: Outcome | None, decided: Decided | None, config: RouterConfig) -> None:
-        """Replaces a reservation by what the answer cost. Without an outcome what was reserved counts as spent."""
-        identity = outcome.decision_id if outcome is not None else decided.decision_id if decided is not None else ""
-        reservation = self._reserved.pop(identity, None)
+    def settle(self, outcome: Outcome, config: RouterConfig) -> None:
+        """Replaces a reservation by what the answer cost. One whose outcome never comes counts as spent in the end."""
+        reservation = self._reserved.pop(outcome.decision_id, None)
         holders: tuple[Account | None, ...]
         if reservation is not None:
             held, holders = reservation.held, reservation.accounts
-        elif outcome is not None and self.accounts.shared:
+        elif self.accounts.shared:
             held = _read_held(outcome.held)
             holders = (None,) * len(held)
         else:
             return
-        entry = price(outcome, config, self.accounts.now().timestamp()) if outcome is not None else None
+        entry = price(outcome, config, self.accounts.now().timestamp())
         by_name = {budget.name: budget for budget in config.budgets}
         for part, holder in zip(held, holders, strict=True):
             budget = by_name.get(part.key[0])
             spent = part.amount
-            if entry is not None and budget is not None:
-                spent = entry.cost if budget.usd is not None else Decimal(entry.input + entry.output)
+            if budget is not None:
+                unit = part.unit or budget.unit
+                spent = entry.cost if unit == "USD" else Decimal(entry.input + entry.output)
             self.accounts.settle(part, spent, budget, holder)
 
     def lose(self, identity: str) -> None:
@@ -224,13 +223,17 @@ def _key(budget: Budget, routed: Routed, tenant: str) -> str | None:
 
 def _written(held: Held) -> str:
     """As the metadata carries it to whoever is told the outcome."""
-    return json.dumps([[*key, began, plain(amount)] for key, began, amount in held], separators=(",", ":"))
+    rows = [[*part.key, part.began, plain(part.amount), part.unit] for part in held]
+    return json.dumps(rows, separators=(",", ":"))
 
 
 def _read_held(text: str) -> Held:
     """What a request held; nothing where the metadata does not say so."""
     try:
         rows = json.loads(text) if text else []
-        return tuple(Part((str(name), str(key)), str(began), Decimal(amount)) for name, key, began, amount in rows)
+        return tuple(
+            Part((str(name), str(key)), str(began), Decimal(amount), *map(str, unit[:1]))
+            for name, key, began, amount, *unit in rows
+        )
     except (ValueError, TypeError, ArithmeticError):
         return ()

@@ -114,10 +114,11 @@ def _estimated(entry: pb.HTTPAccessLogEntry, api: str, facts: Mapping[str, objec
     size = entry.response.response_body_bytes
     if api == "embeddings":
         output = 0
-    elif facts.get("stream") is True:
-        output = size // STREAMED_BYTES_PER_TOKEN.get(api, 200)
-    else:
+    elif facts.get("stream") is False:
         output = max(0, size - ENVELOPE_BYTES) // BYTES_PER_TOKEN
+    else:
+        # Also where the body was not read so far: a stream taken for a whole answer would cost fifty times as much.
+        output = size // STREAMED_BYTES_PER_TOKEN.get(api, 200)
     return Usage(input=int(tokens), output=output, estimated=True)
 
 

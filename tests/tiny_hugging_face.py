@@ -65,16 +65,20 @@ ARCHITECTURES: dict[str, tuple[Any, Any, Any, dict[str, Any]]] = {
 """Configuration class, sequence and token classifier, and what makes them tiny."""
 
 
-def sequence_classifier(directory: Path, architecture: str = "bert", *, seed: int = 0) -> Path:
-    """A folder with labels SAFE, TOXIC and SPAM."""
+def sequence_classifier(
+    directory: Path, architecture: str = "bert", *, seed: int = 0, labels: tuple[str, ...] = SEQUENCE_LABELS
+) -> Path:
+    """A folder with labels SAFE, TOXIC and SPAM, or others."""
     config, kind, _, shape = ARCHITECTURES[architecture]
-    return _saved(directory, config, kind, shape, SEQUENCE_LABELS, seed)
+    return _saved(directory, config, kind, shape, labels, seed)
 
 
-def token_classifier(directory: Path, architecture: str = "bert", *, seed: int = 1) -> Path:
+def token_classifier(
+    directory: Path, architecture: str = "bert", *, seed: int = 1, labels: tuple[str, ...] = TOKEN_LABELS
+) -> Path:
     """A folder that finds persons, or what it takes for them."""
     config, _, kind, shape = ARCHITECTURES[architecture]
-    return _saved(directory, config, kind, shape, TOKEN_LABELS, seed)
+    return _saved(directory, config, kind, shape, labels, seed)
 
 
 def save_tokenizer(directory: Path) -> int:

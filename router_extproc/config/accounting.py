@@ -81,6 +81,11 @@ class Budget(Section):
         """Dollars or tokens per window."""
         return self.usd if self.usd is not None else Decimal(self.tokens or 1)
 
+    @property
+    def unit(self) -> str:
+        """What the limit counts: `USD` or `tokens`."""
+        return "USD" if self.usd is not None else "tokens"
+
     @model_validator(mode="after")
     def _one_limit(self) -> Self:
         if (self.usd is None) == (self.tokens is None):

@@ -26,6 +26,10 @@ class Limits(Section):
     max_attempts: int = Field(3, ge=1, le=8, description="Models tried for one request, the pick included.")
 
 
+LATE_SECONDS = 60.0
+"""How late Envoy may be to end an exchange and to tell its outcome."""
+
+
 class Retry(Section):
     """When an attempt counts as failed and the plan's next model is tried."""
 
@@ -41,6 +45,11 @@ class Retry(Section):
     total_seconds: float = Field(
         600, gt=0, le=86_400, description="Time for the whole exchange; above `first_byte_seconds`."
     )
+
+    @property
+    def told_seconds(self) -> float:
+        """How long after its decision an exchange's outcome may come; later nobody will tell it."""
+        return self.total_seconds + LATE_SECONDS
 
     @model_validator(mode="after")
     def _time_for_the_next(self) -> Self:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -18,8 +19,10 @@ from router_extproc.telemetry.instruments import Instrument
 from router_extproc.telemetry.metrics import Metrics, Values
 
 KEPT_PROMPT = 4096
-REMEMBERED = 4096
-"""Decisions kept until their outcome arrives. Beyond it the oldest is reported without an outcome."""
+REMEMBERED = 16_384
+"""Decisions kept until their outcome arrives, 10 KiB each with a long prompt. Beyond it the oldest is reported without
+an outcome."""
+PATIENCE_SECONDS = 660.0
 
 OPERATIONS = {
     "chat_completions": "chat",
@@ -118,9 +121,13 @@ Work = Callable[[], None]
 class Recorder:
     """Takes facts on the event loop. Cheap: nothing here waits, formats, measures or touches a disk."""
 
-    def __init__(self, metrics: Metrics) -> None:
-        self._metrics = metrics
-        self._waiting: OrderedDict[str, Decided] = OrderedDict()
+    def __init__(
+        self, metrics: Metrics, *, remembered: int = REMEMBERED, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        """`remembered` decisions wait for their outcome; `clock` counts seconds."""
+        self._metrics, self._remembered, self._clock = metrics, remembered, clock
+        self._waiting: OrderedDict[str, tuple[Decided, float]] = OrderedDict()
+        """With the time after which nobody will tell the outcome."""
         self._serving: dict[Instrument, float] = {}
         self.later: Callable[[Work], object] = _at_once
         """Where measuring is done: OpenTelemetry takes some 10 microseconds for each of the fifteen of a request."""
@@ -128,6 +135,8 @@ class Recorder:
         """Makes the spans of a sampled exchange, where the measuring is done."""
         self.served: Callable[[], Mapping[str, Served]] = dict
         """The models that serve now, by catalogue name."""
+        self.patience: Callable[[], float] = lambda: PATIENCE_SECONDS
+        """Seconds that a decision may wait for its outcome: a little longer than a request can last."""
         self.sampler = Sampler(0, on=False)
         """Which exchanges are traced."""
         self.listeners: list[Listener] = []
@@ -146,9 +155,13 @@ class Recorder:
         kept = _without_texts(decided.request)
         decided = decided if kept is decided.request else replace(decided, request=kept)
         self.later(partial(self._measure_decision, decided))
-        self._waiting[decided.decision_id] = decided
-        if len(self._waiting) > REMEMBERED:
-            _, oldest = self._waiting.popitem(last=False)
+        now = self._clock()
+        self._waiting[decided.decision_id] = (decided, now + self.patience())
+        while self._waiting:
+            oldest, until = next(iter(self._waiting.values()))
+            if until > now and len(self._waiting) <= self._remembered:
+                break
+            self._waiting.popitem(last=False)
             self._lost(oldest)
         for listener in self.on_decision:
             listener(decided)
@@ -206,14 +219,15 @@ class Recorder:
 
     def outcome(self, outcome: Outcome) -> None:
         """An exchange has ended, according to Envoy."""
-        decided = self._waiting.pop(outcome.decision_id, None)
+        decided, _ = self._waiting.pop(outcome.decision_id, (None, 0.0))
         self.later(partial(self._measure_exchange, outcome, decided, self.served().get(outcome.model or "")))
         self._tell(outcome, decided)
 
     def drain(self) -> None:
         """Reports the decisions that still wait for an outcome: the process ends."""
         while self._waiting:
-            self._lost(self._waiting.popitem(last=False)[1])
+            _, (decided, _) = self._waiting.popitem(last=False)
+            self._lost(decided)
 
     def _lost(self, decided: Decided) -> None:
         """No outcome came."""

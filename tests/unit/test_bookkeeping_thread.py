@@ -6,13 +6,16 @@ import asyncio
 import json
 import logging
 import threading
+import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from router_extproc.domain import Band, Decision, LlmRequest, Plan, SignalSet
+from router_extproc.domain import Band, Decision, LlmRequest, Outcome, Plan, SignalSet, Usage
 from router_extproc.router import Routed
 from router_extproc.stores.background import Background
+from router_extproc.telemetry.recorder import Decided
 from tests.watched import Watched, watched
 
 
@@ -35,12 +38,20 @@ async def test_what_happened_before_a_scrape_is_on_the_page() -> None:
 BUDGETS = b"budgets: [{name: people, per: user, usd: 1}]\n"
 
 
+REQUEST = LlmRequest("chat_completions", "auto", None, "hi", tokens=1000, max_output_tokens=1000)
+DECISION = Decision("default", Band.DEFAULT, 1.0, ("premium",), "sure")
+PREMIUM = Routed(REQUEST, SignalSet({}), DECISION, Plan(("premium",)))
+
+
 async def reserve(found: Watched, user: str) -> None:
     """A request that is under way."""
-    request = LlmRequest("chat_completions", "auto", None, "hi", tokens=1000, max_output_tokens=1000, user=user)
-    decision = Decision("default", Band.DEFAULT, 1.0, ("premium",), "sure")
-    routed = Routed(request, SignalSet({}), decision, Plan(("premium",)))
+    routed = replace(PREMIUM, request=replace(REQUEST, user=user))
     await found.books.budgets.admit(user, routed, "", found.runtimes.current.config)
+
+
+def decided(identity: str, routed: Routed = PREMIUM) -> Decided:
+    known = (routed.request, routed.signals, routed.decision, routed.plan)
+    return Decided(identity, *known, 0.1, 1, session=routed.session)
 
 
 async def test_metrics_name_no_user() -> None:
@@ -50,6 +61,43 @@ async def test_metrics_name_no_user() -> None:
         text = await page(found)
         assert 'mom_budget_used{budget="people"} 0.018' in text
         assert "jane" not in text
+
+
+async def test_more_answers_under_way_than_can_be_remembered_are_paid_for_all_the_same() -> None:
+    async with watched(more=b"budgets: [{name: people, per: user, tokens: 100000}]\n", remembered=1) as found:
+        assert found.recorder.patience() == 660
+        for identity in ("one", "two"):
+            await reserve(found, identity)
+            found.recorder.decided(decided(identity))
+        for identity in ("one", "two"):
+            found.recorder.outcome(Outcome(identity, "chat_completions", 200, "coder", 1, 30.0, 1.0, Usage(1000, 3000)))
+        accounts = found.books.budgets.accounts.shown(found.runtimes.current.config)
+        told = [(row["key"], row["spent"], row["reserved"]) for row in accounts]
+        assert sorted(told) == [("one", "4000", "0"), ("two", "4000", "0")]
+
+
+async def test_who_answered_holds_the_conversation_and_not_who_was_picked() -> None:
+    request = LlmRequest("responses", "auto", None, "hi", opening="hi")
+    async with watched() as found:
+        router = found.runtimes.current.router
+
+        async def follow_up() -> str:
+            again = replace(request, stateful=True)
+            return (await router.route(again, {}, time.monotonic() + 60)).plan.pick
+
+        for identity, status, answered_by, home in (
+            ("a", 200, "small", "small"),
+            ("b", 503, "small", "coder"),
+            ("c", 200, "a cluster of a gateway's", "coder"),
+            ("d", 200, "premium", "premium"),
+        ):
+            routed = await router.route(request, {}, time.monotonic() + 60)
+            routed = replace(routed, plan=Plan(("coder", "small", "premium")))
+            router.keep(routed)
+            assert await follow_up() == "coder"
+            found.recorder.decided(decided(identity, routed))
+            found.recorder.outcome(Outcome(identity, "responses", status, answered_by, 2, 1.0, 0.1, Usage(1, 1)))
+            assert await follow_up() == home
 
 
 async def test_what_is_reserved_is_soon_on_disk_though_nothing_else_happens(tmp_path: Path) -> None:

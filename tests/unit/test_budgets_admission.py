@@ -74,16 +74,16 @@ async def test_a_reservation_becomes_what_the_answer_cost(clock: Clock) -> None:
     plan = routed("small", "middle")
     assert await budgets.admit("a", plan, "", found) is plan
     assert used(budgets, found) == {"day/total": ("0", "0.02")}
-    budgets.settle(outcome("a", "small", 500), None, found)
+    budgets.settle(outcome("a", "small", 500), found)
     assert used(budgets, found) == {"day/total": ("0.001", "0")}
-    budgets.settle(outcome("a", "small", 500), None, found)
+    budgets.settle(outcome("a", "small", 500), found)
     assert used(budgets, found) == {"day/total": ("0.001", "0")}
 
 
 async def test_a_failed_exchange_gives_its_reservation_back(clock: Clock) -> None:
     found, budgets = config("[{name: day, usd: 1}]"), Budgets(Accounts(now=clock))
     await budgets.admit("a", routed("small"), "", found)
-    budgets.settle(replace(outcome("a", "small"), status=503, usage=None), None, found)
+    budgets.settle(replace(outcome("a", "small"), status=503, usage=None), found)
     assert used(budgets, found) == {"day/total": ("0", "0")}
 
 
@@ -103,7 +103,7 @@ async def test_each_level_changes_the_plan(
     found, budgets = config("[{name: day, usd: 0.9}]"), Budgets(Accounts(now=clock))
     # Tokens that cost the given part of the budget.
     await budgets.admit("before", routed("small"), "", found)
-    budgets.settle(outcome("before", "small", int(spent / 100 * 450_000)), None, found)
+    budgets.settle(outcome("before", "small", int(spent / 100 * 450_000)), found)
     result = await budgets.admit("a", routed(*plan), "", found)
     assert (result.plan.models, result.decision.reason) == (expected_plan, reason)
 
@@ -139,7 +139,7 @@ async def test_accounts_are_kept_apart(clock: Clock) -> None:
     budgets = Budgets(Accounts(now=clock))
     await budgets.admit("a", routed("small", user="ann"), "acme", found)
     await budgets.admit("b", routed("small"), "globex", found)
-    budgets.settle(outcome("a", "small", 700), None, found)
+    budgets.settle(outcome("a", "small", 700), found)
     assert used(budgets, found) == {"t/acme": ("0.0014", "0"), "t/globex": ("0", "0.002"), "u/ann": ("1400", "0")}
 
 
@@ -147,7 +147,7 @@ async def test_what_was_spent_outlives_the_process(tmp_path: Path, clock: Clock)
     found, budgets = config("[{name: day, usd: 1}]"), Budgets(Accounts(tmp_path, now=clock))
     budgets.accounts.start()
     await budgets.admit("a", routed("small"), "", found)
-    budgets.settle(outcome("a", "small"), None, found)
+    budgets.settle(outcome("a", "small"), found)
     await budgets.admit("b", routed("small"), "", found)
     budgets.accounts.close()
     again = Budgets(Accounts(tmp_path, now=clock))
@@ -167,7 +167,7 @@ async def test_a_window_that_is_over_starts_from_nothing(clock: Clock) -> None:
     await budgets.admit("a", routed("small"), "", found)
     clock.now += timedelta(hours=3)  # June
     await budgets.admit("b", routed("small"), "", found)
-    budgets.settle(outcome("a", "small"), None, found)
+    budgets.settle(outcome("a", "small"), found)
     assert used(budgets, found) == {"m/total": ("0", "0.002")}
 
 
@@ -183,18 +183,65 @@ async def test_a_kill_forgets_nothing_that_is_under_way(tmp_path: Path, clock: C
     again = Budgets(Accounts(tmp_path, now=clock))
     again.accounts.start()
     # Envoy tells the new process what became of the old one's request; it counts as what was reserved.
-    again.settle(outcome("a", "small", 10), None, found)
+    again.settle(outcome("a", "small", 10), found)
     assert used(again, found) == {"day/total": ("0.002", "0")}
     await again.admit("b", routed("small"), "", found)
-    again.settle(outcome("b", "small"), None, found)
+    again.settle(outcome("b", "small"), found)
     assert used(again, found) == {"day/total": ("0.004", "0")}
     again.accounts.close()
     budgets.accounts.close()
 
 
+IN_TOKENS = config("[{name: day, tokens: 5000000}]")
+IN_DOLLARS = config("[{name: day, usd: 500}]")
+
+
+async def test_tokens_that_were_kept_are_no_dollars(tmp_path: Path, clock: Clock) -> None:
+    budgets = Budgets(Accounts(tmp_path, now=clock))
+    budgets.accounts.start()
+    await spend(budgets, IN_TOKENS, "a", 200_000)
+    budgets.accounts.close()
+    again = Budgets(Accounts(tmp_path, now=clock))
+    again.accounts.start()
+    assert used(again, IN_TOKENS) == {"day/total": ("400000", "0")}
+    assert used(again, IN_DOLLARS) == {}
+    await spend(again, IN_DOLLARS, "b", 1000)
+    assert used(again, IN_DOLLARS) == {"day/total": ("0.002", "0")}
+    again.accounts.close()
+
+
+async def test_a_file_that_tells_no_unit_is_read(tmp_path: Path, clock: Clock) -> None:
+    began = NOW.replace(hour=0, minute=0).isoformat()
+    rows = [["day", "total", began, "0.5", False]]
+    (tmp_path / "budgets.json").write_text(json.dumps({"version": 1, "accounts": rows}))
+    budgets = Budgets(Accounts(tmp_path, now=clock))
+    budgets.accounts.start()
+    assert used(budgets, IN_DOLLARS) == {"day/total": ("0.5", "0")}
+    await spend(budgets, IN_DOLLARS, "a", 1000)
+    assert used(budgets, IN_DOLLARS) == {"day/total": ("0.502", "0")}
+    budgets.accounts.close()
+
+
+@pytest.mark.parametrize(("before", "after"), [(IN_TOKENS, IN_DOLLARS), (IN_DOLLARS, IN_TOKENS)])
+async def test_a_request_under_way_leaves_a_budget_alone_that_has_changed_its_unit(
+    clock: Clock, before: RouterConfig, after: RouterConfig
+) -> None:
+    budgets = Budgets(Accounts(now=clock))
+    await budgets.admit("a", routed("small"), "", before)
+    await budgets.admit("b", routed("small"), "", before)
+    assert used(budgets, after) == {}
+    # Before anybody has asked for the budget in its new unit, and after.
+    budgets.settle(outcome("a", "small"), after)
+    assert used(budgets, before) == {"day/total": (("2000", "2000") if before is IN_TOKENS else ("0.002", "0.002"))}
+    await spend(budgets, after, "c", 500)
+    held = used(budgets, after)
+    budgets.settle(outcome("b", "small"), after)
+    assert used(budgets, after) == held == {"day/total": (("1000", "0") if after is IN_TOKENS else ("0.001", "0"))}
+
+
 async def spend(budgets: Budgets, found: RouterConfig, identity: str, tokens: int, **request: object) -> None:
     await budgets.admit(identity, routed("small", **request), str(request.get("user", "")), found)  # type: ignore[arg-type]
-    budgets.settle(outcome(identity, "small", tokens), None, found)
+    budgets.settle(outcome(identity, "small", tokens), found)
 
 
 async def test_nobody_gets_a_spent_budget_back_by_making_up_users(
@@ -204,7 +251,7 @@ async def test_nobody_gets_a_spent_budget_back_by_making_up_users(
     found = config(f"[{{name: u, per: user, usd: 0.004, when_spent: refuse}}, {by_tenant}]")
     budgets = Budgets(Accounts(now=clock, most=20))
     await budgets.admit("acme", routed("small"), "acme", found)
-    budgets.settle(outcome("acme", "small", 2000), None, found)
+    budgets.settle(outcome("acme", "small", 2000), found)
     await spend(budgets, found, "greedy", 2000, user="greedy")
     with caplog.at_level(logging.WARNING):
         for number in range(100):
@@ -234,7 +281,7 @@ async def test_what_an_account_held_that_had_to_go_is_not_given_back_to_the_next
         await spend(budgets, found, str(number), 1000, user=f"user {number}")
     assert "u/ann" not in used(budgets, found)
     await budgets.admit("late", routed("small", user="ann"), "", found)
-    budgets.settle(outcome("early", "small", 5), None, found)
+    budgets.settle(outcome("early", "small", 5), found)
     assert used(budgets, found)["u/ann"] == ("0.00001", "0.002")
 
 
@@ -327,11 +374,11 @@ async def test_nothing_stays_reserved_and_a_refusing_budget_is_never_exceeded_by
             except BudgetSpent:
                 continue
         elif not admit and identity in open_requests:
-            budgets.settle(outcome(identity, open_requests.pop(identity)), None, found)
+            budgets.settle(outcome(identity, open_requests.pop(identity)), found)
         rows = used(budgets, found)
         assert all(Decimal(spent) + Decimal(reserved) <= Decimal("0.5") for spent, reserved in rows.values())
     for identity, model in open_requests.items():
-        budgets.settle(outcome(identity, model), None, found)
+        budgets.settle(outcome(identity, model), found)
     assert all(reserved == "0" for _, reserved in used(budgets, found).values())
 
 
@@ -339,7 +386,7 @@ async def test_the_file_is_plain(tmp_path: Path, clock: Clock) -> None:
     found, budgets = config("[{name: day, usd: 1}]"), Budgets(Accounts(tmp_path, now=clock))
     budgets.accounts.start()
     await budgets.admit("a", routed("small"), "", found)
-    budgets.settle(outcome("a", "small"), None, found)
+    budgets.settle(outcome("a", "small"), found)
     budgets.accounts.close()
     rows = json.loads((tmp_path / "budgets.json").read_text())["accounts"]
-    assert rows == [["day", "total", "2026-05-31T00:00:00+00:00", "0.002", False]]
+    assert rows == [["day", "total", "2026-05-31T00:00:00+00:00", "0.002", False, "USD"]]

@@ -124,7 +124,7 @@ async def test_what_one_has_reserved_and_spent_counts_for_the_other() -> None:
     async with replicas(2, MemoryStore()) as (one, other):
         first = await one.admit("a", routed("premium"), "", DAY)
         assert await seen(other) == ("0", "0.2")
-        one.settle(outcome(first, 500), None, DAY)
+        one.settle(outcome(first, 500), DAY)
         await seen(one)
         assert await seen(other) == ("0.1", "0")
 
@@ -132,8 +132,8 @@ async def test_what_one_has_reserved_and_spent_counts_for_the_other() -> None:
 async def test_any_replica_settles_what_another_has_reserved() -> None:
     async with replicas(2, MemoryStore()) as (one, other):
         first = await one.admit("a", routed("premium"), "", DAY)
-        assert json.loads(first.held) == [["day", "total", "2026-05-31T00:00:00+00:00", "0.2"]]
-        other.settle(outcome(first, 500), None, DAY)
+        assert json.loads(first.held) == [["day", "total", "2026-05-31T00:00:00+00:00", "0.2", "USD"]]
+        other.settle(outcome(first, 500), DAY)
         await seen(other)
         assert await seen(one) == ("0.1", "0")
 
@@ -158,7 +158,7 @@ async def test_a_refusal_by_an_old_count_is_looked_at_again() -> None:
         first = await one.admit("a", routed("premium"), "", strict)
         with pytest.raises(BudgetSpent):
             await other.admit("b", routed("premium"), "", strict)
-        one.settle(replace(outcome(first), status=503, usage=None), None, strict)
+        one.settle(replace(outcome(first), status=503, usage=None), strict)
         await one.admit("c", routed("small"), "", strict)
         assert (await other.admit("d", routed("premium"), "", strict)).plan.pick == "premium"
 
@@ -185,7 +185,7 @@ async def test_together_they_never_reserve_more_than_a_refusing_budget(moves: li
         for index, model, settles in moves:
             asked.append(asyncio.create_task(ask(all_of_them[index], model)))
             if settles and open_requests:
-                all_of_them[index].settle(outcome(open_requests.pop()), None, strict)
+                all_of_them[index].settle(outcome(open_requests.pop()), strict)
             await asyncio.sleep(0)
         await asyncio.gather(*asked)
         for budgets in all_of_them:
@@ -202,7 +202,7 @@ async def test_a_store_that_is_down_holds_up_nobody_and_is_told_later() -> None:
     async with replicas(2, store, alone=reasons.append) as (one, other):
         for _ in range(3):
             first = await one.admit("a", routed("premium"), "", DAY)
-            one.settle(outcome(first, 500), None, DAY)
+            one.settle(outcome(first, 500), DAY)
         assert used(one) == ("0.3", "0")
         assert (one.accounts.trouble, reasons) == ("down", ["down"] * 3)
         tight = config("[{name: day, usd: 0.35}]")
@@ -219,7 +219,7 @@ async def test_what_was_counted_without_an_answer_is_counted_once() -> None:
     store.state = "deaf"
     async with replicas(2, store) as (one, other):
         first = await one.admit("a", routed("premium"), "", DAY)
-        one.settle(outcome(first, 500), None, DAY)
+        one.settle(outcome(first, 500), DAY)
         asked = store.asked
         await until(lambda: store.asked >= asked + 3)
         store.state = ""
@@ -288,7 +288,7 @@ async def test_a_store_that_has_forgotten_is_told_again_by_everyone() -> None:
     store = Unsure()
     async with replicas(2, store) as (one, other):
         for budgets, tokens in ((one, 500), (other, 1500)):
-            budgets.settle(outcome(await budgets.admit("a", routed("premium"), "", DAY), tokens), None, DAY)
+            budgets.settle(outcome(await budgets.admit("a", routed("premium"), "", DAY), tokens), DAY)
             await seen(budgets)
         store.emptied()
         await seen(one)
@@ -300,10 +300,10 @@ async def test_a_store_that_has_forgotten_is_told_again_by_everyone() -> None:
 async def test_what_the_store_never_heard_outlives_the_process(tmp_path: Path) -> None:
     store = Unsure()
     async with replicas(1, store, directory=tmp_path) as [one]:
-        one.settle(outcome(await one.admit("a", routed("premium"), "", DAY), 500), None, DAY)
+        one.settle(outcome(await one.admit("a", routed("premium"), "", DAY), 500), DAY)
         await seen(one)
         store.state = "deaf"
-        one.settle(outcome(await one.admit("b", routed("premium"), "", DAY), 1000), None, DAY)
+        one.settle(outcome(await one.admit("b", routed("premium"), "", DAY), 1000), DAY)
     assert used_in(tmp_path) == "0.3"
     store.state = ""
     async with replicas(1, store, directory=tmp_path) as [again]:
@@ -320,7 +320,7 @@ async def test_what_was_counted_alone_is_put_in_when_a_store_comes(tmp_path: Pat
         alone = Budgets(Accounts(tmp_path / name, now=Clock()))
         alone.accounts.start()
         first = await alone.admit("a", routed("premium"), "", DAY)
-        alone.settle(replace(outcome(first, 500), decision_id="a"), None, DAY)
+        alone.settle(replace(outcome(first, 500), decision_id="a"), DAY)
         alone.accounts.close()
     store = MemoryStore()
     for name in ("one", "other"):
@@ -334,7 +334,7 @@ async def test_what_was_counted_alone_waits_for_the_process_that_puts_it_in(tmp_
     alone = Budgets(Accounts(tmp_path, now=Clock()))
     alone.accounts.start()
     first = await alone.admit("a", routed("premium"), "", DAY)
-    alone.settle(replace(outcome(first, 500), decision_id="a"), None, DAY)
+    alone.settle(replace(outcome(first, 500), decision_id="a"), DAY)
     alone.accounts.close()
     store = MemoryStore()
     async with replicas(1, store, directory=tmp_path):
@@ -351,7 +351,7 @@ async def test_amounts_below_the_stores_unit_add_up() -> None:
         for _ in range(1000):
             found = await one.admit("a", routed("odd"), "", DAY)
             ended = Outcome("x", "chat_completions", 200, "odd", 1, 1.0, 0.1, Usage(1, 0), held=found.held)
-            one.settle(ended, None, DAY)
+            one.settle(ended, DAY)
         # 0.000000123456789 each: the last three digits are below a unit.
         assert used(one)[0] == "0.000123456789"
         await seen(one)
@@ -363,9 +363,33 @@ async def test_another_window_is_another_account() -> None:
     async with replicas(2, store, now=clock) as (one, other):
         first = await one.admit("a", routed("premium"), "", DAY)
         clock.now += timedelta(days=1)
-        other.settle(outcome(first), None, DAY)
+        other.settle(outcome(first), DAY)
         await other.admit("b", routed("small"), "", DAY)
         assert used(other) == ("0", "0.002")
+
+
+async def test_another_unit_is_another_account() -> None:
+    store, tokens = MemoryStore(), config("[{name: day, tokens: 100000}]")
+    async with replicas(1, store) as [one]:
+        early = await one.admit("a", routed("small"), "", tokens)
+        late = await one.admit("b", routed("small"), "", tokens)
+        one.settle(outcome(early), tokens)
+        assert await seen(one, tokens) == ("2000", "2000")
+        assert (await one.admit("c", routed("small"), "", DAY)).held.endswith('"USD"]]')
+        assert await seen(one) == ("0", "0.002")
+        one.settle(outcome(late), DAY)
+        assert await seen(one) == ("0", "0.002")
+    async with replicas(2, store) as (again, other):
+        for each in (again, other):
+            assert await seen(each) == ("0", "0.002")
+
+
+async def test_a_sidecar_of_before_tells_no_unit() -> None:
+    async with replicas(1, MemoryStore()) as [one]:
+        found = await one.admit("a", routed("small"), "", DAY)
+        rows = [row[:4] for row in json.loads(found.held)]
+        one.settle(outcome(replace(found, held=json.dumps(rows))), DAY)
+        assert await seen(one) == ("0.002", "0")
 
 
 @pytest.mark.parametrize(
@@ -373,7 +397,7 @@ async def test_another_window_is_another_account() -> None:
 )
 async def test_metadata_that_holds_nothing_of_ours_is_harmless(held: str) -> None:
     async with replicas(1, MemoryStore()) as [one]:
-        one.settle(Outcome("x", "chat_completions", 200, "small", 1, 1.0, 0.1, Usage(1, 1), held=held), None, DAY)
+        one.settle(Outcome("x", "chat_completions", 200, "small", 1, 1.0, 0.1, Usage(1, 1), held=held), DAY)
         assert await seen(one) == ("0", "0")
 
 
@@ -386,5 +410,5 @@ def test_budgets_that_cannot_be_counted_together_are_refused() -> None:
 
 
 def used_in(directory: Path) -> str:
-    [[*_, spent, _]] = json.loads((directory / "budgets.json").read_text())["accounts"]
+    [[*_, spent, _, _]] = json.loads((directory / "budgets.json").read_text())["accounts"]
     return str(spent)

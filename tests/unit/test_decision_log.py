@@ -3,6 +3,8 @@
 import json
 import logging
 import re
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -104,6 +106,8 @@ def test_a_record_gives_back_what_a_policy_needs() -> None:
     assert request_of(made) == replace(REQUEST, prompt="", model_span=None)
     assert signals_of(made).absent == {"pii": "late"}
     assert signals_of(made).values["intent"].scores == {"chat": 0.9123, "code": 0.1}
+    partly = replace(DECIDED, signals=SignalSet({"words": SignalValue("false", partial=True)}))
+    assert signals_of(record(None, partly)) == partly.signals
 
 
 def test_the_files_are_bounded_and_read_in_order(tmp_path: Path) -> None:
@@ -118,6 +122,76 @@ def test_the_files_are_bounded_and_read_in_order(tmp_path: Path) -> None:
     kept = [int(line["id"]) for line in read_log(tmp_path)]
     assert kept == list(range(kept[0], 600))
     assert len(kept) > 50
+
+
+def test_restarts_cost_no_history_and_make_no_files(tmp_path: Path) -> None:
+    for process in range(12):
+        log = log_to(tmp_path)
+        log.start()
+        log.record(OUTCOME, replace(DECIDED, decision_id=str(process)))
+        log.close()
+    assert [line["id"] for line in read_log(tmp_path)] == [str(process) for process in range(12)]
+    assert len(list(tmp_path.glob("*.jsonl"))) == 1
+
+
+def test_many_small_files_of_earlier_starts_stay_while_there_is_room(tmp_path: Path) -> None:
+    for number in range(1, 21):
+        (tmp_path / f"decisions-{number:08}.jsonl").write_bytes(b'{"v":1,"id":"%d"}\n' % number)
+    log = log_to(tmp_path, max_bytes=8_000)
+    log.start()
+    for number in range(21, 25):
+        log.record(OUTCOME, replace(DECIDED, decision_id=str(number)))
+        log.flush()
+    log.close()
+    kept = [line["id"] for line in read_log(tmp_path)]
+    assert kept == [str(number) for number in range(1, 25)]
+    assert len(list(tmp_path.glob("*.jsonl"))) > 20
+
+
+def test_a_line_that_a_crash_cut_off_goes_and_what_stands_before_it_stays(tmp_path: Path) -> None:
+    file = tmp_path / "decisions-00000003.jsonl"
+    file.write_bytes(b'{"v":1,"id":"a"}\n{"v":1,"id":"' + b"x" * 100_000)
+    for identity in ("b", "c"):
+        log = log_to(tmp_path)
+        log.start()
+        log.record(OUTCOME, replace(DECIDED, decision_id=identity))
+        log.close()
+    assert [line.get("id") for line in read_log(tmp_path)] == ["a", "b", "c"]
+    assert list(tmp_path.glob("*.jsonl")) == [file]
+
+
+FULL = """
+import resource, signal, sys
+sys.path.insert(0, {tests!r})
+from pathlib import Path
+from dataclasses import replace
+from test_decision_log import DECIDED, OUTCOME, log_to
+
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+log = log_to(Path({directory!r}))
+log.start()
+
+def tell(first, count):
+    for number in range(first, first + count):
+        log.record(OUTCOME, replace(DECIDED, decision_id=str(number)))
+        log.flush()
+
+tell(0, 3)
+size = sum(path.stat().st_size for path in Path({directory!r}).glob("*.jsonl"))
+resource.setrlimit(resource.RLIMIT_FSIZE, (size + 10, resource.RLIM_INFINITY))
+tell(100, 12)
+assert log.lost == 12, log.lost
+resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+tell(3, 3)
+log.close()
+"""
+
+
+def test_a_full_disk_costs_the_lines_that_it_did_not_take_and_no_others(tmp_path: Path) -> None:
+    script = FULL.format(tests=str(Path(__file__).parent), directory=str(tmp_path))
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=60, capture_output=True)
+    assert [line.get("id") for line in read_log(tmp_path)] == ["0", "1", "2", "3", "4", "5"]
+    assert len(list(tmp_path.glob("*.jsonl"))) == 1
 
 
 def test_without_a_directory_there_are_log_lines(caplog: pytest.LogCaptureFixture) -> None:

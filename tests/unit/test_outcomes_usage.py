@@ -83,6 +83,11 @@ def test_tokens_that_the_provider_did_not_count_are_estimated(path: str, stream:
     assert found.stream is stream
 
 
+def test_an_answer_that_may_have_streamed_is_not_taken_for_a_whole_one() -> None:
+    facts = {name: value for name, value in FACTS.items() if name != "stream"}
+    assert only(entry(facts, size=2200)).usage == Usage(50, 10, estimated=True)
+
+
 @pytest.mark.parametrize("changes", [{"status": 503}, {"attempts": 0}, {"status": 0}, {"facts": {}}])
 def test_what_was_not_answered_has_no_tokens(changes: dict[str, Any]) -> None:
     assert only(entry(**changes)).usage is None

@@ -188,16 +188,30 @@ def test_every_name_and_bucket_of_the_conventions_is_exact() -> None:
     }
 
 
-def test_a_decision_whose_outcome_never_comes_is_told_without_it(recorder: Recorder) -> None:
+def test_a_decision_whose_outcome_never_comes_is_told_without_it(metrics: Metrics) -> None:
+    now = 0.0
+    recorder = Recorder(metrics, remembered=10, clock=lambda: now)
+    recorder.patience = lambda: 60.0
     told: list[tuple[object, str]] = []
     recorder.listeners.append(lambda outcome, made: told.append((outcome, made.decision_id if made else "")))
-    for number in range(REMEMBERED + 2):
+    for number in range(12):
         recorder.decided(decided(str(number)))
     assert told == [(None, "0"), (None, "1")]
     recorder.outcome(replace(ANSWERED, decision_id="7"))
     assert told[-1][1] == "7"
+    now = 59.9
+    recorder.decided(decided("late"))
+    assert len(told) == 3
+    now = 60.0
+    recorder.decided(decided("later"))
+    assert told[3:] == [(None, str(number)) for number in (2, 3, 4, 5, 6, 8, 9, 10, 11)]
     recorder.drain()
-    assert len(told) == REMEMBERED + 2
+    assert told[12:] == [(None, "late"), (None, "later")]
+
+
+def test_a_hundred_and_forty_streams_a_second_wait_for_their_outcomes(metrics: Metrics) -> None:
+    assert Recorder(metrics).patience() == CONFIG.retry.told_seconds == 660
+    assert REMEMBERED >= 2 * 140 * 30
 
 
 def test_buckets_are_those_of_the_table(metrics: Metrics) -> None:
