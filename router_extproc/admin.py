@@ -20,9 +20,10 @@ from urllib.parse import urlsplit
 from aiohttp import web
 
 from router_extproc.bookkeeping import Books
-from router_extproc.domain import LlmRequest, Turn
+from router_extproc.config.model import Api
+from router_extproc.domain import LlmRequest
 from router_extproc.errors import ClientError, ConfigMistakes
-from router_extproc.explanation import rules, tried
+from router_extproc.explanation import as_sent, rules, tried
 from router_extproc.feedback import Feedback
 from router_extproc.recent import END, LATENCY_BOUNDS
 from router_extproc.runtime import Runtimes
@@ -213,10 +214,9 @@ class Admin:
             return web.json_response({"error": "starting"}, status=503)
         try:
             asked = _asked(await request.json())
+            found = await tried(runtimes.current, asked, {}, time.monotonic() + TRY_SECONDS)
         except (ValueError, TypeError) as error:
             return web.json_response({"error": f"not a prompt to try: {error}"}, status=400)
-        try:
-            found = await tried(runtimes.current, asked, {}, time.monotonic() + TRY_SECONDS)
         except ClientError as error:
             return web.json_response({"error": error.message}, status=error.status)
         return web.json_response(found)
@@ -306,22 +306,14 @@ async def _send(response: web.StreamResponse, event: str, text: str) -> None:
 
 
 def _asked(value: Any) -> LlmRequest:
-    """A prompt to try, as a client would send it. Raises ValueError or TypeError."""
+    """A prompt to try, as a client would send it. Raises ValueError, and ClientError where a client would get one."""
     if not isinstance(value, dict) or not isinstance(value.get("prompt"), str) or not value["prompt"]:
         raise ValueError("`prompt` must be text")
-    texts = {name: value.get(name, default) for name, default in (("model", "auto"), ("context", ""), ("api", ""))}
+    defaults = {"model": "auto", "context": "", "api": Api.CHAT_COMPLETIONS.value}
+    texts = {name: value.get(name, default) for name, default in defaults.items()}
     if not all(isinstance(text, str) for text in texts.values()):
         raise ValueError("`model`, `context` and `api` must be text")
-    prompt, context = value["prompt"], texts["context"]
-    return LlmRequest(
-        api=texts["api"] or "chat_completions",
-        model=texts["model"],
-        model_span=None,
-        prompt=prompt,
-        context=(Turn("user", context),) if context else (),
-        tokens=(len(prompt) + len(context)) // 4 + 1,
-        turns=2 if context else 1,
-    )
+    return as_sent(prompt=value["prompt"], **texts)
 
 
 def is_loopback(host: str) -> bool:

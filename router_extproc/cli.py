@@ -24,9 +24,9 @@ from router_extproc.config.loader import load
 from router_extproc.config.model import Api
 from router_extproc.cost import calculate
 from router_extproc.decision_log import read_log
-from router_extproc.domain import LlmRequest, Outcome, Turn
+from router_extproc.domain import Outcome
 from router_extproc.errors import ConfigError, RouterError
-from router_extproc.explanation import figures, tried
+from router_extproc.explanation import as_sent, figures, tried
 from router_extproc.inference import artifact
 from router_extproc.reference import config_schema, configuration_reference
 from router_extproc.report import make_report
@@ -278,6 +278,8 @@ def _check(arguments: argparse.Namespace) -> int:
         f"{loaded.source}: ok, {len(runtime.config.models)} models, {len(runtime.config.signals)} signals, "
         f"{len(runtime.config.routes)} routes"
     )
+    for gap in runtime.preferences.gaps():
+        print(f"warning: {gap}")
     for note in review(loaded, Path(arguments.model_dir)):
         print(note)
     return 0
@@ -330,11 +332,17 @@ def _explain(arguments: argparse.Namespace) -> int:
         return _print(json.dumps(explained, indent=2))
     for name, signal in explained["signals"].items():
         value = f" value {signal['value']:g}" if signal["value"] else ""
-        print(f"signal  {name:18} {signal['label'] or '-':28} confidence {signal['confidence']:.3f}{value}")
+        partly = " (read in part)" if signal["partial"] else ""
+        print(f"signal  {name:18} {signal['label'] or '-':28} confidence {signal['confidence']:.3f}{value}{partly}")
     for name, reason in explained["absent"].items():
         print(f"signal  {name:18} absent: {reason}")
     for rule in explained["routes"]:
         print(f"route   {rule['route']:18} {rule['verdict']:12} {rule['why']}")
+    for rule in explained["guard_rules"]:
+        print(f"guard   {rule['guard']:18} {rule['verdict']:12} {rule['action']}: {rule['why']}")
+    if refused := explained.get("refused"):
+        print(f"refused {refused['status']} {refused['code']}: {refused['message']}")
+        return 0
     for row in explained["considered"]:
         print(f"model   {row['model']:18} {figures(row)}".rstrip())
     print(f"band    {explained['band']}: {explained['reason']}")
@@ -356,25 +364,10 @@ async def _explained(arguments: argparse.Namespace) -> dict[str, Any]:
     try:
         await OwnHeads(model, load_guest).serve(engine, loaded)
         runtime = compile_runtime(loaded, {SHIPPED: engine.labels}, {SHIPPED: engine})
-        request = _request(arguments)
+        request = as_sent(arguments.api, arguments.model, arguments.prompt, arguments.context)
         return await tried(runtime, request, dict(arguments.header), time.monotonic() + EXPLAIN_SECONDS)
     finally:
         await engine.aclose()
 
 
 EXPLAIN_SECONDS = 30.0
-
-
-def _request(arguments: argparse.Namespace) -> LlmRequest:
-    """The request that a client with this prompt would send."""
-    context = (Turn("user", arguments.context),) if arguments.context else ()
-    text = len(arguments.prompt) + len(arguments.context)
-    return LlmRequest(
-        api=arguments.api,
-        model=arguments.model,
-        model_span=None,
-        prompt=arguments.prompt,
-        context=context,
-        tokens=text // 4 + 1,
-        turns=1 + len(context),
-    )

@@ -33,9 +33,10 @@ class LlmRequest:
     body, or None when the body names no model. `model` is None then. `turns` counts the turns of a human, at least 1.
     `longest` estimates the tokens of the longest input where one request brings several that each have a context of
     their own, else it is None. `stateful` says that a part of the input is held by the provider that the conversation
-    is with: a response, an item or a prompt named by its id, or reasoning that it alone can read. `opening` is the
-    beginning of the first human turn. `written` are texts that people, tools and documents brought beside the prompt,
-    newest first, a bounded part of a long conversation; the first `fresh` of them came since the model last spoke.
+    is with: a response, an item, a prompt or a file named by its id, or reasoning that it alone can read. `opening` is
+    the beginning of the first human turn. `written` are texts that people, tools and documents brought beside the
+    prompt, newest first, a bounded part of a long conversation; the first `fresh` of them came since the model last
+    spoke.
     """
 
     api: str
@@ -71,7 +72,8 @@ class SignalValue:
     `label` is what the signal says ("code_generation", "urgent", "true"), `confidence` in [0, 1] is how sure it is
     (1.0 for facts such as keywords or headers), `value` a number where the signal is one (tokens, complexity in
     [0, 1]), `scores` the probability of every label of a classifier. `pieces` are the texts in the request that
-    it points at (names, words): never to be logged.
+    it points at (names, words): never to be logged. `partial` says that it did not find what it looks for, in the part
+    of a text that it could read: to guards, such a signal is absent.
     """
 
     label: str
@@ -79,6 +81,7 @@ class SignalValue:
     value: float = 0.0
     scores: Mapping[str, float] = field(default_factory=lambda: NOTHING)
     pieces: tuple[str, ...] = field(default=(), repr=False)
+    partial: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +129,8 @@ class Decision:
     `favourites` go before the others. `guards` are those that acted. `considered` are the candidates, best first, then
     the models that were left out, `MAX_CONSIDERED` at most. `sticky` routes keep a conversation on its model;
     `affinity` says what came of that: "new", "kept", "moved" or "away" (for this turn alone). `masked` are the texts
-    that must not leave.
+    that must not leave. Where `stand_ins` is false, as for embeddings, only models that the operator put beside its own
+    may take their place.
     """
 
     route: str
@@ -143,6 +147,7 @@ class Decision:
     sticky: bool = False
     affinity: str = ""
     masked: tuple[str, ...] = field(default=(), repr=False)
+    stand_ins: bool = True
 
 
 @dataclass(frozen=True, slots=True)

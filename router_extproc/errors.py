@@ -11,6 +11,7 @@ RouterError
  |    +-- GuardBlocked         403  a guard's policy says no (400 where the guard says so)
  |    +-- ModelForbidden       403  preferences or guards leave the user none of the models
  |    +-- BudgetSpent          429  a budget is spent; says when to come again
+ |    +-- Unjudged             503  ours to answer for, but a guard with `on_error: block` lets nothing pass unread
  +-- Saturated               too many bytes are held; the default model serves, unrouted
  +-- ConfigError             a router.yaml that cannot be used; never reaches a client
  +-- ConfigMistakes          the same while it is compiled: paths into the document instead of lines of the file
@@ -110,6 +111,13 @@ class BudgetSpent(ClientError):
     def __init__(self, message: str, *, retry_after: int) -> None:
         super().__init__(message)
         self.retry_after = retry_after
+
+
+class Unjudged(ClientError):
+    """Something of ours kept the request from being judged, and a guard wants it judged."""
+
+    status = 503
+    code = "not_judged"
 
 
 class Saturated(RouterError):

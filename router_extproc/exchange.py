@@ -64,6 +64,8 @@ class Exchange:
     ahead: dict[str, Early] = field(default_factory=dict)
     _pause: asyncio.TimerHandle | None = None
     _guesses: int = 0
+    _growing: str = ""
+    _settled: int = 0
     _grown: int = 0
     _read_at: int = 0
 
@@ -110,15 +112,19 @@ class Exchange:
         the engine remembers what it has read, so that at the end only the last window is left, and none was read in
         vain. A complete turn is classified if the rest keeps us waiting.
         """
+        if not self.runtime.router.classifies:
+            return
         if self._pause is not None:
             self._pause.cancel()
         if self.runtime.router.reads is Reads.CONVERSATION and self.size - self._read_at >= AHEAD_BYTES:
             self._read_ahead()
         if self.speculation is None or self.speculation.task.done():
-            readable = settled(self.reader.growing())
-            if readable > self._grown:
-                self._grown = readable
-                self._guess(self.reader.arriving(), readable)
+            growing = self.reader.growing()
+            if growing is not self._growing:
+                self._growing, self._settled = growing, settled(growing)
+            if self._settled > self._grown:
+                self._grown = self._settled
+                self._guess(self.reader.arriving(), self._grown)
                 return
         wait = SPECULATION_PAUSE * 2**self._guesses
         self._pause = asyncio.get_running_loop().call_later(wait, self._guess_complete)

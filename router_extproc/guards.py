@@ -19,11 +19,27 @@ _NOTHING_TO_MASK = (
 )
 
 
+def must_judge(config: RouterConfig) -> bool:
+    """Whether a request that nobody could judge has to be refused: a guard that does more than `tag` counts what it
+    cannot see as found."""
+    return any(guard.on_error is OnError.BLOCK and guard.action is not GuardAction.TAG for guard in config.guards)
+
+
 @dataclass(frozen=True, slots=True)
 class _CompiledGuard:
     guard: Guard
     rule: Rule
     models: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class GuardResult:
+    """What became of one guard for one request. `holds` is None when a signal is absent, or it was not looked at."""
+
+    guard: str
+    action: str
+    holds: bool | None
+    why: str
 
 
 class Guards:
@@ -63,14 +79,28 @@ class Guards:
 
         Raises GuardBlocked, and ModelForbidden when a reroute leaves no model.
         """
+        facts = _as_guards_see(facts)
         for each in self._guards:
             guard = each.guard
             holds = each.rule.holds(facts)
-            if holds or (holds is None and guard.on_error is OnError.BLOCK):
+            if _strikes(guard, holds):
                 noted = f"{decision.reason}; guard {guard.name}"[:MAX_REASON]
                 decision = replace(decision, guards=(*decision.guards, guard.name), reason=noted)
                 decision = self._acted(each, decision, holds, facts.signals)
         return decision
+
+    def explain(self, facts: Facts) -> list[GuardResult]:
+        """What became of every guard, as far as `apply` asks them: until one refuses."""
+        seen = _as_guards_see(facts)
+        results: list[GuardResult] = []
+        refused = False
+        for each in self._guards:
+            guard = each.guard
+            holds = None if refused else each.rule.holds(seen)
+            why = "an earlier guard refused" if refused else _why(each.rule, holds, seen, facts.signals)
+            results.append(GuardResult(guard.name, guard.action.value, holds, why))
+            refused = refused or (_strikes(guard, holds) and _refuses(guard, holds))
+        return results
 
     def _acted(self, each: _CompiledGuard, decision: Decision, holds: bool | None, signals: SignalSet) -> Decision:
         guard = each.guard
@@ -87,3 +117,33 @@ class Guards:
         error.code = f"blocked_by_{guard.name}"
         error.guards = decision.guards
         raise error
+
+
+def _as_guards_see(facts: Facts) -> Facts:
+    """A guard must not take for read what was not; a route, which only chooses, may go by what was."""
+    partial = [name for name, value in facts.signals.values.items() if value.partial]
+    return facts.without(partial) if partial else facts
+
+
+def _strikes(guard: Guard, holds: bool | None) -> bool:
+    return bool(holds) or (holds is None and guard.on_error is OnError.BLOCK)
+
+
+def _refuses(guard: Guard, holds: bool | None) -> bool:
+    """Whether the guard, which strikes, ends the request. A mask does where it is not known what to mask."""
+    return guard.action is GuardAction.BLOCK or (guard.action is GuardAction.MASK and not holds)
+
+
+def _why(rule: Rule, holds: bool | None, seen: Facts, signals: SignalSet) -> str:
+    """What the rule read, with the confidence; or what it could not read."""
+    read = seen.signals.values
+    if holds is None:
+        partly = dict.fromkeys(signals.values, "read in part")
+        missing = [
+            f"{name} {partly.get(name) or signals.absent.get(name, 'absent')}"
+            for name in rule.signals
+            if name not in read
+        ]
+        return ", ".join(missing) or rule.why_not(seen)
+    found = [f"{name}={read[name].label} {read[name].confidence:.3f}" for name in rule.signals if name in read]
+    return ", ".join(found) or "by the request alone"

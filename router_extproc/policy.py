@@ -66,14 +66,15 @@ class Policy:
         """What became of every route: the first that matched is the one that `decide` takes."""
         view, signals = self._views[facts.virtual], facts.signals
         results: list[RouteResult] = []
-        skipped = done = False
+        skipped, done = False, ""
         for route in view.routes:
             absent = [name for name in route.rule.signals if name not in signals.values]
             holds = route.rule.holds(facts)
             if done:
-                result = RouteResult(route.name, None, "an earlier route matched")
+                result = RouteResult(route.name, None, done)
             elif route.rule.constant and skipped:
                 result = RouteResult(route.name, None, "a rule above it could not be judged")
+                done = "not looked at"
             elif holds is None:
                 missing = ", ".join(f"{name} {signals.absent.get(name, 'absent')}" for name in absent)
                 result = RouteResult(route.name, None, missing or route.rule.why_not(facts))
@@ -83,7 +84,8 @@ class Policy:
             else:
                 result = RouteResult(route.name, holds, _clean(_because(route, signals)))
             results.append(result)
-            done = done or result.matched is True
+            if result.matched:
+                done = "an earlier route matched"
             skipped = skipped or result.matched is None
         return results
 

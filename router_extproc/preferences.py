@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from zoneinfo import ZoneInfo
 
+from router_extproc.config.policy import GuardAction
 from router_extproc.config.preferences import Prefer, Preference
 from router_extproc.config.schema import RouterConfig
 from router_extproc.domain import Band, Decision, Wishes
@@ -30,12 +31,14 @@ _BY_NAME = {str(prefer): prefer for prefer in Prefer}
 
 @dataclass(frozen=True, slots=True)
 class _Wish:
-    """A `Preference` with labels expanded. `allowed` is None when everything is; `limit` says what limits it."""
+    """A `Preference` with labels expanded. `allowed` is None when everything is; `limit` says what limits it. `only`
+    are the models that it names as the only ones, in its order."""
 
     prefer: Prefer | None = None
     favourites: frozenset[str] = frozenset()
     allowed: frozenset[str] | None = None
     limit: str = "forbidden"
+    only: tuple[str, ...] = ()
 
 
 class Preferences:
@@ -76,11 +79,14 @@ class Preferences:
         given = self._config.preferences
         user = self._users.get(headers.get(given.header, "")) if given.header is not None else None
         wishes = [self._everyone] if user is None else [user, self._everyone]
+        known = {*decision.candidates, *decision.fallbacks, *self._config.default}
+        last = next((wish.only for wish in wishes if wish.only), tuple(self._config.models))
         for wish in wishes:
             if wish.allowed is not None:
                 if decision.band is Band.NAMED and asked not in wish.allowed:
                     raise ModelForbidden(f"the model `{asked}` is not for you")
-                decision = narrowed(decision, wish.allowed, self._config.default, f"preferences: {wish.limit}")
+                why = f"preferences: {wish.limit}"
+                decision = narrowed(decision, wish.allowed, self._config.default, why, last)
         if decision.band is Band.NAMED:
             return decision
         prefer = self._prefer(asked, headers, wishes)
@@ -89,7 +95,30 @@ class Preferences:
             favourites |= self._of_the_hour(now)
         if favourites:
             decision = replace(decision, favourites=favourites)
-        return self._preferring(decision, prefer)
+        # Models that only stand in are no choice of the policy's: the cheapest of them all would be a surprise.
+        return decision if known.isdisjoint(decision.candidates) else self._preferring(decision, prefer)
+
+    def gaps(self) -> list[str]:
+        """Whom these preferences can leave without any model, and where: one line each, since each may be meant."""
+        config, ceiling = self._config, self._everyone.allowed
+        limits = [
+            (f"guard `{guard.name}`", frozenset(expand(guard.models or (), config.models)))
+            for guard in config.guards
+            if guard.action is GuardAction.REROUTE
+        ] + [
+            (f"`require` of route `{route.name}`", frozenset(expand([route.require], config.models)))
+            for route in config.routes
+            if route.require
+        ]
+        found: list[str] = []
+        for who, allowed in [("everyone", ceiling), *((f"users.{name}", w.allowed) for name, w in self._users.items())]:
+            if allowed is None:
+                continue
+            both = allowed if ceiling is None else allowed & ceiling
+            without = [what for what, models in limits if not both & models] if both else ["`everyone`"]
+            where = f"preferences.{who}: allows no model that"
+            found += [f"{where} {what} allows: such requests get a 403" for what in without]
+        return found
 
     def wishes(self, headers: Mapping[str, str], user: str) -> Wishes:
         """What the headers ask for, as far as it may be recorded. `user` is the hash of the body's user."""
@@ -136,15 +165,15 @@ class Preferences:
 
     def _wish(self, preference: Preference, at: Path) -> _Wish:
         allowed = None
+        only = self._models(preference.only, (*at, "only"))
         if preference.only is not None or preference.forbidden is not None:
-            only = preference.only if preference.only is not None else list(self._config.models)
-            allowed = frozenset(self._models(only, (*at, "only"))) - frozenset(
-                self._models(preference.forbidden, (*at, "forbidden"))
-            )
+            forbidden = frozenset(self._models(preference.forbidden, (*at, "forbidden")))
+            allowed = frozenset(self._config.models if preference.only is None else only) - forbidden
             if not allowed:
                 self._mistakes.append(Mistake(at, "leaves no model at all"))
         favourites = frozenset(self._models(preference.favourite, (*at, "favourite")))
-        return _Wish(preference.prefer, favourites, allowed, "forbidden" if preference.only is None else "only others")
+        limit = "forbidden" if preference.only is None else "only others"
+        return _Wish(preference.prefer, favourites, allowed, limit, only)
 
     def _models(self, candidates: Iterable[Candidate] | None, at: Path) -> tuple[str, ...]:
         self._mistakes += check_candidates(candidates or (), self._config.models, at)

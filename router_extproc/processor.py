@@ -6,7 +6,7 @@ there, the router decides before its deadline, and the answer tells Envoy the cl
 response passes through here: Envoy streams it to the client, and its access log tells `outcomes` what became of it.
 
 Whatever breaks, the client gets an answer: its own mistakes in the shape of the API that it called, ours by the
-default model.
+default model, or a refusal where a guard lets nothing pass unread.
 """
 
 from __future__ import annotations
@@ -27,15 +27,20 @@ from router_extproc.apis.table import for_path
 from router_extproc.config.providers import UNKNOWN_PATH, UNKNOWN_PATH_CODE
 from router_extproc.config.schema import RouterConfig
 from router_extproc.domain import Band
-from router_extproc.errors import BudgetSpent, ClientError, GuardBlocked, MalformedBody, Saturated
+from router_extproc.errors import BudgetSpent, ClientError, GuardBlocked, MalformedBody, Saturated, Unjudged
 from router_extproc.exchange import Exchange
+from router_extproc.guards import must_judge
 from router_extproc.router import Routed
 from router_extproc.runtime import Runtimes
 from router_extproc.telemetry.recorder import OPERATIONS, Decided, Recorder, Refused
-from router_extproc.wire import BodyMode, Message, Reply, RequestBody, RequestHeaders, RequestTrailers
+from router_extproc.wire import BodyMode, Message, Reply, RequestBody, RequestHeaders, RequestTrailers, Unexpected
 
 log = logging.getLogger(__name__)
 
+UNJUDGED = "The router cannot judge this request now, and its rules let nothing pass unread. Please try again."
+
+PATIENCE_SECONDS = 1.0
+"""A client that sends nothing for so long is slow. Less than any timeout that Envoy has for us."""
 
 Admit = Callable[[str, Routed, Mapping[str, str], str, RouterConfig], Awaitable[Routed]]
 """Decision id, plan, request headers, tenant and configuration -> the plan to follow."""
@@ -85,6 +90,9 @@ class Processor:
             yield wire.answer(404, openai_error(404, UNKNOWN_PATH_CODE, UNKNOWN_PATH, None), f"mom_{UNKNOWN_PATH_CODE}")
             return
         if api is None or not self._can_route(first):
+            if api is not None and must_judge(runtime.config):
+                yield self._refuse(Exchange(runtime, api, first.headers, api.reader()), Unjudged(UNJUDGED))
+                return
             async for reply in _pass_on(first, messages):
                 yield reply
             return
@@ -94,7 +102,8 @@ class Processor:
             exchange.check_headers()
             if not first.held and not first.end_of_stream:
                 yield wire.proceed(first)
-            await self._read_body(exchange, messages)
+            async for reply in self._read_body(exchange, messages, first.timed):
+                yield reply
             routed = await self._decide(exchange)
             for reply in _answers(exchange, routed, first.mode, await self._masked(exchange, routed)):
                 yield reply
@@ -104,18 +113,22 @@ class Processor:
             self._recorder.client_gone(exchange.api.name)
         except Exception as error:  # noqa: BLE001 - logged with its traceback; a bug must not cost the request
             reason = self._give_up(exchange, error)
-            for reply in _default_answers(exchange, first.mode, reason):
-                yield reply
-            if not exchange.body_ended:
-                async for reply in _pass_rest(first.mode, messages):
+            if must_judge(runtime.config):
+                yield self._refuse(exchange, Unjudged(UNJUDGED))
+            else:
+                for reply in _default_answers(exchange, first.mode, reason):
                     yield reply
+                if not exchange.body_ended:
+                    async for reply in _pass_rest(first.mode, messages):
+                        yield reply
         finally:
             self._room += exchange.held
             exchange.close()
         if first.mode is BodyMode.FULL_DUPLEX:
             # Closing first would end the exchange before Envoy has used the answers.
-            async for _ in messages:
-                pass
+            async for message in messages:
+                if isinstance(message, Unexpected):  # a filter that also sends the answer's headers waits for this
+                    yield wire.proceed(message)
 
     def _can_route(self, first: RequestHeaders) -> bool:
         """Whether the filter's mode lets the body decide the route. STREAMED must hold the headers for that."""
@@ -124,11 +137,20 @@ class Processor:
             self._recorder.unusable_mode(first.mode.name)
         return able
 
-    async def _read_body(self, exchange: Exchange, messages: AsyncIterator[Message]) -> None:
-        """Reads to the end of the body, classifying ahead."""
+    async def _read_body(
+        self, exchange: Exchange, messages: AsyncIterator[Message], timed: bool
+    ) -> AsyncGenerator[Reply, None]:
+        """Reads to the end of the body, classifying ahead. Where waiting is `timed`, Envoy is told of a slow client."""
         mistake: MalformedBody | None = None
         while not exchange.body_ended:
-            match await anext(messages, None):
+            reading = asyncio.ensure_future(anext(messages, None))
+            try:
+                if timed and not (await asyncio.wait((reading,), timeout=PATIENCE_SECONDS))[0]:
+                    yield wire.await_client()
+                message = await reading
+            finally:
+                reading.cancel()
+            match message:
                 case RequestBody(chunk, end_of_stream):
                     exchange.body_ended = end_of_stream
                     if mistake is not None:
@@ -136,14 +158,14 @@ class Processor:
                         continue
                     exchange.hold(chunk)
                     self._room -= len(chunk)
-                    if self._room < 0:
-                        raise Saturated(f"no room to hold {exchange.held} more bytes")
                     try:
                         exchange.reader.feed(chunk)
                     except MalformedBody as error:
                         # An HTTP/1.1 client that is still sending would see a reset instead of the answer.
                         mistake = error
                         continue
+                    if self._room < 0:
+                        raise Saturated(f"no room to hold {exchange.held} more bytes")
                     if not end_of_stream:
                         exchange.speculate()
                 case RequestTrailers():
@@ -224,9 +246,9 @@ class Processor:
     def _give_up(self, exchange: Exchange, error: Exception) -> str:
         """Ours to answer for: the default model serves. Returns why, in a word for the client."""
         if isinstance(error, Saturated):
-            log.warning("request %s goes to the default model: %s", exchange.request_id, error)
+            log.warning("request %s is not judged: %s", exchange.request_id, error)
         else:
-            log.error("request %s goes to the default model", exchange.request_id, exc_info=error)
+            log.error("request %s is not judged", exchange.request_id, exc_info=error)
         reason = "overloaded" if isinstance(error, Saturated) else "internal error"
         self._recorder.failed(exchange.api.name, reason)
         return reason
@@ -288,17 +310,12 @@ def _route(exchange: Exchange, routed: Routed, length: int) -> tuple[dict[str, s
     if exchange.trace is not None:
         headers["traceparent"] = exchange.trace.traceparent
     metadata: dict[str, object] = {
-        "decision_id": exchange.id,
-        "api": request.api,
-        "operation": OPERATIONS.get(request.api, request.api),
+        **_asked(exchange),
         "route": decision.route,
         "band": str(decision.band),
         "confidence": f"{decision.confidence:.2f}",
         "reason": decision.reason,
         "model": routed.plan.pick,
-        "tenant": exchange.tenant,
-        "tokens": request.tokens,
-        "stream": request.stream,
         "priority_groups": [
             {"name": cluster, **({"clusters": [{"cluster_name": cluster, "weight": 1}]} if closed else {})}
             for cluster in clusters
@@ -315,10 +332,29 @@ def _route(exchange: Exchange, routed: Routed, length: int) -> tuple[dict[str, s
     return headers, metadata
 
 
+def _asked(exchange: Exchange) -> dict[str, object]:
+    """What the metadata tells of every request: who asked, by which API, and what `outcomes` needs to estimate tokens.
+
+    Of a body that was not read to its end these are the tokens so far; whether the answer streams may be unknown then.
+    """
+    tokens, stream = exchange.reader.estimate()
+    if stream is None and exchange.body_ended:
+        stream = False
+    api = exchange.api.name
+    return {
+        "decision_id": exchange.id,
+        "api": api,
+        "operation": OPERATIONS.get(api, api),
+        "tenant": exchange.tenant,
+        "tokens": tokens,
+        **({} if stream is None else {"stream": stream}),
+    }
+
+
 def _default_answers(exchange: Exchange, mode: BodyMode, reason: str) -> list[Reply]:
     """Something of ours broke: Envoy's configured order, default model first, serves the request as it came."""
     metadata = {
-        "decision_id": exchange.id,
+        **_asked(exchange),
         "route": "default",
         "band": str(Band.DEFAULT),
         "confidence": "0.00",

@@ -186,6 +186,8 @@ def _signal(value: SignalValue) -> Record:
     made: Record = {"label": value.label, "confidence": round(value.confidence, 4)}
     if value.value:
         made["value"] = round(value.value, 4)
+    if value.partial:
+        made["partial"] = True
     if value.scores:
         made["scores"] = {label: round(score, 4) for label, score in value.scores.items()}
     return made
@@ -245,6 +247,7 @@ def outcome_of(made: Mapping[str, Any]) -> Outcome | None:
         duration_seconds=float(ended["ms"]) / 1e3,
         first_byte_seconds=None if first is None else float(first) / 1e3,
         usage=usage,
+        plan=tuple(map(str, made.get("plan", ()))),
     )
 
 
@@ -254,6 +257,7 @@ def signals_of(made: Mapping[str, Any]) -> SignalSet:
         name: SignalValue(
             *(str(as_table(value)["label"]), float(value["confidence"]), float(value.get("value", 0))),
             {label: float(score) for label, score in as_table(value.get("scores", {})).items()},
+            partial=bool(value.get("partial", False)),
         )
         for name, value in as_table(made["signals"]).items()
     }

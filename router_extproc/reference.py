@@ -124,8 +124,8 @@ _REQUEST = {
     "stream": "whether the answer shall stream",
     "has_tools": "whether the client offers tools",
     "json_mode": "whether the answer must be JSON",
-    "stateful": "whether a part of the input lies with a provider: a response, an item or a prompt named by its id, or "
-    "encrypted reasoning",
+    "stateful": "whether a part of the input lies with a provider: a response, an item, a prompt, a file, a container "
+    "or a vector store named by its id, or encrypted reasoning",
     "modalities": "list of `text`, `image`, `audio`, `video`, `file`",
     "virtual": "the virtual model that was asked for",
 }

@@ -27,6 +27,10 @@ RENDER_AGAIN = (
     "run `router-extproc envoy` again and restart Envoy "
     "(in Kubernetes `helm upgrade` does); until then it does not know them"
 )
+BACK_AGAIN = (
+    "generation %d is for Envoy what this process began with: "
+    "only an Envoy that was restarted since then has to be told again"
+)
 
 
 class Reloading:
@@ -46,6 +50,7 @@ class Reloading:
         outliving: tuple[Observed, SessionKeys, Affinity],
     ) -> None:
         """`loaded` is what `runtimes` and `engine` serve now, `outliving` what every generation goes on with."""
+        self._began_with = loaded.config
         self._loaded = loaded
         self._runtimes = runtimes
         self._engine = engine
@@ -86,9 +91,12 @@ class Reloading:
         await own_heads.serve(self._engine, loaded)
         if new.config.store != current.config.store:
             log.warning("the store is opened at the start: the new `store` section counts after a restart")
-        if not await asyncio.to_thread(same_for_envoy, current.config, new.config):
-            self._runtimes.envoy = RENDER_AGAIN % generation
-            log.warning("%s", self._runtimes.envoy)
+        changed = not await asyncio.to_thread(same_for_envoy, current.config, new.config)
+        if changed:
+            # Back to what the process began with: so did Envoy, as far as anybody here knows.
+            back = await asyncio.to_thread(same_for_envoy, self._began_with, new.config)
+            self._runtimes.envoy = None if back else RENDER_AGAIN % generation
+            log.warning("%s", BACK_AGAIN % generation if back else self._runtimes.envoy)
         self._runtimes.swap(new)
         self._loaded, self._own_heads = loaded, own_heads
         self._outliving[0].keep(new.config.models)

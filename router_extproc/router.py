@@ -17,6 +17,7 @@ from router_extproc.domain import (
     Considered,
     Decision,
     LlmRequest,
+    Outcome,
     Plan,
     SignalSet,
     SignalValue,
@@ -176,6 +177,8 @@ class Router:
         self._selections = selections
         needed = {signal.classifier for signal in signals.values()} - {None}
         self._classifiers = {name: classifier for name, classifier in classifiers.items() if name in needed}
+        self.classifies = bool(self._classifiers)
+        """Whether any signal needs a pass."""
         self.reads = widest(signals.values())
         """What signals read of a request."""
 
@@ -249,14 +252,23 @@ class Router:
         answers a request that a later one may refer to."""
         decision, kept = routed.decision, routed.kept
         if routed.request.api == Api.RESPONSES and routed.session:
-            home = Kept(routed.plan.pick, decision.band.value)
-            self._affinity.keep(home_key(routed.session), home, self._config.sessions.sticky_seconds)
+            self._keep_home(routed.session, Kept(routed.plan.pick, decision.band.value))
         if not decision.sticky or not routed.session:
             return
         stays = decision.affinity == "kept" and kept is not None and kept.model == routed.plan.pick
         if kept is None or not (stays or decision.affinity == "away"):
             kept = Kept(routed.plan.pick, decision.band.value)
         self._affinity.keep(routed.session, kept, self._config.sessions.sticky_seconds)
+
+    def answered(self, outcome: Outcome, session: str) -> None:
+        """Remembers who did answer a request of this conversation ("" if unknown): maybe not the pick, but the model
+        that came after it."""
+        answers = outcome.api == Api.RESPONSES and 200 <= outcome.status < 300
+        if answers and session and outcome.model in self._config.models:
+            self._keep_home(session, Kept(outcome.model, outcome.band))
+
+    def _keep_home(self, session: str, home: Kept) -> None:
+        self._affinity.keep(home_key(session), home, self._config.sessions.sticky_seconds)
 
     def session(self, request: LlmRequest, headers: Mapping[str, str]) -> str:
         """The key of the request's conversation, "" when nothing tells which one it is."""
@@ -275,8 +287,9 @@ class Router:
         """The decision on signals that are known, and the plan, at `now` (aware). Raises what `route` raises."""
         facts = Facts(request, signals, request.model or "")
         decision = self._guards.apply(self._decide(facts), facts)
-        decision = self._preferences.apply(decision, request.model or "", headers, now or datetime.now(UTC))
-        return self._planned(request, decision, signals, kept, home)
+        now = now or datetime.now(UTC)
+        decision = self._preferences.apply(decision, request.model or "", headers, now)
+        return self._planned(request, decision, signals, now, kept, home)
 
     def beside(self, written: Sequence[str], fresh: int) -> list[str]:
         """Which of these texts (`LlmRequest.written`) are read beside the prompt: as many as `limits.read_windows`
@@ -337,10 +350,7 @@ class Router:
         vectors = facts.request.api == Api.EMBEDDINGS
         if name in self._config.virtual_models:
             decision = self._policy.decide(facts)
-            if vectors:
-                own = self._own.get(decision.route, frozenset())
-                decision = replace(decision, fallbacks=tuple(each for each in decision.fallbacks if each in own))
-            return decision
+            return self._embedding(decision) if vectors else decision
         model = self._config.models.get(name)
         if model is None:
             raise UnknownModel(f"the model `{name}` does not exist")
@@ -351,10 +361,35 @@ class Router:
             candidates=(name,),
             reason="the client named the model",
             fallbacks=tuple(model.fallback or (() if vectors else self._config.default)),
+            stand_ins=not vectors,
+        )
+
+    def _embedding(self, decision: Decision) -> Decision:
+        """`decision` on texts to embed. Vectors of two models cannot be compared, and nobody would notice: the models
+        of a route stand in for each other, and of the default models the first that embeds takes all."""
+        own, names = self._own.get(decision.route, frozenset()), decision.candidates
+        if own.issuperset(names):
+            fallbacks = tuple(name for name in decision.fallbacks if name in own)
+            return replace(decision, fallbacks=fallbacks, stand_ins=False)
+        models = self._config.models
+        first = next((name for name in names if Api.EMBEDDINGS in models[name].speaks), names[0])
+        out = [Considered(name, out=OTHER_VECTORS) for name in names if name != first]
+        return replace(
+            decision,
+            candidates=(first,),
+            fallbacks=tuple(models[first].fallback or ()),
+            considered=(*decision.considered, *out)[:MAX_CONSIDERED],
+            stand_ins=False,
         )
 
     def _planned(
-        self, request: LlmRequest, decision: Decision, signals: SignalSet, kept: Kept | None, home: Kept | None
+        self,
+        request: LlmRequest,
+        decision: Decision,
+        signals: SignalSet,
+        now: datetime,
+        kept: Kept | None,
+        home: Kept | None,
     ) -> tuple[Decision, Plan]:
         """The decision with what became of each model that it could have taken, and the plan."""
         out: dict[str, str] = {row.model: row.out for row in decision.considered}
@@ -363,17 +398,12 @@ class Router:
             candidates = self._roomiest(decision.candidates, request, decision.allowed)
             if not candidates:
                 raise self._nobody(decision.candidates, request)
-        ranked = self._selections[decision.selection].rank(candidates, request, signals) if candidates else []
+        ranked = self._selections[decision.selection].rank(candidates, request, signals, now) if candidates else []
         if decision.favourites:
             ranked.sort(key=lambda row: row.model not in decision.favourites)
         if decision.sticky:
             decision = _stuck(decision, ranked, kept)
-        if request.api == Api.EMBEDDINGS and decision.band is Band.DEFAULT and ranked:
-            # The default models stand in for each other in conversations; their vectors do not.
-            out.update((row.model, OTHER_VECTORS) for row in ranked[1:])
-            del ranked[1:]
-            decision = replace(decision, fallbacks=tuple(self._config.models[ranked[0].model].fallback or ()))
-        others = self._able(self._spares(request, decision), request, decision.allowed, out)
+        others = self._able(self._spares(decision), request, decision.allowed, out)
         ordered = [*(row.model for row in ranked), *others]
         if request.stateful:
             decision, ordered = self._at_home(ordered, request, decision, home, out)
@@ -386,16 +416,15 @@ class Router:
 
     def _plan(self, ordered: list[str], request: LlmRequest, decision: Decision) -> Plan:
         if not ordered:
-            everyone = (*decision.candidates, *self._spares(request, decision))
+            everyone = (*decision.candidates, *self._spares(decision))
             ordered = self._roomiest(everyone, request, decision.allowed)
             if not ordered:
                 raise self._nobody(everyone, request)
         return Plan(tuple(dict.fromkeys(ordered))[: self._config.limits.max_attempts])
 
-    def _spares(self, request: LlmRequest, decision: Decision) -> tuple[str, ...]:
-        """The models that come after the candidates. None but a route's own, or a model's, for embeddings: vectors of
-        two models cannot be compared, and nobody would notice."""
-        return decision.fallbacks + (() if request.api == Api.EMBEDDINGS else tuple(self._config.default))
+    def _spares(self, decision: Decision) -> tuple[str, ...]:
+        """The models that come after the candidates."""
+        return decision.fallbacks + (tuple(self._config.default) if decision.stand_ins else ())
 
     def _at_home(
         self, ordered: list[str], request: LlmRequest, decision: Decision, home: Kept | None, out: dict[str, str]

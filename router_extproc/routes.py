@@ -79,19 +79,28 @@ def check_candidates(candidates: Iterable[Candidate], models: Mapping[str, Model
     return mistakes
 
 
-def narrowed(decision: Decision, allowed: frozenset[str], instead: Iterable[str], why: str) -> Decision:
+def narrowed(
+    decision: Decision, allowed: frozenset[str], instead: Iterable[str], why: str, last: Iterable[str] = ()
+) -> Decision:
     """`decision` with no models but the `allowed` ones, and those of `instead` that are as its last fallbacks.
 
-    Raises ModelForbidden when nothing is left at all.
+    When nothing is left, those of `last` stand in, in this order whatever the route's selection: it was written for
+    other models. Neither do where the decision has no stand-ins. Raises ModelForbidden when nothing is left at all.
     """
     both = allowed if decision.allowed is None else allowed & decision.allowed
     out = [Considered(name, out=why) for name in (*decision.candidates, *decision.fallbacks) if name not in both]
     candidates = tuple(name for name in decision.candidates if name in both)
-    fallbacks = tuple(name for name in (*decision.fallbacks, *instead) if name in both)
+    others = instead if decision.stand_ins else ()
+    fallbacks = tuple(name for name in (*decision.fallbacks, *others) if name in both)
     if not candidates:
         candidates, fallbacks = fallbacks, ()
+    if not candidates and decision.stand_ins:
+        candidates = tuple(name for name in last if name in both)
+        reason = f"{decision.reason}; others stand in ({why})"[:MAX_REASON]
+        decision = replace(decision, selection="first", reason=reason)
     if not candidates:
-        raise ModelForbidden(f"no model may take this request ({why})")
+        alone = "" if decision.stand_ins else "; vectors of another one could not be compared"
+        raise ModelForbidden(f"no model may take this request ({why}){alone}")
     return replace(
         decision,
         candidates=tuple(dict.fromkeys(candidates)),

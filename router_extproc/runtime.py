@@ -37,6 +37,7 @@ class Runtime:
     source: Path
     config: RouterConfig
     policy: Policy
+    guards: Guards
     preferences: Preferences
     router: Router
     clusters: Mapping[str, str]
@@ -80,6 +81,7 @@ def compile_runtime(
         source=loaded.source,
         config=config,
         policy=policy,
+        guards=guards,
         preferences=preferences,
         router=Router(
             config, policy, guards, preferences, signals, selections, classifiers, observed.picked, keys, affinity

@@ -218,7 +218,7 @@ class _Replay:
     def settle(self, identity: str, routed: Routed, outcome: Outcome | None) -> None:
         """The new pick is paid for the tokens that were used; what models really did is learnt from."""
         if outcome is not None:
-            self.budgets.settle(replace(outcome, decision_id=identity, model=routed.plan.pick), None, self.config)
+            self.budgets.settle(replace(outcome, decision_id=identity, model=routed.plan.pick), self.config)
             self.observed.record(outcome)
         else:
             self.budgets.lose(identity)

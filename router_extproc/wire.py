@@ -16,11 +16,15 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, TypeAlias
 
+from google.protobuf.duration_pb2 import Duration
 from google.protobuf.struct_pb2 import Struct
 
 from router_extproc.pb import ext_proc_pb2 as pb
 
 METADATA_NAMESPACE = "mom"
+CLIENT_SECONDS = 3600
+"""The most that Envoy lets a sidecar ask for, and that `max_message_timeout` allows."""
+
 STREAMED_PIECE = 64 * 1024
 """Bytes per FULL_DUPLEX_STREAMED answer, the size that Envoy's documentation recommends."""
 
@@ -39,12 +43,14 @@ class BodyMode(Enum):
 
 @dataclass(frozen=True, slots=True)
 class RequestHeaders:
-    """The first message. `held` is true when Envoy sends the body without waiting for the headers answer."""
+    """The first message. `held` is true when Envoy sends the body without waiting for the headers answer, `timed` when
+    it also gives up on an answer that does not come while the body does not."""
 
     headers: Mapping[str, str]
     end_of_stream: bool
     mode: BodyMode
     held: bool
+    timed: bool = False
 
     @property
     def method(self) -> str:
@@ -93,12 +99,20 @@ def decode(request: pb.ProcessingRequest) -> Message:
                 for header in message.headers.headers
             }
             mode = BodyMode(config.request_body_mode) if config.request_body_mode != pb.GRPC else BodyMode.NONE
-            held = config.send_body_without_waiting_for_header_response or mode is BodyMode.FULL_DUPLEX
-            return RequestHeaders(headers, message.end_of_stream, mode, held)
+            # The flag has no effect in other modes: there Envoy waits for the headers answer.
+            timed = mode is BodyMode.STREAMED and config.send_body_without_waiting_for_header_response
+            held = timed or mode is BodyMode.FULL_DUPLEX
+            return RequestHeaders(headers, message.end_of_stream, mode, held, timed)
         case "request_trailers":
             return RequestTrailers()
         case other:
             return Unexpected(other or "")
+
+
+def await_client() -> Reply:
+    """No answer yet, for the client is slow: `message_timeout` begins anew with the next chunk. The listener's idle
+    timeout ends a request that never goes on."""
+    return pb.ProcessingResponse(override_message_timeout=Duration(seconds=CLIENT_SECONDS))
 
 
 def proceed(message: Message) -> Reply:

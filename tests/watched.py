@@ -18,7 +18,7 @@ from router_extproc.inference.stats import Counters
 from router_extproc.runtime import Runtimes, compile_runtime
 from router_extproc.signals.base import SHIPPED
 from router_extproc.telemetry.metrics import Metrics
-from router_extproc.telemetry.recorder import Decided, Recorder
+from router_extproc.telemetry.recorder import REMEMBERED, Decided, Recorder
 from router_extproc.testing import FakeClassifier
 
 CONFIG = b"""
@@ -91,13 +91,14 @@ async def watched(
     more: bytes = b"",
     state_seconds: float = STATE_SECONDS,
     max_facts: int = MAX_FACTS,
+    remembered: int = REMEMBERED,
 ) -> AsyncIterator[Watched]:
     """Everything in one process, on a free port. `more` is added to the configuration."""
     classifier = FakeClassifier(ANSWERS, LABELS)
     loaded = parse(CONFIG + more, Path("router.yaml"))
     runtimes = Runtimes(compile_runtime(loaded, {SHIPPED: LABELS}, {SHIPPED: classifier}))
     metrics, counters = Metrics(), Counters()
-    recorder = Recorder(metrics)
+    recorder = Recorder(metrics, remembered=remembered)
     recorder.reloaded(1, accepted=True)
 
     def facts() -> dict[str, Any]:

@@ -35,6 +35,9 @@ class BodyReader(Protocol):
     def written(self) -> tuple[tuple[str, ...], int]:
         """`LlmRequest.written` and `fresh` so far: complete texts, which may be read while the rest arrives."""
 
+    def estimate(self) -> tuple[int, bool | None]:
+        """The tokens of what has arrived, and whether the answer shall stream, None while the body has not said it."""
+
     def finish(self) -> LlmRequest:
         """The whole request, after the last byte. Raises MalformedBody when the body is not what the API takes."""
 

@@ -25,6 +25,7 @@ MEDIA_PARTS: Final[Mapping[str, str]] = {
     "document": "file",
     "file": "file",
     "input_file": "file",
+    "container_upload": "file",
 }
 """Type of a part, or the key of one without a type -> modality it needs. A `document` of plain text needs none."""
 
@@ -54,7 +55,7 @@ class Content:
     """What the content of a message holds. `media_characters` counts the base64 and URLs that are not text.
 
     `brought` are texts that stand in it and are not its author's: results of tools, documents. `parts` counts the
-    values that were looked at.
+    values that were looked at. `kept_elsewhere`: a file is named by the id that the provider which holds it gave it.
     """
 
     texts: list[str] = field(default_factory=list)
@@ -63,6 +64,7 @@ class Content:
     media: int = 0
     media_characters: int = 0
     parts: int = 0
+    kept_elsewhere: bool = False
 
     def count(self, values: Collection[Any], param: str) -> None:
         """Counts what is about to be looked at. Raises MalformedBody when it is too much."""
@@ -150,6 +152,8 @@ def _gather_object(value: dict[str, Any], kind: str, levels: int, param: str, co
         content.modalities.add(MEDIA_PARTS[kind])
         content.media += 1
         content.media_characters += _characters(value, 3)
+        holders = (value, source, value.get("file"))
+        content.kept_elsewhere |= any(isinstance(holder, dict) and bool(holder.get("file_id")) for holder in holders)
     for key, item in value.items():
         if key in BROUGHT_KEYS or (key == "data" and kind == "text"):
             _gather(item, levels - 1, param, content)

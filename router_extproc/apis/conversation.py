@@ -51,6 +51,7 @@ class Conversation:
         self.human_turns = 0
         self.newest_is_human = False
         self.modalities = {"text"}
+        self.kept_elsewhere = False
         self.media = 0
         self.media_characters = 0
         self.context: tuple[Turn, ...] = ()
@@ -174,5 +175,6 @@ class Conversation:
 
     def _count(self, content: Content) -> None:
         self.modalities |= content.modalities
+        self.kept_elsewhere |= content.kept_elsewhere
         self.media += content.media
         self.media_characters += content.media_characters

@@ -119,6 +119,11 @@ class Scanner:
         """Bytes of base64 data that were left out."""
         return self._string.opaque
 
+    @property
+    def full(self) -> int | None:
+        """See `LongString.full`."""
+        return self._string.full
+
     def feed(self, chunk: bytes) -> None:
         """Takes the next bytes, however they are cut."""
         self.size += len(chunk)
@@ -242,9 +247,7 @@ class Scanner:
                 self._string.begin()
             self._string.add(data, string_start, string_end)
             if string_end < len(data):  # else it may go on in the next block
-                gap = self._string.end()
-                if gap is not None:
-                    self._gaps.append(gap)
+                self._gaps += self._string.end()
             start = string_end
         self._run += data[start:end]
 
@@ -343,11 +346,12 @@ class Scanner:
                 missing += gaps.popleft().missing
             if key == "model":
                 self.model_span = self._run_start + start + missing, self._run_start + end + missing
+            lost = []
             while gaps and gaps[0].position < end:
-                gap = gaps.popleft()
-                missing += gap.missing
-                if key not in self._fields:
-                    self.ignored += end - start + gap.missing - gap.opaque
+                lost.append(gaps.popleft())
+            missing += sum(gap.missing for gap in lost)
+            if lost and key not in self._fields:
+                self.ignored += end - start + sum(gap.missing - gap.opaque for gap in lost)
 
     def _decode(self, decoder: json.JSONDecoder, body: bytes) -> Any:
         try:

@@ -23,6 +23,10 @@ be classified before the last byte is there."""
 PROBE: Final = 512
 """Bytes after which a string is judged to be base64 or text; all that is kept of base64."""
 
+SHORTEST_LINE: Final = 30
+"""Bytes per line break, `\\r` and `\\n` counted each, that lines of base64 have on average: words set below each other
+have fewer."""
+
 LEFT_OUT: Final = "\n[...]\n"
 """Stands in a decoded string for its middle."""
 
@@ -33,6 +37,11 @@ _BASE64: Final = re.compile(
     rb"data:[^,\"]{0,120};base64,"
     rb"|(?=[^A-Z]{0,255}[A-Z])(?=[^a-z]{0,255}[a-z])(?=[^0-9]{0,255}[0-9])(?:[A-Za-z0-9+/_=-]|\\[/nr]){256}"
 )
+_FOREIGN: Final = re.compile(rb"[^A-Za-z0-9+/_=\\-]|\\(?![/nr])")
+WORD: Final = 64
+"""Bytes before the first that cannot be base64 which are read with it: they may be the first word of the text."""
+
+_ALPHABET: Final = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/_=-"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,23 +64,31 @@ class LongString:
         self.start = 0
         self.opaque = 0
         self._buffer = buffer
+        self._number = 0
         self._tail: bytearray | None = None  # the end so far, once the head is full
-        self._base64 = False
+        self._base64: bool | None = None  # None until PROBE bytes are there
+        self._breaks = 0
         self._dropped = 0
+        self._before: tuple[int, int] | None = None  # where from `start`, and how much base64 was left out before text
+
+    @property
+    def full(self) -> int | None:
+        """The number of the open string, from 1, once its next bytes change nothing of what `unfinished` gives."""
+        return None if self._tail is None else self._number
 
     def begin(self) -> None:
         """A string begins at the end of the buffer."""
         self.start = len(self._buffer)
+        self._number += 1
 
     def add(self, data: bytes, start: int, end: int) -> None:
         """Takes data[start:end] as its next bytes. Both are ends of whole characters and escapes."""
         buffer = self._buffer
         while start < end and self._tail is None:
             kept = len(buffer) - self.start
-            limit = PROBE
-            if kept >= PROBE:
+            if kept >= PROBE and self._base64 is None:
                 self._base64 = _BASE64.match(buffer, self.start) is not None
-                limit = PROBE if self._base64 else HEAD
+            limit = HEAD if self._base64 is False else PROBE
             if kept >= limit:
                 self._tail = bytearray()
                 break
@@ -82,8 +99,13 @@ class LongString:
         if start == end or self._tail is None:
             return
         if self._base64:
-            self.opaque += end - start
-            self._drop(data[start:end])
+            stop = end if self._goes_on(data[start:end]) else _ends(data, start, end)
+            if stop > start:
+                self.opaque += stop - start
+                self._drop(data[start:stop])
+            if stop < end:
+                self._turn_to_text()
+                self.add(data, stop, end)
             return
         self._tail += data[start:end]
         if len(self._tail) > 2 * TAIL:
@@ -92,19 +114,41 @@ class LongString:
             self._drop(tail[:cut])
             del self._tail[:cut]
 
-    def end(self) -> Gap | None:
-        """The string is complete. Returns what is missing of it."""
-        gap = None
+    def end(self) -> list[Gap]:
+        """The string is complete. Returns what is missing of it, in order."""
+        gaps = []
+        if self._before is not None:
+            position, dropped = self._before
+            gaps.append(Gap(self.start + position, dropped - len(_MARK), dropped))
         if self._tail is not None:
             if self._dropped:
                 missing = self._dropped - len(_MARK)
-                gap = Gap(len(self._buffer), missing, self._dropped if self._base64 else 0)
+                gaps.append(Gap(len(self._buffer), missing, self._dropped if self._base64 else 0))
                 self._buffer += _MARK
             self._buffer += self._tail
+        self._tail = self._before = self._base64 = None
+        self._dropped = self._breaks = 0
+        return gaps
+
+    def _goes_on(self, piece: bytes) -> bool:
+        """Whether base64 goes on with this: whatever only begins like it is text that somebody may have to read."""
+        others = piece.translate(None, _ALPHABET)
+        if not others:
+            return True
+        breaks = piece.count(b"\\n") + piece.count(b"\\r")
+        if breaks + piece.count(b"\\/") != len(others) or others.strip(b"\\"):
+            return False
+        self._breaks += breaks
+        return self._breaks <= 2 + (self._dropped + len(piece)) // SHORTEST_LINE
+
+    def _turn_to_text(self) -> None:
+        """The string goes on as any other; of the base64 a mark stays."""
+        if self._dropped:
+            self._before = len(self._buffer) - self.start, self._dropped
+            self._buffer += _MARK
         self._tail = None
         self._base64 = False
         self._dropped = 0
-        return gap
 
     def _drop(self, piece: bytes) -> None:
         """Checks what is left out as `json` would."""
@@ -118,3 +162,9 @@ class LongString:
             raise MalformedBody("The request body is not valid UTF-8.") from None
         except json.JSONDecodeError as error:
             raise MalformedBody(f"The request body is not valid JSON: {error.msg}.") from None
+
+
+def _ends(data: bytes, start: int, end: int) -> int:
+    """Where in data[start:end] base64 ends; `start` where nothing tells, as in words set below each other."""
+    foreign = _FOREIGN.search(data, start, end)
+    return start if foreign is None else safe_cut(data, start, max(start, foreign.start() - WORD))

@@ -14,7 +14,7 @@ class AnthropicMessagesReader(MessagesReader):
     """Reads `system` (a string or blocks) and `messages`, where tool results are blocks of user messages."""
 
     api = Api.MESSAGES
-    input_fields = frozenset({"messages", "system", "metadata", "output_format", "output_config"})
+    input_fields = frozenset({"messages", "system", "metadata", "output_format", "output_config", "container"})
 
     def _input_member(self, key: str, value: Any) -> None:
         match key:
@@ -23,6 +23,9 @@ class AnthropicMessagesReader(MessagesReader):
             case "metadata":
                 if isinstance(value, dict):
                     self._set_user(value.get("user_id"))
+            case "container":
+                # An id, or an object that has one where the container is of an earlier answer.
+                self._stateful = bool(value.get("id") if isinstance(value, dict) else value)
             case "output_format":
                 self._set_format(value)
             case "output_config":

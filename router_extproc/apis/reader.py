@@ -35,7 +35,7 @@ class Reader(ABC):
         self._scanner = Scanner(COMMON_FIELDS | self.input_fields, self)
         self._conversation = Conversation()
         self._model: str | None = None
-        self._stream = False
+        self._stream: bool | None = None
         self._limits: dict[str, int] = {}
         self._has_tools = False
         self._json_mode = False
@@ -44,6 +44,7 @@ class Reader(ABC):
         self._longest: int | None = None
         self._growing = ""
         self._looked_at = 0
+        self._looked_full: int | None = None
         self._partial: LlmRequest | None = None
 
     def feed(self, chunk: bytes) -> None:
@@ -60,9 +61,10 @@ class Reader(ABC):
 
     def growing(self) -> str:
         """See BodyReader."""
-        if self._scanner.size - self._looked_at < GROWTH:
+        full = self._scanner.full
+        if self._scanner.size - self._looked_at < GROWTH or (full is not None and full == self._looked_full):
             return self._growing
-        self._looked_at = self._scanner.size
+        self._looked_at, self._looked_full = self._scanner.size, full
         unfinished = self._scanner.unfinished()
         if unfinished is not None and unfinished[1] is not None:
             content = self._human_content(*unfinished)
@@ -78,6 +80,10 @@ class Reader(ABC):
     def written(self) -> tuple[tuple[str, ...], int]:
         """See BodyReader."""
         return self._conversation.written
+
+    def estimate(self) -> tuple[int, bool | None]:
+        """See BodyReader."""
+        return self._tokens(), self._stream
 
     def finish(self) -> LlmRequest:
         """See BodyReader."""
@@ -119,6 +125,7 @@ class Reader(ABC):
         match key:
             case "tools" | "functions":
                 self._has_tools = self._has_tools or bool(values)
+                self._stateful = self._stateful or any(map(_works_on_kept_files, values))
             case _ if key in self.input_fields:
                 self._input_elements(key, values)
             case _:
@@ -178,13 +185,13 @@ class Reader(ABC):
             tokens=self._tokens(),
             longest=self._longest,
             max_output_tokens=min(self._limits.values(), default=None),
-            stream=self._stream,
+            stream=bool(self._stream),
             modalities=frozenset(conversation.modalities),
             has_tools=self._has_tools,
             json_mode=self._json_mode,
             turns=max(1, conversation.human_turns),
             user=self._user,
-            stateful=self._stateful,
+            stateful=self._stateful or conversation.kept_elsewhere,
             opening=conversation.opening,
             written=written,
             fresh=fresh,
@@ -199,6 +206,11 @@ class Reader(ABC):
         scanner, conversation = self._scanner, self._conversation
         text = scanner.size - scanner.ignored - scanner.opaque - conversation.media_characters - scanner.escaped
         return max(0, text + 3) // 4 + MEDIA_TOKENS * conversation.media
+
+
+def _works_on_kept_files(tool: Any) -> bool:
+    """Whether a tool works on what lies with a provider: stores of files, the container of an earlier answer."""
+    return isinstance(tool, dict) and (bool(tool.get("vector_store_ids")) or isinstance(tool.get("container"), str))
 
 
 class MessagesReader(Reader):

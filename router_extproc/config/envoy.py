@@ -48,7 +48,7 @@ _OUR_HEADERS = (
     "x-mom-route",
     "x-mom-upstream",
 )
-# The sidecar keeps its own deadline; this much later Envoy takes it for stuck. Also the longest pause in a slow upload.
+# The sidecar keeps its own deadline; this much later Envoy takes it for stuck.
 _MESSAGE_MARGIN_SECONDS = 2.0
 
 
@@ -430,6 +430,8 @@ def _ext_proc(config: RouterConfig, options: EnvoyOptions) -> dict[str, Any]:
             "# Where that cannot be (failing closed, or half a body gone in full duplex), clients may try again.": None,
             "status_on_error": {"code": "ServiceUnavailable"},
             "message_timeout": f"{timeout:g}s",
+            "# The sidecar asks for more while a client pauses in its upload: no reason to do without it.": None,
+            "max_message_timeout": "3600s",
             "# Answers never pass through the sidecar: a stream does not depend on its life.": None,
             "processing_mode": mode,
             **hold,

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,7 +23,6 @@ MAX_NODES = 200_000  # after aliases are expanded: a few lines of them can stand
 MAX_DEPTH = 64
 
 KeyPath = tuple[str | int, ...]
-_USERS_FILE = re.compile(rb"users_file:\s*[\"']?([A-Za-z0-9][A-Za-z0-9._-]{0,100})")
 M = TypeVar("M", bound=BaseModel)
 
 
@@ -100,7 +99,7 @@ def parse(content: bytes, source: Path) -> LoadedConfig:
     config, lines = parse_as(RouterConfig, content, source)
     preferences = config.preferences
     if preferences.users_file is None:
-        return LoadedConfig(config, source, digest_of(content, source), lines)
+        return LoadedConfig(config, source, digest_of(content), lines)
     try:
         users_source, users_content = read(source.parent / preferences.users_file)
     except ConfigError as error:
@@ -112,24 +111,34 @@ def parse(content: bytes, source: Path) -> LoadedConfig:
         raise _error(users_source, users_lines, twice, partly=True)
     both = preferences.model_copy(update={"users": {**preferences.users, **table.users}})
     config = config.model_copy(update={"preferences": both})
-    return LoadedConfig(config, source, digest_of(content, source), lines, users_source, users_lines)
+    return LoadedConfig(config, source, digest_of(content, users_content), lines, users_source, users_lines)
 
 
-def digest_of(content: bytes, source: Path) -> str:
+def digest_of(content: bytes, users: bytes = b"") -> str:
     """What changes when the configuration changes: SHA-256, in hex, of a router.yaml and of its users' file."""
     digest = hashlib.sha256(content)
-    for name in _USERS_FILE.findall(content):
-        try:
-            digest.update(read(source.parent / name.decode())[1])
-        except ConfigError as error:
-            digest.update(str(error).encode())
+    digest.update(users)
     return digest.hexdigest()
+
+
+@lru_cache(maxsize=1)
+def users_file_of(content: bytes) -> str | None:
+    """The users' file that a router.yaml names, a name beside it. None without one, and in a file with mistakes, of
+    which no users' file is read.
+
+    The last answer is remembered: whoever watches a file asks again and again. From any thread.
+    """
+    try:
+        return parse_as(RouterConfig, content, Path(FILE_NAME))[0].preferences.users_file
+    except ConfigError:
+        return None
 
 
 def parse_as(model: type[M], content: bytes, source: Path) -> tuple[M, dict[KeyPath, int]]:
     """Checks YAML against any model: the value, and the line of every key. Raises ConfigError with every mistake."""
     try:
         text = content.decode("utf-8-sig")
+        _check_depth(text, source)
         node = yaml.compose(text, _Loader)
     except UnicodeDecodeError as error:
         raise ConfigError([f"{source}: is not UTF-8 at byte {error.start}"]) from None
@@ -138,7 +147,7 @@ def parse_as(model: type[M], content: bytes, source: Path) -> tuple[M, dict[KeyP
         line = mark.line + 1 if mark else 1
         words = ", ".join(part for part in (error.context, error.problem) if part)
         raise ConfigError([f"{source}:{line}: not valid YAML: {words}"]) from None
-    except (yaml.YAMLError, RecursionError) as error:
+    except yaml.YAMLError as error:
         raise ConfigError([f"{source}: not valid YAML: {' '.join(str(error).split())[:200]}"]) from None
     if node is None:
         raise ConfigError([f"{source}: is empty"])
@@ -150,6 +159,23 @@ def parse_as(model: type[M], content: bytes, source: Path) -> tuple[M, dict[KeyP
         return validate(model, data), document.lines
     except ConfigMistakes as error:
         raise _error(source, document.lines, error.mistakes, partly=True) from None
+
+
+def _check_depth(text: str, source: Path) -> None:
+    """Raises ConfigError where collections stand in one another too deep, and YAMLError.
+
+    To compose them, libyaml calls itself once per level, on the stack of C: some ten thousand end the process. Its
+    events come one by one.
+    """
+    depth = 0
+    for event in yaml.parse(text, _Loader):
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+        if depth > MAX_DEPTH + 1:
+            line = event.start_mark.line + 1 if event.start_mark else 1
+            raise ConfigError([f"{source}:{line}: more than {MAX_DEPTH} levels deep"])
 
 
 class _Loader(yaml.CSafeLoader):

@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from router_extproc.config.loader import digest_of, read
+from router_extproc.config.loader import digest_of, read, users_file_of
 from router_extproc.errors import ConfigError
 
 MISSING = ""
@@ -19,12 +19,18 @@ MISSING = ""
 
 
 def content_digest(path: Path) -> str:
-    """SHA-256 of the file, or of router.yaml in the directory; MISSING when it cannot be read."""
+    """SHA-256 of the file, or of router.yaml in the directory, with its users' file; MISSING when it cannot be read."""
     try:
         source, content = read(path)
-        return digest_of(content, source)
     except ConfigError:
         return MISSING
+    users_file = users_file_of(content)
+    if users_file is None:
+        return digest_of(content)
+    try:
+        return digest_of(content, read(source.parent / users_file)[1])
+    except ConfigError as error:
+        return digest_of(content, str(error).encode())
 
 
 async def watch(

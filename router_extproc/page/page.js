@@ -157,12 +157,14 @@ function explanation(found) {
   if (found.request && found.request.prompt) pairs.push(["prompt", found.request.prompt]);
   for (const [name, signal] of Object.entries(found.signals || {})) {
     const value = signal.value ? `, value ${Number(signal.value).toFixed(3)}` : "";
-    pairs.push([`signal ${name}`, `${signal.label || "\u2013"}, confidence ${Number(signal.confidence).toFixed(3)}${value}`]);
+    const partly = signal.partial ? " (read in part)" : "";
+    pairs.push([`signal ${name}`, `${signal.label || "\u2013"}, confidence ${Number(signal.confidence).toFixed(3)}${value}${partly}`]);
   }
   for (const [name, why] of Object.entries(found.absent || {})) pairs.push([`signal ${name}`, "absent: " + why, "warn"]);
   for (const rule of found.routes || []) pairs.push([`route ${rule.route}`, `${rule.verdict}: ${rule.why}`, rule.verdict === "matched" ? "matched" : ""]);
   if (found.routes === null) pairs.push(["routes", "judged by an earlier configuration"]);
-  if (found.refused) pairs.push(["refused", `${found.refused.status}, ${found.refused.code}`, "bad"]);
+  for (const rule of found.guard_rules || []) pairs.push([`guard ${rule.guard}`, `${rule.verdict}: ${rule.action}: ${rule.why}`, rule.verdict === "matched" ? "warn" : ""]);
+  if (found.refused) pairs.push(["refused", [found.refused.status, found.refused.code, found.refused.message].filter(Boolean).join(", "), "bad"]);
   pairs.push(["band", found.band ? `${found.band}: ${found.reason || ""}` : ""]);
   for (const row of found.considered || []) pairs.push([`model ${row.model}`, figures(row), row.out ? "warn" : ""]);
   pairs.push(["guards", (found.guards || []).join(", "), "warn"]);

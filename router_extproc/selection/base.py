@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Protocol
 
 from router_extproc.config.model import Model
@@ -13,10 +14,13 @@ from router_extproc.domain import Considered, LlmRequest, SignalSet
 class Selection(Protocol):
     """Built once per config generation; called on the event loop, must not block or raise."""
 
-    def rank(self, candidates: Sequence[str], request: LlmRequest, signals: SignalSet) -> list[Considered]:
+    def rank(
+        self, candidates: Sequence[str], request: LlmRequest, signals: SignalSet, now: datetime
+    ) -> list[Considered]:
         """Ranks `candidates` (names that passed all filters, at least one), best first, none added or lost.
 
-        Each with the figures that were looked at, and no others: they are worked out for every request.
+        `now` is aware: prices depend on the hour. Each comes with the figures that were looked at, and no others: they
+        are worked out for every request.
         """
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -29,12 +30,14 @@ class Best:
         self._quality = Quality(params.quality_signal, inputs)
         self._cost = Cost(inputs.models)
 
-    def rank(self, candidates: Sequence[str], request: LlmRequest, signals: SignalSet) -> list[Considered]:
+    def rank(
+        self, candidates: Sequence[str], request: LlmRequest, signals: SignalSet, now: datetime
+    ) -> list[Considered]:
         """Best first."""
         rows = []
         for name in candidates:
             quality = self._quality.of(name, signals)
-            rows.append(Considered(name, "quality", quality, quality, self._cost.of(name, request)))
+            rows.append(Considered(name, "quality", quality, quality, self._cost.of(name, request, now)))
         rows.sort(key=_best_first)
         return rows
 
@@ -62,11 +65,13 @@ class BestWithin:
         self._price = params.price
         self._best = Best(BestParams(quality_signal=params.quality_signal), inputs)
 
-    def rank(self, candidates: Sequence[str], request: LlmRequest, signals: SignalSet) -> list[Considered]:
+    def rank(
+        self, candidates: Sequence[str], request: LlmRequest, signals: SignalSet, now: datetime
+    ) -> list[Considered]:
         """The affordable by quality, then the others by cost."""
         affordable: list[Considered] = []
         dear: list[Considered] = []
-        for row in self._best.rank(candidates, request, signals):
+        for row in self._best.rank(candidates, request, signals, now):
             if (row.cost or 0.0) <= self._price:
                 affordable.append(row)
             else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -32,12 +33,14 @@ class Cheapest:
         self._quality = Quality(params.quality_signal, inputs)
         self._cost = Cost(inputs.models)
 
-    def rank(self, candidates: Sequence[str], request: LlmRequest, signals: SignalSet) -> list[Considered]:
+    def rank(
+        self, candidates: Sequence[str], request: LlmRequest, signals: SignalSet, now: datetime
+    ) -> list[Considered]:
         """The good enough by cost, then the others by quality."""
         good: list[Considered] = []
         weak: list[Considered] = []
         for name in candidates:
-            cost = self._cost.of(name, request)
+            cost = self._cost.of(name, request, now)
             quality = self._quality.of(name, signals) if self._least else None
             if (quality or 0.0) >= self._least:
                 good.append(Considered(name, "cost", cost, quality, cost))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 
 from pydantic import BaseModel, ConfigDict
 
@@ -28,7 +29,9 @@ class LowestLatency:
     def __init__(self, params: LowestLatencyParams, inputs: SelectionInputs) -> None:
         self._observed = inputs.observed
 
-    def rank(self, candidates: Sequence[str], request: LlmRequest, signals: SignalSet) -> list[Considered]:
+    def rank(
+        self, candidates: Sequence[str], request: LlmRequest, signals: SignalSet, now: datetime
+    ) -> list[Considered]:
         """Those on trial, then fastest first, then those that do not answer."""
         trials: list[Considered] = []
         known: list[Considered] = []

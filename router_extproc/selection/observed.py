@@ -51,12 +51,17 @@ class Observed:
         self._picks.setdefault(model, _Mean()).add(1.0, self._clock())
 
     def record(self, outcome: Outcome) -> None:
-        """Learns from an outcome. One with several attempts, or that the client broke off, tells nothing of latency."""
+        """Learns from an outcome. One with several attempts, or that the client broke off, tells nothing of latency.
+
+        The attempts before the last one failed, of the plan's models those before the one that answered.
+        """
         if outcome.model is None or outcome.status == 0:
             return
         now = self._clock()
         failed = outcome.status >= 500 or outcome.status == 429
         self._failures.setdefault(outcome.model, _Mean()).add(float(failed), now)
+        for name in _given_up(outcome):
+            self._failures.setdefault(name, _Mean()).add(1.0, now)
         if not failed and outcome.attempts == 1:
             seconds = outcome.duration_seconds if outcome.first_byte_seconds is None else outcome.first_byte_seconds
             self._latency.setdefault(outcome.model, _Mean()).add(seconds, now)
@@ -89,3 +94,12 @@ class Observed:
             return None
         mean.fade(self._clock())
         return mean.total / mean.weight if mean.weight > FORGOTTEN else None
+
+
+def _given_up(outcome: Outcome) -> tuple[str, ...]:
+    """The models that Envoy tried and left before `outcome.model`. It passes over those whose hosts it knows to be
+    down, so that fewer attempts may have been made than models stand before."""
+    if outcome.model not in outcome.plan:
+        return ()
+    before = outcome.plan[: outcome.plan.index(outcome.model)]
+    return before[: max(0, outcome.attempts - 1)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -46,12 +47,14 @@ class Weighted:
         self._quality = Quality(params.quality_signal, inputs)
         self._observed = inputs.observed
 
-    def rank(self, candidates: Sequence[str], request: LlmRequest, signals: SignalSet) -> list[Considered]:
+    def rank(
+        self, candidates: Sequence[str], request: LlmRequest, signals: SignalSet, now: datetime
+    ) -> list[Considered]:
         """Highest score first."""
         weights = self._params
         unused: list[float | None] = [None] * len(candidates)
         quality = [self._quality.of(name, signals) for name in candidates] if weights.quality else unused
-        cost = [self._cost.of(name, request) for name in candidates] if weights.cost else unused
+        cost = [self._cost.of(name, request, now) for name in candidates] if weights.cost else unused
         latency = [self._observed.latency(name) for name in candidates] if weights.latency else unused
         load = [self._observed.load(name) for name in candidates] if weights.load else unused
         scores = [0.0] * len(candidates)

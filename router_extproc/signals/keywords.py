@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from enum import StrEnum
 from typing import Annotated, Self
 
@@ -14,15 +14,19 @@ from router_extproc.domain import LlmRequest, SignalValue
 from router_extproc.signals.backtracking import worst_case
 from router_extproc.signals.base import FALSE, TRUE, TRUTH, Heads, SignalInputs
 
-WORD_CHARS = 16_384
-"""How much of the text words are sought in: its beginning. 200 words take about 2 ms there."""
 REGEX_CHARS = 2_048
-"""The same for regular expressions, which may go over the text many times."""
+"""How much of the text the slowest regular expressions see: its beginning."""
 MAX_MARKS = 1000
 """Different texts that one signal points at."""
 MAX_STEPS = REGEX_CHARS
 """Most ways in which a regular expression may be tried at one place of the text: those of one `*`. The worst text for
 the worst expression then takes some 50 ms."""
+MOST_STEPS = REGEX_CHARS * MAX_STEPS
+"""Characters that one expression may look at, again and again. One that takes few steps at each place sees more text,
+nearly always all of it."""
+LONGEST_TEXT = 1_000_000
+"""Characters, more than readers keep of a request (`apis.conversation`): some 300,000. Words are sought in all of them,
+which takes some 0.2 ms a word."""
 
 Texts = Annotated[
     list[Annotated[str, Field(min_length=1, max_length=256)]],
@@ -52,8 +56,9 @@ class KeywordsParams(BaseModel):
     none: Texts = Field([], description="True when none of these is there.")
     regex: bool = Field(
         False,
-        description="The entries are regular expressions (Python's `re`) and see the first 2,048 characters, not words "
-        "in the first 16,384. Expressions that could take very long are refused.",
+        description="The entries are regular expressions (Python's `re`), not words. One with `*`, `+` or many "
+        "alternatives may see the beginning of a long text only, 2,048 characters at least; finding nothing there, the "
+        "signal is `false` to routes and absent to guards. Expressions that could take very long are refused.",
     )
     case_sensitive: bool = Field(False, description="Whether upper and lower case differ.")
     mark: bool = Field(False, description="Point at what `any` and `all` find, so that a `mask` guard can cover it.")
@@ -71,7 +76,7 @@ class KeywordsParams(BaseModel):
             raise ValueError("give at least one of any, all, none")
         for entry in entries if self.regex else ():
             try:
-                worst = worst_case(entry, REGEX_CHARS)
+                worst = worst_case(entry, REGEX_CHARS).ways
             except re.error as error:
                 raise ValueError(f"`{entry}` is not a regular expression: {error}") from None
             if worst > MAX_STEPS:
@@ -92,54 +97,83 @@ class KeywordsSignal:
     def __init__(self, params: KeywordsParams, heads: Heads) -> None:
         self._text = _TEXTS[params.where]
         self._fold = not params.regex and not params.case_sensitive
-        self._limit = REGEX_CHARS if params.regex else WORD_CHARS
         flags = re.NOFLAG if params.case_sensitive else re.IGNORECASE
+        self._reach = LONGEST_TEXT
 
         def finders(entries: Sequence[str]) -> list[Finder]:
-            return [_pattern(entry, flags) if params.regex else _word(entry, self._fold) for entry in entries]
+            if not params.regex:
+                return [_word(_folded(entry) if self._fold else entry) for entry in entries]
+            reaches = [_reach(entry) for entry in entries]
+            self._reach = min([self._reach, *reaches])
+            return [_pattern(entry, flags, reach) for entry, reach in zip(entries, reaches, strict=True)]
 
         self._any = finders(params.any)
         self._all = finders(params.all)
         self._none = finders(params.none)
-        marked = (*params.any, *params.all) if params.mark else ()
-        self._marks = [re.compile(entry if params.regex else _whole(entry), flags) for entry in marked]
-        self.marks = bool(marked)
+        self._marks = [*self._any, *self._all] if params.mark else []
+        self.marks = bool(self._marks)
 
     def evaluate(self, inputs: SignalInputs) -> SignalValue:
-        """The truth."""
-        whole = self._text(inputs.request)[: self._limit]
-        text = whole.lower() if self._fold else whole
-        if self._any and not any(found(text) for found in self._any):
-            return FALSE
-        if not all(found(text) for found in self._all):
-            return FALSE
-        if any(found(text) for found in self._none):
+        """The truth; where it could read a part of the text only, a `false` says so."""
+        whole = self._text(inputs.request)
+        text = _folded(whole) if self._fold else whole
+        if (self._any and not any(_stands(found, text) for found in self._any)) or not all(
+            _stands(found, text) for found in self._all
+        ):
+            return PARTLY_FALSE if len(text) > self._reach else FALSE
+        if any(_stands(found, text) for found in self._none):
             return FALSE
         if not self._marks:
             return TRUE
-        found_texts = dict.fromkeys(found.group() for mark in self._marks for found in mark.finditer(whole))
+        found_texts = dict.fromkeys(whole[start:end] for found in self._marks for start, end in found(text))
         return SignalValue("true", value=1.0, pieces=tuple(found_texts)[:MAX_MARKS])
 
 
-Finder = Callable[[str], bool]
+PARTLY_FALSE = SignalValue("false", partial=True)
+
+Finder = Callable[[str], Iterator[tuple[int, int]]]
+"""Where something stands in a text: start and end."""
 
 
-def _pattern(entry: str, flags: re.RegexFlag) -> Finder:
-    search = re.compile(entry, flags).search
-    return lambda text: search(text) is not None
+def _stands(finder: Finder, text: str) -> bool:
+    return next(finder(text), None) is not None
 
 
-def _word(entry: str, fold: bool) -> Finder:
-    word = entry.lower() if fold else entry
-    search = re.compile(_whole(word)).search
-    # `in` is some ten times faster than the search and nearly always says no.
-    return lambda text: word in text and search(text) is not None
+def _reach(entry: str) -> int:
+    """How much of the text a regular expression sees, in characters."""
+    return max(REGEX_CHARS, MOST_STEPS // max(1, worst_case(entry, LONGEST_TEXT).steps))
 
 
-def _whole(word: str) -> str:
-    """An expression for `word`, not as a part of another word."""
-    before, after = "(?<!\\w)" if _has_edge(word[0]) else "", "(?!\\w)" if _has_edge(word[-1]) else ""
-    return before + re.escape(word) + after
+def _pattern(entry: str, flags: re.RegexFlag, reach: int) -> Finder:
+    finditer = re.compile(entry, flags).finditer
+    return lambda text: (found.span() for found in finditer(text, 0, reach))
+
+
+def _word(word: str) -> Finder:
+    """Finds `word`, not as a part of another word."""
+    before, after = _has_edge(word[0]), _has_edge(word[-1])
+
+    def places(text: str) -> Iterator[tuple[int, int]]:
+        # Many times faster than a regular expression, and nearly always there is nothing.
+        start = text.find(word)
+        while start >= 0:
+            end = start + len(word)
+            inside = (before and _in_word(text[start - 1 : start])) or (after and _in_word(text[end : end + 1]))
+            if not inside:
+                yield start, end
+            start = text.find(word, start + 1)
+
+    return places
+
+
+def _in_word(char: str) -> bool:
+    """Whether `char`, "" at the end of the text, is of those that words are made of: `\\w` of an expression."""
+    return char.isalnum() or char == "_"
+
+
+def _folded(text: str) -> str:
+    """The text in lower case, each character in its place: \u0130 alone would become two."""
+    return text.replace("\u0130", "i").lower()
 
 
 def _has_edge(char: str) -> bool:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import socket
 import time
 from collections.abc import Iterator
 
@@ -67,6 +69,20 @@ def test_a_sidecar_that_is_stopped_takes_leave(pair: Stack) -> None:
         clients.wait(routed, 20, "answers after")
     assert not clients.failed
     assert [answer for answer in clients.answers if not routed(answer)] == []
+
+
+def test_a_client_that_pauses_longer_than_a_sidecar_may_hang_is_routed(pair: Stack) -> None:
+    """Again and again: no client gets past the rules by sending slowly."""
+    body = json.dumps({"model": "auto", "messages": [{"role": "user", "content": PROMPT}]}).encode()
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: {len(body)}\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", httpx.URL(pair.url).port or 0), timeout=60) as client:
+        for piece in (head.encode(), body[:10], body[10:20]):
+            client.sendall(piece)
+            time.sleep(3.5)  # the pause is what is tested
+        client.sendall(body[20:])
+        answer = b"".join(iter(lambda: client.recv(65536), b""))
+    assert answer.startswith(b"HTTP/1.1 200")
+    assert b"x-mom-route: code" in answer
 
 
 def test_a_sidecar_that_hangs_is_not_waited_for(pair: Stack) -> None:

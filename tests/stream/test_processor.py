@@ -218,6 +218,38 @@ async def test_a_bug_of_ours_costs_the_route_and_not_the_request(sidecar: Sideca
     assert answers.upstream_body() == content
 
 
+LEDGER = CONFIG + "ledger: {tenant_header: x-tenant}\n"
+
+
+async def test_who_goes_to_the_default_model_for_a_fault_of_ours_is_counted_all_the_same(sidecar: Sidecar) -> None:
+    sidecar.runtimes.swap(compiled(LEDGER, sidecar.classifier, 2))
+    told = ("tenant", "api", "operation", "tokens", "stream")
+    for content in (chat("write code", stream=True), chat("write code")):
+        messages = request(content, x_tenant="acme")
+        sidecar.classifier.error = None
+        routed = (await sidecar.exchange(messages)).metadata
+        sidecar.classifier.error = RuntimeError("a bug")
+        broken = (await sidecar.exchange(messages)).metadata
+        assert broken["reason"] == "internal error"
+        assert [broken[name] for name in told] == [routed[name] for name in told]
+        assert [broken[name] for name in told][:3] == ["acme", "chat_completions", "chat"]
+        assert broken["tokens"] == (len(content) + 3) // 4
+
+
+async def test_what_was_read_of_a_body_before_there_was_no_room_is_estimated(sidecar: Sidecar) -> None:
+    processor = Processor(sidecar.runtimes, sidecar.recorder, max_held_bytes=100)
+    for content, stream in ((chat("x" * 2000, stream=True), None), (b'{"stream":true,' + chat("x" * 2000)[1:], True)):
+        messages = request(content, size=1000)
+
+        async def received(messages: list[pb.ProcessingRequest] = messages) -> AsyncIterator[wire.Message]:
+            for message in messages:
+                yield wire.decode(message)
+
+        answers = Answers([reply async for reply in processor.run(received())], streams.chunks_of(messages))
+        assert answers.upstream_body() == content
+        assert (answers.metadata["tokens"], answers.metadata.get("stream")) == (250, stream)
+
+
 async def test_a_client_that_leaves_cancels_its_classification(sidecar: Sidecar, until: Until) -> None:
     sidecar.classifier.delay_seconds = 60
     call = sidecar.open()
@@ -246,6 +278,57 @@ async def test_bodies_over_the_process_s_bound_go_unrouted_and_untouched(sidecar
             assert answers.upstream_body() == content
             ends = [r.request_body.response.body_mutation.streamed_response.end_of_stream for r in answers.replies]
             assert not any(ends)
+
+
+STRICT = "guards: [{name: g, when: 'intent.label == \"other\"', action: block, on_error: block}]\n"
+
+
+@pytest.mark.parametrize("mode", MODES)
+async def test_what_cannot_be_judged_is_refused_where_a_guard_lets_nothing_pass_unread(
+    sidecar: Sidecar, mode: int
+) -> None:
+    sidecar.runtimes.swap(compiled(CONFIG + STRICT, sidecar.classifier, 2))
+    sidecar.classifier.error = RuntimeError("a bug")
+    for path, kind in (("/v1/chat/completions", "server_error"), ("/v1/messages", "overloaded_error")):
+        status, document = (await send(sidecar, chat("write code", max_tokens=9), mode, path=path)).error
+        assert (status, document["error"]["type"]) == (503, kind)
+    processor = Processor(sidecar.runtimes, sidecar.recorder, max_held_bytes=10)
+
+    async def received() -> AsyncIterator[wire.Message]:
+        for message in (headers(mode=mode), body(chat("write code"), end=True)):
+            yield wire.decode(message)
+
+    answers = Answers([reply async for reply in processor.run(received())])
+    assert answers.error[0] == 503
+    assert answers.error[1]["error"]["code"] == "not_judged"
+
+
+async def test_a_filter_that_cannot_be_judged_by_is_refused_there_too(sidecar: Sidecar) -> None:
+    sidecar.runtimes.swap(compiled(CONFIG + STRICT, sidecar.classifier, 2))
+    assert (await sidecar.exchange(request(chat("write code"), held=False))).error[0] == 503
+
+
+async def test_envoy_is_told_that_the_client_is_slow(sidecar: Sidecar) -> None:
+    call = sidecar.open()
+    content = chat("write code")
+    pieces = [headers(), body(content[:20], end=False), body(content[20:], end=True)]
+    for piece in pieces[:2]:
+        await call.write(piece)
+        reply = await call.read()
+        assert isinstance(reply, pb.ProcessingResponse)
+        assert reply.override_message_timeout.seconds == wire.CLIENT_SECONDS
+        assert reply.WhichOneof("response") is None
+    await call.write(pieces[2])
+    reply = await call.read()
+    assert isinstance(reply, pb.ProcessingResponse)
+    assert Answers([reply]).headers["x-mom-model"] == "coder"
+
+
+async def test_a_filter_that_sends_the_answer_s_headers_too_is_not_kept_waiting(sidecar: Sidecar) -> None:
+    response = pb.ProcessingRequest(response_headers=pb.HttpHeaders(headers=pb.HeaderMap()))
+    answers = await sidecar.exchange([*request(chat("write code"), mode=FULL_DUPLEX), response])
+    assert answers.kinds[-1] == "response_headers"
+    assert answers.headers["x-mom-model"] == "coder"
 
 
 async def test_a_client_that_leaves_mid_body_is_counted(sidecar: Sidecar, until: Until) -> None:

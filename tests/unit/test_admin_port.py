@@ -111,6 +111,8 @@ async def test_state_and_savings_agree_with_the_ledger(client: ClientSession) ->
         ({"prompt": "hello", "model": "small"}, 200, None),
         ({"prompt": "hello", "model": "nobody"}, 404, "does not exist"),
         ({"prompt": "hello", "model": 3}, 400, "must be text"),
+        ({"prompt": "hello", "api": "nope"}, 400, "unknown api `nope`"),
+        ({"prompt": "hello", "model": ""}, 400, "'model' must be a string"),
         ({"prompt": ""}, 400, "`prompt` must be text"),
         ([], 400, "not a prompt"),
     ],

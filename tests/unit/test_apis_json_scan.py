@@ -267,6 +267,49 @@ def test_base64_is_left_out(prefix: str, size: int) -> None:
     assert 298_000 < scanner.opaque < 300_000
 
 
+BLOB = "iVBORw0KGgo+/A9"
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        "data:;base64," + BLOB * 100,
+        BLOB * 100,
+        "data:image/png;base64," + BLOB * 20_000,
+        "\r\n".join([BLOB * 5] * 400),
+        "",
+    ],
+)
+@pytest.mark.parametrize("between", [" ", "\u00e9", ".", "\\", "\t"])
+@pytest.mark.parametrize("size", [113, 5000, 10_000_000])
+def test_text_that_begins_like_base64_is_read(before: str, between: str, size: int) -> None:
+    text = before + between + "and then words, " * 2000 + "Bluebird " + "more words, " * 2000
+    raw = json.dumps({"model": "auto", "messages": [{"content": text}], "input": text, "a": True}).encode()
+    fields, scanner = scan(*(raw[at : at + size] for at in range(0, len(raw), size)))
+    for kept in (fields["messages"][0]["content"], fields["input"]):
+        assert text.endswith(kept.partition(LEFT_OUT)[2])
+        assert "words, Bluebird more" in kept
+    assert fields["a"] is True
+    assert scanner.opaque <= 2 * len(json.dumps(before))
+    assert raw[slice(*scanner.model_span or ())] == b'"auto"'
+
+
+def test_words_below_each_other_are_no_base64() -> None:
+    text = BLOB * 20 + "\n" + "Tell\nme\nabout\nBluebird\n" * 500
+    raw = json.dumps({"input": text}).encode()
+    fields, _ = scan(raw)
+    assert "Bluebird" in fields["input"]
+
+
+def test_what_stands_after_text_that_began_like_base64_is_found() -> None:
+    text = BLOB * 3000 + " and words" * 20_000
+    body = json.dumps({"other": text, "input": text, "model": "auto"}).encode()
+    for size in (1000, 10_000_000):
+        _, scanner = scan(*(body[at : at + size] for at in range(0, len(body), size)))
+        assert body[slice(*scanner.model_span or ())] == b'"auto"'
+        assert scanner.size - scanner.ignored - scanner.opaque < len(text) + 2000
+
+
 def test_one_value_has_a_limit_and_the_body_has_none() -> None:
     element = b'{"content":[' + b'"words and words",' * 100 + b'""]},'
     scanner = Scanner(FIELDS, Collected())

@@ -64,6 +64,15 @@ def test_a_long_turn_grows(path: str, before: str, after: str) -> None:
     assert len(seen[3]) > 8000
     assert max(map(len, seen)) > 30_000
     assert all(prompt.startswith(text) for text in seen)
+    assert seen[-2] is seen[-10]  # what is left out costs no further look
+
+
+def test_a_long_turn_after_another_grows_too() -> None:
+    taking = reader(CHAT)
+    taking.feed(b'{"model":"m","messages":[{"role":"user","content":"' + b"first " * 30_000)
+    assert taking.growing().startswith("first")
+    taking.feed(b'"},{"role":"user","content":"' + b"second " * 30_000)
+    assert taking.growing().startswith("second")
 
 
 def test_what_others_say_does_not_grow() -> None:

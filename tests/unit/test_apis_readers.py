@@ -289,6 +289,70 @@ CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
         {"model": "auto", "prompt": {"id": "p", "variables": {"i": {"type": "input_image", "image_url": PNG}}}},
         {"prompt": "", "modalities": frozenset({"text", "image"}), "stateful": True},
     ),
+    "chat, a file of the provider": (
+        CHAT,
+        {
+            "model": "auto",
+            "messages": [
+                {
+                    "role": "user",
+                    "content": [{"type": "file", "file": {"file_id": "file-1"}}, {"type": "text", "text": "Sum it up"}],
+                }
+            ],
+        },
+        {"prompt": "Sum it up", "modalities": frozenset({"text", "file"}), "stateful": True},
+    ),
+    "chat, a file of the client": (
+        CHAT,
+        {"model": "auto", "messages": [{"role": "user", "content": [{"type": "file", "file": {"file_data": "x"}}]}]},
+        {"modalities": frozenset({"text", "file"}), "stateful": False},
+    ),
+    "responses, an image and a file of the provider": (
+        RESPONSES,
+        {"model": "auto", "input": [{"role": "user", "content": [{"type": "input_image", "file_id": "file-1"}]}]},
+        {"modalities": frozenset({"text", "image"}), "stateful": True},
+    ),
+    "responses, a store of the provider": (
+        RESPONSES,
+        {"model": "auto", "input": "Hi", "tools": [{"type": "file_search", "vector_store_ids": ["vs_1"]}]},
+        {"has_tools": True, "stateful": True},
+    ),
+    "responses, a container of an earlier answer": (
+        RESPONSES,
+        {"model": "auto", "input": "Hi", "tools": [{"type": "code_interpreter", "container": "cntr_1"}]},
+        {"stateful": True},
+    ),
+    "responses, a new container": (
+        RESPONSES,
+        {"model": "auto", "input": "Hi", "tools": [{"type": "code_interpreter", "container": {"type": "auto"}}]},
+        {"stateful": False},
+    ),
+    "messages, a file of the provider": (
+        MESSAGES,
+        {
+            "max_tokens": 5,
+            "model": "auto",
+            "messages": [
+                {"role": "user", "content": [{"type": "document", "source": {"type": "file", "file_id": "file_1"}}]}
+            ],
+        },
+        {"modalities": frozenset({"text", "file"}), "stateful": True},
+    ),
+    "messages, a container of an earlier answer": (
+        MESSAGES,
+        {"max_tokens": 5, "model": "auto", "container": "c_1", "messages": [{"role": "user", "content": "Hi"}]},
+        {"stateful": True},
+    ),
+    "messages, a new container": (
+        MESSAGES,
+        {
+            "max_tokens": 5,
+            "model": "auto",
+            "container": {"skills": []},
+            "messages": [{"role": "user", "content": "Hi"}],
+        },
+        {"stateful": False},
+    ),
     "messages, image within a document": (
         MESSAGES,
         {

@@ -38,6 +38,17 @@ def test_check_accepts_a_good_file(tmp_path: Path, model: str, capsys: pytest.Ca
     assert "ok, 2 models, 1 signals, 1 routes" in capsys.readouterr().out
 
 
+def test_check_warns_of_who_is_left_without_a_model(
+    tmp_path: Path, model: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = GOOD.replace("price: {input: 1,", "labels: {where: house}, price: {input: 1,")
+    text += "guards: [{name: house, when: 'true', action: reroute, models: {where: house}}]\n"
+    text += "preferences: {header: x-tenant, users: {lab: {only: big}}}\n"
+    assert main(["check", write(tmp_path, text), "--model-dir", model]) == 0
+    warned = "warning: preferences.users.lab: allows no model that guard `house` allows: such requests get a 403"
+    assert warned in capsys.readouterr().out.splitlines()
+
+
 def test_check_names_every_mistake_with_file_line_and_key(
     tmp_path: Path, model: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -136,6 +147,21 @@ def test_explain_shows_signals_rules_and_plan(tmp_path: Path, model: str, capsys
     explained = json.loads(capsys.readouterr().out)
     assert explained["plan"] == ["big"]
     assert explained["band"] == "named"
+
+
+def test_explain_shows_what_a_guard_refuses_and_why(
+    tmp_path: Path, model: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    secret = "signals:\n  secret: {type: keywords, any: Bluebird, where: conversation}"
+    guard = "guards: [{name: names, when: 'secret.label == \"true\"', action: block}]\n"
+    file = write(tmp_path, GOOD.replace("signals:", secret) + guard)
+    arguments = ["explain", "--config", file, "--model-dir", model, "--context", "It is Bluebird.", "translate it"]
+    assert main(arguments) == 0
+    out = capsys.readouterr().out
+    assert "signal  secret             true" in out
+    assert "route   code" in out
+    assert "guard   names              matched      block: secret=true 1.000\n" in out
+    assert out.endswith("refused 403 blocked_by_names: This request is not allowed here.\n")
 
 
 def test_schema_is_json_schema(capsys: pytest.CaptureFixture[str]) -> None:

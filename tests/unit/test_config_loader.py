@@ -1,3 +1,5 @@
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -220,6 +222,8 @@ def test_merge_keys_and_aliases_work() -> None:
         ("a: !!int x", "router.yaml:1: a: the tag or value `int` cannot be used here"),
         ("&a [*a]", "router.yaml:1: " + "[0]" * 65 + ": more than 64 levels deep (an alias inside itself?)"),
         ("a: &a {<<: *a}", "router.yaml:1: a: more than 64 levels deep (an alias inside itself?)"),
+        ("a:\n " + "[" * 65, "router.yaml:2: more than 64 levels deep"),
+        ("a:\n " + "? " * 65, "router.yaml:2: more than 64 levels deep"),
     ],
 )  # fmt: skip
 def test_what_is_no_configuration_at_all(text: str, expected: str) -> None:
@@ -244,6 +248,21 @@ def test_a_bomb_of_aliases_is_refused_quickly() -> None:
     levels = ["l0: &l0 [x, x, x, x, x, x, x, x, x]"]
     levels += [f"l{n}: &l{n} [{', '.join([f'*l{n - 1}'] * 9)}]" for n in range(1, 12)]
     assert "more than 200000 values" in mistakes("\n".join(levels))[0]
+
+
+@pytest.mark.parametrize("opened", ["[", "{a: ", "- ", "? "])
+def test_depth_never_ends_the_process(tmp_path: Path, opened: str) -> None:
+    # In a process of its own: too many levels would take this one along.
+    (tmp_path / "router.yaml").write_text(WITH_USERS)
+    (tmp_path / "users.yaml").write_text(f"users:\n  {opened * 60_000}")
+    found = subprocess.run(
+        [sys.executable, "-m", "router_extproc", "check", str(tmp_path)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert found.returncode == 1
+    assert found.stderr == f"{tmp_path}/users.yaml:2: more than 64 levels deep\n"
 
 
 def test_bad_bytes_and_sizes(tmp_path: Path) -> None:

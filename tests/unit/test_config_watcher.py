@@ -94,8 +94,20 @@ async def test_configmap_swaps_are_noticed(tmp_path: Path, name: str) -> None:
         assert changes.more() == 0
 
 
-async def test_a_change_of_the_users_file_is_noticed(tmp_path: Path) -> None:
-    content = b"preferences: {users_file: users.yaml}"
+@pytest.mark.parametrize(
+    "named",
+    [
+        b"users_file: users.yaml",
+        b"'users_file': \"users.yaml\"",
+        b"users_file : users.yaml",
+        b"? users_file\n  : users.yaml",
+        b'"users\\x5ffile": &it users.yaml',
+        b"users_file: # beside this one\n    users.yaml",
+    ],
+)
+async def test_a_change_of_the_users_file_is_noticed(tmp_path: Path, named: bytes) -> None:
+    content = b"models: {a: {url: 'http://h', price: {input: 1, output: 1}}}\ndefault: a\n"
+    content += b"preferences:\n  header: x-tenant\n  " + named
     (tmp_path / "router.yaml").write_bytes(content)
     async with watching(tmp_path) as changes:
         assert await changes.next() == content

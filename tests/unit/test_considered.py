@@ -4,6 +4,7 @@ import asyncio
 import json
 import time
 from dataclasses import replace
+from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,8 @@ import pytest
 from router_extproc.budget_accounts import Accounts
 from router_extproc.budgets import Budgets
 from router_extproc.config.loader import parse
-from router_extproc.domain import MAX_CONSIDERED, LlmRequest
-from router_extproc.explanation import figures, tried
+from router_extproc.domain import MAX_CONSIDERED, LlmRequest, SignalSet
+from router_extproc.explanation import as_sent, figures, tried
 from router_extproc.records import considered
 from router_extproc.router import Routed
 from router_extproc.runtime import Runtime, compile_runtime
@@ -58,6 +59,19 @@ def test_candidates_carry_the_figures_that_gave_them_their_place() -> None:
     assert [row.cost for row in rows] == pytest.approx([0.0012, 0.0018, 0.0006])
     assert [row.score for row in rows] == pytest.approx([0.0012, 0.0018, 0.5])
     assert routed(compiled).plan.models == ("away", "good", "cheap")
+
+
+@pytest.mark.parametrize(("hour", "models"), [(12, ("cheap", "good")), (23, ("good", "cheap"))])
+def test_what_a_candidate_costs_is_the_price_of_the_hour(hour: int, models: tuple[str, ...]) -> None:
+    night = "windows: [{from: '22:00', to: '06:00', input: 0.5, output: 0.5}]"
+    text = MODELS.replace("price: {input: 3, output: 3}", f"price: {{input: 3, output: 3, {night}}}")
+    text += "routes: [{name: r, when: 'true', models: [cheap, good], selection: cheapest}]\ndefault: good\n"
+    compiled = compile_runtime(parse(text.encode(), Path("r.yaml")), {}, {})
+    now = datetime(2026, 1, 5, hour, tzinfo=UTC)
+    decision, plan = compiled.router.plan_for(REQUEST, SignalSet({}), {}, now=now)
+    assert plan.models == models
+    costs = {row.model: row.cost for row in decision.considered}
+    assert costs == pytest.approx({"cheap": 0.0006, "good": 0.0018 if hour == 12 else 0.0003})
 
 
 @pytest.mark.parametrize(
@@ -139,6 +153,52 @@ def test_a_weighted_score_comes_with_its_parts_and_no_others() -> None:
     best, other = routed(compiled).decision.considered
     assert (best.model, best.by, best.quality, best.latency) == ("good", "weighted", 0.9, None)
     assert [best.score, best.cost, other.score] == pytest.approx([1.0, 0.0018, 0.0])
+
+
+@pytest.mark.parametrize("api", ["chat_completions", "completions", "responses", "embeddings", "messages"])
+def test_a_prompt_to_try_is_read_as_a_clients_request(api: str) -> None:
+    # The four bytes of a token are those of the body: a Chinese character is three of them.
+    prompt = "请帮我把这段话翻译成英文并总结要点。" * 60
+    plain = as_sent(api, "auto", prompt)
+    assert (plain.api, plain.model, plain.prompt, plain.turns) == (api, "auto", prompt, 1)
+    assert plain.tokens > len(prompt.encode()) // 4
+    later = as_sent(api, "auto", "and in French?", "It is Bluebird.")
+    assert later.tokens > as_sent(api, "auto", "and in French?").tokens
+    if api in ("completions", "embeddings"):
+        assert later.prompt == "It is Bluebird.\n\nand in French?"
+    else:
+        assert (later.prompt, later.turns, later.opening) == ("and in French?", 2, "It is Bluebird.")
+        assert [(turn.role, turn.text) for turn in later.context] == [("user", "It is Bluebird.")]
+        # The model has answered since.
+        assert (later.written, later.fresh) == (("It is Bluebird.",), 0)
+
+
+def test_what_a_guard_refuses_is_explained() -> None:
+    more = """
+signals:
+  secret: {type: keywords, any: secret}
+  number: {type: keywords, any: '[0-9]+x', regex: true}
+guards:
+  - {name: tagged, when: 'number.label == "true"', action: tag}
+  - {name: names, when: 'secret.label == "true"', action: block}
+  - {name: more, when: 'true', action: tag}
+"""
+    compiled = runtime("  - {name: r, when: 'true', models: [good, cheap]}", more)
+    sent = as_sent("chat_completions", "auto", "a secret" + " x" * 2000)
+    found = asyncio.run(tried(compiled, sent, {}, time.monotonic() + 5))
+    assert found["refused"] == {
+        "status": 403,
+        "code": "blocked_by_names",
+        "message": "This request is not allowed here.",
+    }
+    assert [(row["guard"], row["verdict"], row["why"]) for row in found["guard_rules"]] == [
+        ("tagged", "not judged", "number read in part"),
+        ("names", "matched", "secret=true 1.000"),
+        ("more", "not judged", "an earlier guard refused"),
+    ]
+    assert found["signals"]["secret"]["label"] == "true"
+    assert found["routes"] == [{"route": "r", "verdict": "matched", "why": "catch-all"}]
+    assert "plan" not in found
 
 
 def test_the_explanation_says_it_in_words() -> None:

@@ -64,6 +64,17 @@ def applied(given: Guards, values: Mapping[str, SignalValue], decision: Decision
 ALL = (ATTACK, HERE, MASK, TAG)
 
 
+def test_what_was_read_in_part_is_absent_to_guards() -> None:
+    partly = {**FINE, "secret": SignalValue("false", partial=True)}
+    assert applied(guards(*ALL), partly) == ROUTED
+    with pytest.raises(GuardBlocked) as caught:
+        applied(guards({**HERE, "action": "block", "models": None, "on_error": "block"}), partly)
+    assert caught.value.guards == ("here",)
+    unsaid = {**HERE, "when": 'secret.label != "true"', "action": "tag", "models": None}
+    assert applied(guards(unsaid), partly) == ROUTED
+    assert applied(guards(unsaid), FINE).guards == ("here",)
+
+
 @pytest.mark.parametrize("decision", [ROUTED, NAMED])
 def test_nothing_happens_to_a_harmless_request(decision: Decision) -> None:
     assert applied(guards(*ALL), FINE, decision) == decision

@@ -229,6 +229,22 @@ def test_explain_says_what_became_of_every_route() -> None:
     assert compiled.explain(Facts(REQUEST, signals, "auto"))[3].why == "a rule above it could not be judged"
 
 
+def test_nothing_is_looked_at_below_a_catch_all_that_could_not_be_judged() -> None:
+    compiled = policy(
+        {"name": "late", "when": 'guard.label == "harmful"'},
+        {"name": "rest", "when": "true"},
+        {"name": "all", "when": "request.turns > 0"},
+        virtual_models={"auto": {}, "other": {"routes": ["all"]}},
+    )
+    facts = Facts(REQUEST, SignalSet({}, {"guard": "late"}), "auto")
+    assert compiled.decide(facts).route == "default"
+    assert [(result.matched, result.why) for result in compiled.explain(facts)] == [
+        (None, "guard late"),
+        (None, "a rule above it could not be judged"),
+        (None, "not looked at"),
+    ]
+
+
 @settings(max_examples=200, deadline=None)
 @given(
     st.dictionaries(

@@ -1,6 +1,7 @@
 """Who gets which models: users, tenants, virtual models, the client's own header, and the hour of the week."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -116,8 +117,76 @@ def test_when_the_route_has_nothing_left_the_default_models_help_as_far_as_they_
     given = preferences(everyone={"only": {"tier": "premium"}})
     unlucky = Decision("code", Band.RECOMMENDED, 0.95, ("tiny",), "why", ("mid",))
     assert applied(given, unlucky).candidates == ("big", "huge")
+
+
+DEFAULTS = Decision("default", Band.DEFAULT, 0, ("big", "huge"), "no rule matched", selection="cheapest")
+
+
+@pytest.mark.parametrize(
+    ("everyone", "user", "candidates"),
+    [
+        ({"only": "mid"}, {}, ("mid",)),
+        ({}, {"only": ["mid", {"tier": "light"}]}, ("mid", "tiny")),
+        ({}, {"forbidden": {"tier": "premium"}}, ("tiny", "mid")),
+        ({"only": ["mid", "tiny", "big"]}, {"forbidden": {"tier": "premium"}}, ("mid", "tiny")),
+        ({"forbidden": "mid"}, {"only": ["mid", "tiny"]}, ("tiny",)),
+    ],
+)
+def test_when_no_default_model_is_left_either_the_allowed_ones_stand_in_in_the_order_of_the_file(
+    everyone: dict[str, Any], user: dict[str, Any], candidates: tuple[str, ...]
+) -> None:
+    given = preferences(header="x-tenant", users={"a": user}, everyone=everyone)
+    for more in ({}, {"x-mom-prefer": "cheap"}):
+        found = applied(given, DEFAULTS, headers={"x-tenant": "a", **more})
+        assert (found.candidates, found.fallbacks, found.selection) == (candidates, (), "first")
+        assert found.reason.startswith("no rule matched; others stand in (preferences: ")
+    spared = applied(given, replace(DEFAULTS, candidates=("mid", "tiny", "big")), headers={"x-tenant": "a"})
+    assert (spared.selection, spared.reason) == ("cheapest", "no rule matched")
+
+
+def test_a_favourite_goes_first_among_those_that_stand_in() -> None:
+    given = preferences(everyone={"forbidden": {"tier": "premium"}, "favourite": "mid"})
+    assert applied(given, DEFAULTS).favourites == {"mid"}
+
+
+def test_nobody_stands_in_where_nothing_is_left_or_vectors_would_differ() -> None:
+    given = preferences(header="x-tenant", everyone={"forbidden": "tiny"}, users={"a": {"only": "tiny"}})
     with pytest.raises(ModelForbidden, match="preferences"):
-        applied(preferences(everyone={"only": "mid"}), Decision("x", Band.DEFAULT, 0, ("big",), "why"))
+        applied(given, DEFAULTS, headers={"x-tenant": "a"})
+    kept = replace(DEFAULTS, allowed=frozenset({"big"}))
+    with pytest.raises(ModelForbidden, match=r"only others\)$"):
+        applied(preferences(everyone={"only": "mid"}), kept)
+    vectors = Decision("emb", Band.RECOMMENDED, 1.0, ("tiny",), "why", stand_ins=False)
+    with pytest.raises(ModelForbidden, match="vectors of another one could not be compared"):
+        applied(given, vectors)
+    assert applied(preferences(everyone={"forbidden": "mid"}), vectors).fallbacks == ()
+
+
+def test_who_can_be_left_without_any_model_is_said() -> None:
+    text: dict[str, Any] = {
+        **BASE,
+        "guards": [{"name": "house", "when": "request.tokens > 1", "action": "reroute", "models": {"tier": "light"}}],
+        "routes": [{"name": "dear", "when": "true", "models": "big", "require": {"tier": "premium"}}],
+        "preferences": {
+            "header": "x-tenant",
+            "users": {
+                "a": {"only": "mid"},
+                "b": {"only": "huge"},
+                "c": {"only": ["tiny", "big"]},
+                "d": {"prefer": "cheap"},
+                "e": {"forbidden": ["mid", "tiny"]},
+            },
+            "everyone": {"forbidden": "huge"},
+        },
+    }
+    ends = "allows: such requests get a 403"
+    assert Preferences(validate(RouterConfig, text)).gaps() == [
+        f"preferences.users.a: allows no model that guard `house` {ends}",
+        f"preferences.users.a: allows no model that `require` of route `dear` {ends}",
+        f"preferences.users.b: allows no model that `everyone` {ends}",
+        f"preferences.users.e: allows no model that guard `house` {ends}",
+    ]
+    assert preferences(**USERS).gaps() == []
 
 
 NIGHT = {"name": "night", "timezone": "Europe/Paris", "from": "22:00", "to": "06:00"}

@@ -219,6 +219,20 @@ async def test_what_envoy_has_to_be_told_is_said_until_the_restart(
     assert served.runtimes.envoy == told()[0]
 
 
+async def test_nothing_has_to_be_told_when_a_change_is_taken_back(
+    served: Served, caplog: pytest.LogCaptureFixture
+) -> None:
+    for url in ("http://127.0.0.1:8", "http://127.0.0.1:7"):
+        await served.new_configuration(CONFIG.replace("http://127.0.0.1:9", url))
+        assert served.runtimes.envoy is not None
+    assert "generation 3" in (served.runtimes.envoy or "")
+    await served.new_configuration(CONFIG.replace("input: 1", "input: 2"))
+    assert served.runtimes.envoy is None
+    assert "generation 4 is for Envoy what this process began with" in caplog.messages[-1]
+    await served.new_configuration(CONFIG.replace("http://127.0.0.1:9", "http://127.0.0.1:8"))
+    assert "generation 5" in str(served.runtimes.envoy)
+
+
 async def test_a_bad_configuration_is_refused(served: Served) -> None:
     await served.new_configuration(CONFIG.replace("default: only", "default: nobody"))
     assert served.runtimes.rejected is not None

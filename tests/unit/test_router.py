@@ -10,7 +10,7 @@ import pytest
 
 from router_extproc.config.loader import parse
 from router_extproc.domain import LlmRequest, Turn
-from router_extproc.errors import ClientError, ContextTooLong, UnknownModel, UnsupportedModel
+from router_extproc.errors import ClientError, ContextTooLong, ModelForbidden, UnknownModel, UnsupportedModel
 from router_extproc.router import Routed, classifier_prompt
 from router_extproc.runtime import Runtime, compile_runtime
 from router_extproc.signals.base import SHIPPED
@@ -117,6 +117,37 @@ def test_only_models_that_the_operator_put_together_embed_for_each_other(
     changes: dict[str, Any], plan: tuple[str, ...]
 ) -> None:
     assert route(VECTORS, **{"api": "embeddings", **changes}).plan.models == plan
+
+
+@pytest.mark.parametrize(
+    ("more", "model", "plan"),
+    [
+        ("preferences: {everyone: {forbidden: other}}", "auto", ("emb", "twin")),
+        ("preferences: {everyone: {forbidden: other}}", "alone", ("alone",)),
+        ("preferences: {everyone: {forbidden: emb}}", "auto", ("twin",)),
+        ("preferences: {everyone: {only: [alone, emb]}}", "auto", ("emb",)),
+        ("guards: [{name: g, when: 'true', action: reroute, models: [alone, emb]}]", "auto", ("emb",)),
+        ("guards: [{name: g, when: 'true', action: reroute, models: [alone, twin]}]", "emb", ("twin",)),
+        ("preferences: {everyone: {favourite: other}}", "plain", ("chat",)),
+    ],
+)
+def test_neither_preferences_nor_guards_bring_another_embedder(more: str, model: str, plan: tuple[str, ...]) -> None:
+    text = VECTORS + "virtual_models: {auto: {}, plain: {routes: []}}\n" + more
+    assert route(text, api="embeddings", model=model).plan.models == plan
+
+
+@pytest.mark.parametrize(
+    ("more", "model"),
+    [
+        ("preferences: {everyone: {forbidden: [emb, twin]}}", "auto"),
+        ("preferences: {everyone: {forbidden: chat}}", "plain"),
+        ("guards: [{name: g, when: 'true', action: reroute, models: [emb, twin]}]", "alone"),
+    ],
+)
+def test_an_embedder_that_is_not_allowed_is_refused(more: str, model: str) -> None:
+    text = VECTORS + "virtual_models: {auto: {}, plain: {routes: []}}\n" + more
+    with pytest.raises(ModelForbidden, match="vectors of another one could not be compared"):
+        route(text, api="embeddings", model=model)
 
 
 def test_embeddings_that_are_too_long_go_to_no_other_model() -> None:

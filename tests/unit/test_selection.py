@@ -1,4 +1,5 @@
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -28,6 +29,7 @@ CATALOGUE = {
 }
 MODELS = {name: validate(Model, entry) for name, entry in CATALOGUE.items()}
 NO_SIGNALS = SignalSet({})
+NOON = datetime(2026, 1, 5, 12, tzinfo=UTC)
 HARD = SignalSet({"win": SignalValue("", scores={"ref-large": 0.8, "ref-small": 0.1})})
 EASY = SignalSet({"win": SignalValue("", scores={"ref-large": 0.9, "ref-small": 0.97})})
 
@@ -49,17 +51,24 @@ def order(
     asked: LlmRequest | None = None,
     signals: SignalSet = NO_SIGNALS,
     observed: Observed | None = None,
+    now: datetime = NOON,
+    models: Mapping[str, Model] = MODELS,
     **params: Any,
 ) -> list[str]:
-    inputs = SelectionInputs(MODELS, ("win", "quality_head"), observed or Observed())
+    inputs = SelectionInputs(models, ("win", "quality_head"), observed or Observed())
     built = SELECTIONS.build(name, params, ("selection",), inputs)
-    return [row.model for row in built.rank(candidates, asked or request(), signals)]
+    return [row.model for row in built.rank(candidates, asked or request(), signals, now)]
 
 
 def answered(
-    name: str, seconds: float, status: int = 200, attempts: int = 1, first_byte: float | None = None
+    name: str,
+    seconds: float,
+    status: int = 200,
+    attempts: int = 1,
+    first_byte: float | None = None,
+    plan: tuple[str, ...] = (),
 ) -> Outcome:
-    return Outcome("id", "chat_completions", status, name, attempts, seconds, first_byte, None)
+    return Outcome("id", "chat_completions", status, name, attempts, seconds, first_byte, None, plan=plan)
 
 
 def test_first_keeps_the_order_of_the_file() -> None:
@@ -106,6 +115,30 @@ def test_best_within_a_price() -> None:
     assert order("best_within", price=1) == ["premium", "odd", "light", "new"]
 
 
+NIGHT = {"from": "22:00", "to": "06:00", "timezone": "Europe/Paris", "input": 0.1, "output": 0.3}
+HOURLY = {
+    "day": validate(Model, model(1, 3, quality=0.5)),
+    "night": validate(
+        Model, {"url": "http://h", "price": {"input": 20, "output": 60, "windows": [NIGHT]}, "quality": 0.9}
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "params"), [("cheapest", {}), ("best_within", {"price": 0.002}), ("weighted", {"cost": 1})]
+)
+def test_costs_are_those_of_the_hour(name: str, params: dict[str, Any]) -> None:
+    built = SELECTIONS.build(name, params, ("selection",), SelectionInputs(HOURLY, (), Observed()))
+    firsts, costs = [], []
+    for minutes in (0, 9 * 60 - 1, 9 * 60, 17 * 60 - 1, 17 * 60, 0):  # from 13:00 in Paris; at last the clock goes back
+        now = NOON + timedelta(minutes=minutes)
+        rows = built.rank(["day", "night"], request(), NO_SIGNALS, now)
+        firsts.append(rows[0].model)
+        costs += [row.cost for row in rows if row.model == "night"]
+    assert firsts == ["day", "day", "night", "night", "day", "day"]
+    assert costs == pytest.approx([0.032, 0.032, 0.00016, 0.00016, 0.032, 0.032])
+
+
 def test_weights_trade_cost_for_quality() -> None:
     assert order("weighted", cost=1)[0] == "light"
     assert order("weighted", cost=1, quality=0.1)[0] == "new"  # nothing is known of its quality: the middle
@@ -149,6 +182,37 @@ def test_failures_count_as_slowness_and_retries_as_nothing() -> None:
     assert observed.latency("odd") == pytest.approx(50.0)
     observed.record(answered("new", 0.01, status=0))
     assert observed.latency("new") is None
+
+
+def test_a_failure_that_another_model_covered_counts_as_slowness() -> None:
+    observed = Observed(Clock())
+    for _ in range(10):
+        observed.record(answered("premium", 0.1))
+        observed.record(answered("light", 0.2))
+    assert order("lowest_latency", ["premium", "light"], observed=observed) == ["premium", "light"]
+    for _ in range(10):
+        observed.record(answered("light", 0.3, attempts=2, plan=("premium", "light", "odd")))
+    assert observed.latency("premium") == pytest.approx(0.1 * 5.5)
+    assert observed.latency("light") == pytest.approx(0.2)
+    assert order("lowest_latency", ["premium", "light"], observed=observed) == ["light", "premium"]
+
+
+@pytest.mark.parametrize(
+    ("outcome", "failed"),
+    [
+        (answered("odd", 0.3, attempts=3, plan=("premium", "light", "odd")), {"premium", "light"}),
+        (answered("odd", 0.3, status=503, attempts=3, plan=("premium", "light", "odd")), {"premium", "light", "odd"}),
+        (answered("odd", 0.3, attempts=2, plan=("premium", "light", "odd")), {"premium"}),
+        (answered("odd", 0.3, attempts=1, plan=("premium", "light", "odd")), set()),  # Envoy knew that they were down
+        (answered("premium", 0.3, attempts=3, plan=("premium", "light")), set()),  # a gateway that tries one model
+        (answered("new", 0.3, attempts=2, plan=("premium", "light")), set()),
+        (answered("light", 0.3, status=0, attempts=2, plan=("premium", "light")), set()),
+    ],
+)
+def test_as_many_models_failed_as_attempts_were_made_before_the_last(outcome: Outcome, failed: set[str]) -> None:
+    observed = Observed(Clock())
+    observed.record(outcome)
+    assert {name for name in MODELS if (observed.latency(name) or 0.0) > 1} == failed
 
 
 def test_what_was_observed_is_forgotten() -> None:

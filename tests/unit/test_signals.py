@@ -196,10 +196,12 @@ def test_header_with_known_values_and_a_map() -> None:
         ({"any": r"\border #?\d{4,9}\b", "regex": True}, "where is Order #12345?", True),
         ({"any": r"\border #?\d{4,9}\b", "regex": True}, "where is order 12?", False),
         ({"any": r"^Order", "regex": True, "case_sensitive": True}, "order", False),
-        ({"any": "end"}, "x " * 8_000 + "end", True),
-        ({"any": "end"}, "x " * 8_200 + "end", False),
-        ({"any": "end", "regex": True}, "x " * 1_000 + "end", True),
-        ({"any": "end", "regex": True}, "x " * 1_025 + "end", False),
+        ({"any": "end"}, "bend " * 100_000 + "end", True),
+        ({"any": "end"}, "bend " * 100_000 + "ends", False),
+        ({"any": "in"}, "\u0130\u0130 in", True),
+        ({"any": r"en\d{1,9}", "regex": True}, "x " * 32_000 + "en1", True),
+        ({"any": ".+end", "regex": True}, "x " * 1_000 + "end", True),
+        ({"any": ".+end", "regex": True}, "x\n" * 1_025 + "end", False),
     ],
 )
 def test_keywords(spec: dict[str, Any], prompt: str, expected: bool) -> None:
@@ -224,6 +226,29 @@ def test_keywords_point_at_what_they_found_when_told_to() -> None:
     numbered = signal(type="keywords", any=r"PRJ-\d{3,6}", regex=True, mark=True).evaluate(inputs("prj-1234, PRJ-1"))
     assert numbered is not None
     assert numbered.pieces == ("prj-1234",)
+    written = ("x " * 60_000 + "We call it BLUEBİRD or Apollo.",)
+    far = signal(type="keywords", any=["Apollo", "bluebird"], where="conversation", mark=True).evaluate(
+        inputs("İ " * 30_000 + "translate it", written=written)
+    )
+    assert far is not None
+    assert far.pieces == ("Apollo", "BLUEBİRD")
+
+
+@pytest.mark.parametrize(
+    ("spec", "prompt", "expected"),
+    [
+        ({"any": ".+Bluebird"}, "x\n" * 1_025, SignalValue("false", partial=True)),
+        ({"all": ["x", ".+Bluebird"]}, "x\n" * 1_025, SignalValue("false", partial=True)),
+        ({"any": ".+Bluebird"}, "x\n" * 1_024, SignalValue("false")),
+        ({"any": ".+Bluebird"}, "a Bluebird\n" + "x\n" * 1_025, SignalValue("true", value=1.0)),
+        ({"any": "x", "none": ".+y"}, "x\n" * 1_025 + "y", SignalValue("true", value=1.0)),
+        ({"any": "x", "none": "x+"}, "x\n" * 1_025, SignalValue("false")),
+    ],
+)
+def test_a_regular_expression_that_read_a_part_and_found_nothing_says_so(
+    spec: dict[str, Any], prompt: str, expected: SignalValue
+) -> None:
+    assert signal(type="keywords", regex=True, **spec).evaluate(inputs(prompt)) == expected
 
 
 def test_a_token_head_points_at_its_spans() -> None:
@@ -267,7 +292,23 @@ def test_slow_regular_expressions_are_refused(expression: str) -> None:
     ],
 )
 def test_worst_case_counts_ways(expression: str, ways: int) -> None:
-    assert worst_case(expression, 1000) == ways
+    assert worst_case(expression, 1000).ways == ways
+
+
+@pytest.mark.parametrize(
+    ("expression", "steps"),
+    [
+        ("abc", 3),
+        ("ab|cd", 4),
+        ("[a-z]{2,5}x", 5 + 4),
+        (r"\d+", 1000),
+        (r"a?bcd", 1 + 2 * 3),
+        ("(?:ab|cd){2}x", 7 * 4 + 7),
+        ("(a+)+b", TOO_MANY),
+    ],
+)
+def test_worst_case_counts_steps(expression: str, steps: int) -> None:
+    assert worst_case(expression, 1000).steps == steps
 
 
 @pytest.mark.parametrize(
@@ -278,7 +319,7 @@ def test_ordinary_regular_expressions_are_taken(expression: str) -> None:
 
 
 def test_worst_case_is_capped() -> None:
-    assert worst_case("((a*)*)*", 4096) == TOO_MANY
+    assert worst_case("((a*)*)*", 4096) == (TOO_MANY, TOO_MANY)
     with pytest.raises(re.error):
         worst_case("(", 10)
 

@@ -80,9 +80,11 @@ class Sidecar:
         after: float = 60,
         seconds: float = 1.0,
         api: str = "chat_completions",
+        covered: bool = False,
         **changes: Any,
     ) -> None:
-        """One request, from its body to Envoy's line; `tokens` are read and as many written."""
+        """One request, from its body to Envoy's line; `tokens` are read and as many written. `covered`: its pick
+        failed, the plan's next model answered."""
         self.now += after
         self.count += 1
         headers, router, identity = headers or {}, self.runtime.router, f"d{self.count}"
@@ -104,7 +106,9 @@ class Sidecar:
             identity, *seen, 0.002, 1, tenant=tenant, at=self.now, session=routed.session, wishes=routed.wishes
         )
         usage = Usage(tokens, tokens)
-        outcome = Outcome(identity, request.api, 200, routed.plan.pick, 1, seconds, seconds / 2, usage)
+        attempts = 2 if covered else 1
+        model = routed.plan.models[attempts - 1]
+        outcome = Outcome(identity, request.api, 200, model, attempts, seconds, seconds / 2, usage)
         self.log.record(outcome, decided)
 
 
@@ -261,6 +265,26 @@ def test_latency_is_what_the_recorded_answers_took(sidecar: Sidecar) -> None:
     assert found.moves["large", "small"] >= 6
     blind = replayed(sidecar, text.replace("[large, small]", "[third, small], selection: lowest_latency"))
     assert blind.not_replayed[SPEED] == 20
+
+
+def test_failures_that_another_model_covered_are_recorded_ones(sidecar: Sidecar) -> None:
+    text = BASE.replace("models: large, fallback: small", "models: [large, small]")
+    sidecar = again(sidecar, text)
+    for _ in range(3):
+        sidecar.exchange(headers={"x-mom-deadline": "12h"}, seconds=2.0, after=1)
+        sidecar.exchange(covered=True, after=1)
+    found = replayed(sidecar, text.replace("[large, small]", "[large, small], selection: lowest_latency"))
+    # The large model is tried once, then it counts as the slower one.
+    assert found.moves == {("small", "small"): 3, ("large", "large"): 1, ("large", "small"): 2}
+
+
+def test_prices_of_the_hour_choose_by_the_clock_of_the_records(sidecar: Sidecar) -> None:
+    sidecar.exchange(after=3600)
+    sidecar.exchange(after=12 * 3600)
+    night = "{input: 10, output: 10, windows: [{from: '00:00', to: '06:00', input: 0.1, output: 0.1}]}"
+    text = BASE.replace("{input: 10, output: 10}", night)
+    text = text.replace("models: large, fallback: small", "models: [small, large], selection: cheapest")
+    assert replayed(sidecar, text).moves == {("large", "large"): 1, ("large", "small"): 1}
 
 
 def test_lines_of_older_sidecars_say_what_they_lack(sidecar: Sidecar) -> None:

@@ -34,6 +34,10 @@ def headers_message(mode: int, *, held: bool, end: bool = False) -> pb.Processin
         (pb.FULL_DUPLEX_STREAMED, False, True),
         (pb.BUFFERED, False, False),
         (pb.NONE, False, False),
+        # The flag is for STREAMED alone.
+        (pb.BUFFERED, True, False),
+        (pb.BUFFERED_PARTIAL, True, False),
+        (pb.NONE, True, False),
     ],
 )
 def test_the_first_message_says_whether_the_headers_are_held(mode: int, held: bool, expected: bool) -> None:
