@@ -13,6 +13,7 @@ from dataclasses import replace
 
 from models.data import Example
 from models.synthetic.code import code_question, completion, snippet
+from models.synthetic.exam import exam_question
 from models.synthetic.glossary import glossary_question
 from models.synthetic.guard import guard_prompt
 from models.synthetic.intent import GENERAL, follow_up, general_prompt
@@ -274,7 +275,7 @@ def templated(task: str, rng: random.Random) -> Example:
         sentence, spans = personal(rng)
         return Example(sentence, "synth", spans=spans)
     if task == "domain" and rng.random() < 0.85:
-        text, domain = glossary_question(rng)
+        text, domain = glossary_question(rng) if rng.random() < 0.85 else exam_question(rng)
         return Example(text, "synth", {"domain": domain, "guard": "benign"}, {"domain": 1.0, "guard": 0.3})
     if task == "domain":
         domain = rng.choice(sorted(TOPICS))
