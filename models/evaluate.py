@@ -2,8 +2,9 @@
 
     python -m models.evaluate --data DIR --out file.json --pred DIR [--model DIR] [--split auto|all|val|test]
 
-`auto`: figures over `test` rows where a file has training rows, over all rows where it has none. A file without rows of
-the split that is asked for gives no figures, and a line says so; a file whose rows name no split is measured whole.
+`auto`: figures over `test` rows where a file has training rows (without any `test` rows, over those that are not for
+training), over all rows where it has none. A file without rows of the split that is asked for gives no figures, and a
+line says so; a file whose rows name no split is measured whole.
 Rows without what their task needs are left out, and a line says how many. With --pred every row of a file is predicted,
 one line each in file order.
 """
@@ -80,6 +81,8 @@ class Evaluation:
         whole = self.split == "all" or (self.split == "auto" and "train" not in splits)
         if whole or all(split is None for split in splits):
             return [True] * len(rows)
+        if self.split == "auto" and "test" not in splits:
+            return [split != "train" for split in splits]
         wanted = "test" if self.split == "auto" else self.split
         return [split == wanted for split in splits]
 
