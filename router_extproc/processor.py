@@ -102,7 +102,7 @@ class Processor:
             exchange.check_headers()
             if not first.held and not first.end_of_stream:
                 yield wire.proceed(first)
-            async for reply in self._read_body(exchange, messages, first.timed):
+            async for reply in self._read_body(exchange, messages, first.mode):
                 yield reply
             routed = await self._decide(exchange)
             for reply in _answers(exchange, routed, first.mode, await self._masked(exchange, routed)):
@@ -138,15 +138,20 @@ class Processor:
         return able
 
     async def _read_body(
-        self, exchange: Exchange, messages: AsyncIterator[Message], timed: bool
+        self, exchange: Exchange, messages: AsyncIterator[Message], mode: BodyMode
     ) -> AsyncGenerator[Reply, None]:
-        """Reads to the end of the body, classifying ahead. Where waiting is `timed`, Envoy is told of a slow client."""
+        """Reads to the end of the body, classifying ahead.
+
+        Of a slow client Envoy is told in STREAMED alone: else it waits for no answer before the body is there.
+        """
         mistake: MalformedBody | None = None
         while not exchange.body_ended:
             reading = asyncio.ensure_future(anext(messages, None))
             try:
-                if timed and not (await asyncio.wait((reading,), timeout=PATIENCE_SECONDS))[0]:
-                    yield wire.await_client()
+                if mode is BodyMode.STREAMED:
+                    arrived, _ = await asyncio.wait((reading,), timeout=PATIENCE_SECONDS)
+                    if not arrived:
+                        yield wire.await_client()
                 message = await reading
             finally:
                 reading.cancel()
@@ -244,7 +249,7 @@ class Processor:
         return wire.answer(error.status, body, wire.details(error.code), {"x-mom-decision-id": exchange.id, **ids})
 
     def _give_up(self, exchange: Exchange, error: Exception) -> str:
-        """Ours to answer for: the default model serves. Returns why, in a word for the client."""
+        """Ours to answer for. Returns why, in a word for the client."""
         if isinstance(error, Saturated):
             log.warning("request %s is not judged: %s", exchange.request_id, error)
         else:

@@ -43,14 +43,12 @@ class BodyMode(Enum):
 
 @dataclass(frozen=True, slots=True)
 class RequestHeaders:
-    """The first message. `held` is true when Envoy sends the body without waiting for the headers answer, `timed` when
-    it also gives up on an answer that does not come while the body does not."""
+    """The first message. `held` is true when Envoy sends the body without waiting for the headers answer."""
 
     headers: Mapping[str, str]
     end_of_stream: bool
     mode: BodyMode
     held: bool
-    timed: bool = False
 
     @property
     def method(self) -> str:
@@ -100,9 +98,8 @@ def decode(request: pb.ProcessingRequest) -> Message:
             }
             mode = BodyMode(config.request_body_mode) if config.request_body_mode != pb.GRPC else BodyMode.NONE
             # The flag has no effect in other modes: there Envoy waits for the headers answer.
-            timed = mode is BodyMode.STREAMED and config.send_body_without_waiting_for_header_response
-            held = timed or mode is BodyMode.FULL_DUPLEX
-            return RequestHeaders(headers, message.end_of_stream, mode, held, timed)
+            streamed = mode is BodyMode.STREAMED and config.send_body_without_waiting_for_header_response
+            return RequestHeaders(headers, message.end_of_stream, mode, streamed or mode is BodyMode.FULL_DUPLEX)
         case "request_trailers":
             return RequestTrailers()
         case other:

@@ -122,7 +122,7 @@ FAILED = Instrument(
     "counter",
     "mom.requests.failed",
     "{request}",
-    "Our errors: default model served",
+    "Our errors: default model served, or refused where a guard says on_error: block",
     ("api", "reason"),
 )
 GONE = Instrument(

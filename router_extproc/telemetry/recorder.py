@@ -180,7 +180,7 @@ class Recorder:
             self._count(instruments.FEEDBACK, verdict, route, guard)
 
     def failed(self, api: str, reason: str) -> None:
-        """An error of ours: the default model serves. `reason` is one of a few words."""
+        """An error of ours kept a request from being judged. `reason` is one of a few words."""
         self._count(instruments.FAILED, api, reason)
 
     def client_gone(self, api: str) -> None:

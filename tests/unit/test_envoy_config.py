@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
+from router_extproc import wire
 from router_extproc.config.envoy import RENDERED, BodyMode, EnvoyOptions, Profile, render, same_for_envoy
 from router_extproc.config.envoy_tls import SidecarTls
 from router_extproc.config.model import Api
@@ -171,6 +172,7 @@ def test_limits_follow_the_file() -> None:
     assert [group["name"] for group in groups] == ["b", "a"]
     [processor] = [f for f in manager_of(document)["http_filters"] if f["name"].endswith("ext_proc.mom")]
     assert processor["typed_config"]["message_timeout"] == "2.5s"
+    assert processor["typed_config"]["max_message_timeout"] == f"{wire.CLIENT_SECONDS}s"
 
 
 @pytest.mark.parametrize(
