@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import json
 import logging
 import platform
@@ -34,6 +35,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
+from router_extproc.app import GIL_SWITCH_SECONDS
 from router_extproc.inference import encoder  # first: it sets how the threads of PyTorch wait
 from router_extproc.inference.base import InferenceError, Prompt
 from router_extproc.inference.cpus import available_cores
@@ -58,9 +60,15 @@ SOAK_LENGTHS = [8, 20, 60, 400]
 WORDS = ["the", "quick", "model", "reads", "a", "prompt", "and", "tells", "which", "of", "many", "fields", "it", "is"]
 
 
+LONG_WORDS = random.Random(0).choices(WORDS, k=200_000)
+"""What long texts are parts of: to draw one word by word keeps the event loop longer than a GPU takes to read it."""
+
+
 def text_of(tokens: int, rng: random.Random) -> str:
     """A text of about that many tokens (every word is one), different at every call."""
-    return " ".join(rng.choice(WORDS) for _ in range(max(1, tokens - 2)))
+    count = max(1, tokens - 2)
+    start = rng.randrange(len(LONG_WORDS) - count)
+    return " ".join(rng.choices(WORDS, k=count) if count <= 512 else LONG_WORDS[start : start + count])
 
 
 def hardware() -> dict[str, Any]:
@@ -198,9 +206,12 @@ async def clients(engine: Engine, tokens: int, level: int, seconds: float, rng: 
 
 @asynccontextmanager
 async def serving(directory: Path) -> AsyncIterator[Engine]:
-    """An engine that refuses nothing for want of room."""
+    """An engine that refuses nothing for want of room, in a process that is set up as the sidecar's is."""
     engine = Engine(await in_own_thread(lambda: encoder.load(directory)), max_queued=4096)
     await engine.start()
+    sys.setswitchinterval(GIL_SWITCH_SECONDS)
+    gc.collect()
+    gc.freeze()
     try:
         yield engine
     finally:

@@ -15,4 +15,6 @@ def folded(text: str) -> str:
     Who cuts a text by characters cuts this form of it: else how many blanks there are decides what is read.
     """
     # ASCII alone: beyond it lower case depends on the place in the word, and on whose tables are asked.
-    return _BLANKS.sub(" ", text).strip(" ").translate(_LOWER)
+    if any(blank in text for blank in ("  ", "\n", "\t", "\r")):  # looking is far cheaper than the expression
+        text = _BLANKS.sub(" ", text)
+    return text.strip(" ").translate(_LOWER)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -8,26 +9,35 @@ from models.ngrams import letters_only, ngram_buckets
 from router_extproc.inference.folding import folded
 from router_extproc.inference.ngrams import NgramSpec, buckets, letters
 
-
-@given(st.text(max_size=80), st.integers(1, 5), st.integers(1, 60))
-def test_the_same_rows_as_in_training(text: str, max_n: int, max_chars: int) -> None:
-    assert letters(text, max_chars) == letters_only(text, max_chars)
-    found = buckets(text, NgramSpec(24576, 1, max_n, max_chars))
-    assert np.array_equal(found, ngram_buckets(text, 24576, 1, max_n, max_chars))
+_BLANKS = st.text(alphabet="aB \t\r\n1ßΣİ\u0301\u00a0", max_size=40)
 
 
-@given(st.text(alphabet="aB \t\r\n1ßΣİ\u0301\u00a0", max_size=40), st.integers(1, 12))
+def rows_of_each(texts: list[str], spec: NgramSpec) -> list[npt.NDArray[np.int32]]:
+    """The rows of every text by itself, in ascending order."""
+    rows, starts = buckets(texts, spec)
+    return [np.sort(part) for part in np.split(rows, starts[1:])]
+
+
+@given(st.lists(st.text(max_size=80) | _BLANKS, min_size=1, max_size=5), st.integers(1, 5), st.integers(1, 60))
+def test_the_same_rows_as_in_training_for_every_text_of_a_batch(texts: list[str], max_n: int, max_chars: int) -> None:
+    found = rows_of_each(texts, NgramSpec(24576, 1, max_n, max_chars))
+    assert len(found) == len(texts)
+    for text, rows in zip(texts, found, strict=True):
+        assert letters(text, max_chars) == letters_only(text, max_chars)
+        assert np.array_equal(rows, np.sort(ngram_buckets(text, 24576, 1, max_n, max_chars)))
+
+
+@given(_BLANKS, st.integers(1, 12))
 def test_texts_that_are_one_to_the_encoder_give_the_same_rows(text: str, max_chars: int) -> None:
-    spec = NgramSpec(24576, max_chars=max_chars)
-    assert np.array_equal(buckets(text, spec), buckets(folded(text), spec))
-    assert np.array_equal(buckets(text, spec), ngram_buckets(text, 24576, max_chars=max_chars))
+    assert np.array_equal(*rows_of_each([text, folded(text)], NgramSpec(24576, max_chars=max_chars)))
 
 
 def test_a_lone_surrogate_is_no_letter_and_no_error() -> None:
-    assert len(buckets("\ud800", NgramSpec(64))) == 0
-    assert len(buckets("a\ud800b", NgramSpec(64))) == len(buckets("a b", NgramSpec(64)))
+    alone, between, blank = rows_of_each(["\ud800", "a\ud800b", "a b"], NgramSpec(64))
+    assert len(alone) == 0
+    assert np.array_equal(between, blank)
 
 
 def test_text_without_letters_has_none() -> None:
-    assert len(buckets("123 !?", NgramSpec(64))) == 0
-    assert len(buckets("", NgramSpec(64))) == 0
+    assert [len(rows) for rows in rows_of_each(["123 !?", "", "a"], NgramSpec(64))] == [0, 0, 6]
+    assert [len(rows) for rows in rows_of_each([""], NgramSpec(64))] == [0]

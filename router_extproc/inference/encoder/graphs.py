@@ -14,8 +14,9 @@ What must hold for that:
 - Recording goes on while another model serves on another thread. It therefore has a stream of its own, and the mode
   in which the driver forbids unsafe calls to this thread alone.
 
-NOT YET RUN ON A GPU. On a CPU the recorded function is called instead of replayed, with the same blocks: so tests see
-everything but the graphs themselves. Where recording fails the eager pass serves, with a log line.
+On a CPU the recorded function is called instead of replayed, with the same blocks: so tests see everything but the
+graphs themselves, which `tests/gpu` runs where there is a GPU (an H200 so far). Where recording fails the eager pass
+serves, with a log line.
 """
 
 from __future__ import annotations

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -145,7 +144,5 @@ class _Scorer:
 
 
 def _ngram_logits(texts: Sequence[str], spec: ngrams.NgramSpec, table: Tensor) -> Tensor:
-    rows = [ngrams.buckets(text, spec) for text in texts]
-    ends: Any = np.cumsum([len(row) for row in rows])
-    starts = ends - [len(row) for row in rows]
-    return F.embedding_bag(torch.from_numpy(np.concatenate(rows)), table, torch.from_numpy(starts), mode="mean")
+    rows, starts = ngrams.buckets(texts, spec)
+    return F.embedding_bag(torch.from_numpy(rows), table, torch.from_numpy(starts), mode="mean")
