@@ -72,7 +72,7 @@ def _bags(texts: list[str]) -> list[npt.NDArray[np.int64]]:
 
 
 def fit(data: Path, model: Path, *, seed: int = 17, epochs: int = 10) -> float:
-    """Trains the head and writes it into `heads.safetensors`; returns accuracy on `val`."""
+    """Trains the head and writes it into `heads.safetensors`; returns accuracy on `val`, not a number without such rows."""
     heads = json.loads((model / "heads.json").read_text(encoding="utf-8"))["heads"]
     if "language" not in heads:
         return float("nan")
@@ -108,6 +108,8 @@ def fit(data: Path, model: Path, *, seed: int = 17, epochs: int = 10) -> float:
     tensors["language.out.weight"] = torch.zeros_like(tensors["language.out.weight"])
     tensors["language.out.bias"] = bias.detach()
     replace_tensors(path, tensors)
+    if not val:
+        return float("nan")
     weight = table.weight.detach().half().numpy()
     predicted = [int((ngram_logits(text, weight) + bias.detach().numpy()).argmax()) for text, _ in val]
     accuracy = float(np.mean([labels[p] == label for p, (_, label) in zip(predicted, val, strict=True)]))

@@ -72,7 +72,7 @@ def inputs(
 
     def watch(name: str) -> Any:
         def look(_: Any, given: tuple[Tensor]) -> None:
-            x = given[0].detach().flatten(0, -2)
+            x = given[0].detach().flatten(0, -2).cpu()
             each = seen[name]
             each.rows.append(x[torch.randint(len(x), (ROWS,), generator=generator)])
             each.low, each.high = torch.minimum(each.low, x.amin(0)), torch.maximum(each.high, x.amax(0))
@@ -139,7 +139,7 @@ def quantize(data: Path, model: Path, seed: int = 17) -> dict[str, float]:
     fitted: dict[str, Steps] = {}
     errors: dict[str, float] = {}
     for name, parts in names.items():
-        weight = torch.cat([state[f"{part}.weight"] for part in parts]).float()
+        weight = torch.cat([state[f"{part}.weight"] for part in parts]).float().cpu()
         errors[name], fitted[name] = fit_steps(name, weight, seen[name])
     kept = {name: steps for name, steps in fitted.items() if errors[name] <= MOST_ERROR}
     replace_tensors(model / STEPS, as_tensors(kept))

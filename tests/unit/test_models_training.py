@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gzip
 import json
+import math
 import shutil
 import subprocess
 import sys
@@ -207,6 +208,13 @@ def test_languages_alone_are_fitted_without_a_step(tmp_path: Path) -> None:
     assert language.fit(tmp_path, out, epochs=1) == 0, "the one sentence of `val` is in a language that `train` lacks"
     assert calibrate.calibrate(tmp_path, out) == {}
     assert artifact.read(out).labels["language"] == ("de", "en")
+
+
+@pytest.mark.filterwarnings("error:Mean of empty slice")
+def test_languages_are_fitted_without_rows_to_look_at(tmp_path: Path) -> None:
+    sentences = [("das ist ein Satz", "de"), ("this is a sentence", "en")]
+    put(tmp_path, "language", [{"text": t, "label": label, "source": "s", "split": "train"} for t, label in sentences])
+    assert math.isnan(language.fit(tmp_path, quick(tmp_path, tmp_path / "m"), epochs=1))
 
 
 def test_a_folder_without_training_rows_is_refused_at_once(tmp_path: Path) -> None:
