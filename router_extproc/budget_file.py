@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 import json
 import logging
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from decimal import Decimal
@@ -101,12 +102,21 @@ class BudgetFile:
                 [each.writer, each.number, [[change.key, change.amount, change.seconds] for change in each.changes]]
                 for each in newest.owed
             ]
-        draft = self._path.with_suffix(".draft")
         try:
-            draft.write_text(json.dumps(kept), encoding="utf-8")
-            draft.replace(self._path)
+            _replace(self._path, json.dumps(kept).encode())
         except OSError as error:
             log.error("what was spent of the budgets cannot be written: %s", error)
+
+
+def _replace(path: Path, content: bytes) -> None:
+    """Keys are names of tenants and end users: for the owner's eyes. On the disk before the old file goes."""
+    draft = path.with_suffix(".draft")
+    draft.unlink(missing_ok=True)  # one that others may read, left by a process that was killed
+    with open(os.open(draft, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    draft.replace(path)
 
 
 def _newest(rows: Iterable[tuple[str, str, Kept]], most: int) -> dict[str, dict[str, Kept]]:

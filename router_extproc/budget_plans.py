@@ -31,12 +31,18 @@ def expected(request: LlmRequest) -> Usage:
     return Usage(request.tokens, output)
 
 
-def takes(budget: Budget, routed: Routed, config: RouterConfig, now: datetime) -> dict[str, Decimal]:
-    """What each model of the plan would probably take of the budget: dollars, at the prices of `now`, or tokens."""
-    usage, models = expected(routed.request), routed.plan.models
-    if budget.usd is None:
-        return dict.fromkeys(models, Decimal(usage.input + usage.output))
-    return {model: cost_of(price_at(config.models[model].price, now), usage) for model in models}
+def costs(routed: Routed, config: RouterConfig, now: datetime) -> dict[str, Decimal]:
+    """What each model of the plan would probably cost, in dollars at the prices of `now`."""
+    usage = expected(routed.request)
+    return {model: cost_of(price_at(config.models[model].price, now), usage) for model in routed.plan.models}
+
+
+def takes(budget: Budget, routed: Routed, costs: Mapping[str, Decimal]) -> Mapping[str, Decimal]:
+    """What each model of the plan would probably take of the budget: its costs, or tokens."""
+    if budget.usd is not None:
+        return costs
+    usage = expected(routed.request)
+    return dict.fromkeys(costs, Decimal(usage.input + usage.output))
 
 
 @dataclass(slots=True)
@@ -47,6 +53,8 @@ class Scale:
     key: Key
     account: Account
     takes: Mapping[str, Decimal]
+    costs: Mapping[str, Decimal]
+    """In dollars. Which model is cheaper is a matter of these, also where the budget counts tokens."""
     held: Decimal = ZERO
     """Of what is reserved, the request's own part."""
 
@@ -101,9 +109,9 @@ def _kept(scale: Scale, models: list[str], named: bool) -> tuple[list[str], str]
     if not fitting:
         if scale.budget.when_spent is WhenSpent.REFUSE:
             return [], "refused"
-        return ([models[0]] if named else [min(models, key=lambda model: scale.takes[model])]), "cheapest"
+        return ([models[0]] if named else [min(models, key=lambda model: scale.costs[model])]), "cheapest"
     if scale.share >= scale.budget.cheaper_at and not named:
-        ordered = sorted(fitting, key=lambda model: scale.takes[model])
+        ordered = sorted(fitting, key=lambda model: scale.costs[model])
         return ordered, "cheaper" if ordered != models else ""
     return fitting, "trimmed" if len(fitting) < len(models) else ""
 

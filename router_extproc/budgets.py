@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from decimal import Decimal
 
 from router_extproc.budget_accounts import MOST_SHARED_USD, TOTAL, ZERO, Account, Accounts, Part
-from router_extproc.budget_plans import Scale, Verdict, considered, judged, takes
+from router_extproc.budget_plans import Scale, Verdict, considered, costs, judged, takes
 from router_extproc.budget_windows import seconds_left
 from router_extproc.config.accounting import Budget, BudgetScope
 from router_extproc.config.schema import RouterConfig
@@ -154,13 +154,13 @@ class Budgets:
 
     def _scales(self, routed: Routed, tenant: str, config: RouterConfig) -> Iterator[Scale]:
         """The budgets that a request counts for."""
-        now = self.accounts.now()
+        priced = costs(routed, config, self.accounts.now()) if config.budgets else {}
         for budget in config.budgets:
             key = _key(budget, routed, tenant)
             if key is None or (budget.only is not None and key not in budget.only):
                 continue
             account = self.accounts.opened((budget.name, key), budget)
-            yield Scale(budget, (budget.name, key), account, takes(budget, routed, config, now))
+            yield Scale(budget, (budget.name, key), account, takes(budget, routed, priced), priced)
 
     def _hold(self, scales: list[Scale], verdict: Verdict | None) -> None:
         """Reserves what the plan that is left may take, instead of what is held; nothing for a refused one."""

@@ -33,6 +33,9 @@ class Verdict(StrEnum):
     MISSED = "missed"
 
 
+_TAKES_BACK = {Verdict.GOOD: Verdict.BAD, Verdict.BAD: Verdict.GOOD}
+
+
 class Feedback(BaseModel):
     """One verdict. `wanted_route` is where the request should have gone, `wanted_label` what should have been seen."""
 
@@ -65,6 +68,9 @@ class FeedbackBox:
         if key in self._known:
             return False, seen is not None
         self._known[key] = None
+        if feedback.verdict in _TAKES_BACK:
+            # The last word counts: what is said again after that is new.
+            self._known.pop((feedback.decision_id, _TAKES_BACK[feedback.verdict]), None)
         if len(self._known) > REMEMBERED:
             self._known.popitem(last=False)
         route, guards = UNKNOWN, tuple[str, ...]()

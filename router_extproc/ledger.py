@@ -127,13 +127,15 @@ def price(outcome: Outcome, config: RouterConfig, at: float) -> Entry:
     """
     usage, model = outcome.usage, config.models.get(outcome.model or "")
     baseline = config.models.get(baseline_of(config))
-    cost = counterfactual = ZERO
-    if usage is not None:
-        when = datetime.fromtimestamp(at, UTC)
-        if model is not None:
-            cost = cost_of(price_at(model.price, when), usage)
-        if baseline is not None:
-            counterfactual = cost_of(price_at(baseline.price, when), usage)
+    cost = ZERO
+    if usage is not None and model is not None:
+        cost = cost_of(price_at(model.price, datetime.fromtimestamp(at, UTC)), usage)
+    counterfactual = cost
+    # A client that named its model would have had it without us, and a model that does not speak the API could not have
+    # answered; an unknown price saves nothing.
+    chosen = model is not None and outcome.band != Band.NAMED
+    if usage is not None and chosen and baseline is not None and outcome.api in baseline.speaks:
+        counterfactual = cost_of(price_at(baseline.price, datetime.fromtimestamp(at, UTC)), usage)
     return Entry(
         id=outcome.decision_id,
         at=at,
@@ -150,8 +152,7 @@ def price(outcome: Outcome, config: RouterConfig, at: float) -> Entry:
         priced=usage is None or model is not None,
         cost=cost,
         router=config.ledger.router_per_query if outcome.decision_id else ZERO,
-        # A client that named its model would have had it without us; an unknown price saves nothing.
-        baseline=counterfactual if model is not None and outcome.band != Band.NAMED else cost,
+        baseline=counterfactual,
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import stat
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -106,6 +107,20 @@ async def test_each_level_changes_the_plan(
     budgets.settle(outcome("before", "small", int(spent / 100 * 450_000)), found)
     result = await budgets.admit("a", routed(*plan), "", found)
     assert (result.plan.models, result.decision.reason) == (expected_plan, reason)
+
+
+@pytest.mark.parametrize(
+    ("spent", "expected_plan"),
+    [(0, ("premium", "small", "middle")), (85, ("small", "middle", "premium")), (100, ("small",))],
+)
+async def test_a_budget_in_tokens_goes_to_cheaper_models_by_their_prices(
+    clock: Clock, spent: int, expected_plan: tuple[str, ...]
+) -> None:
+    found, budgets = config("[{name: day, tokens: 100000}]"), Budgets(Accounts(now=clock))
+    await budgets.admit("before", routed("small"), "", found)
+    budgets.settle(replace(outcome("before", "small"), usage=Usage(spent * 1000, 0)), found)
+    result = await budgets.admit("a", routed("premium", "small", "middle"), "", found)
+    assert result.plan.models == expected_plan
 
 
 async def test_a_spent_budget_can_refuse_until_it_begins_anew(clock: Clock) -> None:
@@ -388,5 +403,7 @@ async def test_the_file_is_plain(tmp_path: Path, clock: Clock) -> None:
     await budgets.admit("a", routed("small"), "", found)
     budgets.settle(outcome("a", "small"), found)
     budgets.accounts.close()
-    rows = json.loads((tmp_path / "budgets.json").read_text())["accounts"]
+    file = tmp_path / "budgets.json"
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600, "it has the names of tenants and end users"
+    rows = json.loads(file.read_text())["accounts"]
     assert rows == [["day", "total", "2026-05-31T00:00:00+00:00", "0.002", False, "USD"]]

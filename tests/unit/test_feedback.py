@@ -90,6 +90,16 @@ async def test_a_verdict_counts_once(client: ClientSession) -> None:
         }
 
 
+async def test_who_changes_his_mind_twice_is_heard_twice(client: ClientSession, tmp_path: Path) -> None:
+    async with watched(state_dir=tmp_path) as sidecar:
+        sidecar.exchange("d1")
+        for verdict in ("bad", "good", "bad"):
+            _, answer = await say(client, sidecar, decision_id="d1", verdict=verdict)
+            assert answer["new"], verdict
+    said = [line["feedback"] for line in read_log(tmp_path) if "feedback" in line]
+    assert said == ["bad", "good", "bad"]
+
+
 @pytest.mark.parametrize(
     ("said", "says"),
     [

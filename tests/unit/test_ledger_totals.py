@@ -99,6 +99,7 @@ def test_an_outcome_is_priced_against_the_baseline() -> None:
         ({"band": "named"}, "0.00011", "-0.00001"),
         ({"model": "premium"}, "0.0046", "-0.00001"),
         ({"decision_id": "", "request_id": "r"}, "0.00011", "0.00449"),
+        ({"api": "messages"}, "0.00011", "-0.00001"),
     ],
 )
 def test_what_saves_nothing_is_not_counted_as_saved(changes: dict[str, object], cost: str, saved: str) -> None:
