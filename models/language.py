@@ -72,7 +72,7 @@ def _bags(texts: list[str]) -> list[npt.NDArray[np.int64]]:
 
 
 def fit(data: Path, model: Path, *, seed: int = 17, epochs: int = 10) -> float:
-    """Trains the head and writes it into `heads.safetensors`; returns accuracy on `val`, not a number without such rows."""
+    """Trains the head and writes it into `heads.safetensors`; returns accuracy on `val`, nan without rows."""
     heads = json.loads((model / "heads.json").read_text(encoding="utf-8"))["heads"]
     if "language" not in heads:
         return float("nan")

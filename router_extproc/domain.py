@@ -11,6 +11,9 @@ Role = Literal["system", "user", "assistant", "tool"]
 
 NOTHING: Mapping[str, float] = {}
 
+MAX_PIECES = 1000
+"""Different texts that one signal points at."""
+
 MAX_CONSIDERED = 32
 """Models of which a decision says why they stand where they stand. A route by labels may have hundreds."""
 
@@ -73,7 +76,8 @@ class SignalValue:
     (1.0 for facts such as keywords or headers), `value` a number where the signal is one (tokens, complexity in
     [0, 1]), `scores` the probability of every label of a classifier. `pieces` are the texts in the request that
     it points at (names, words): never to be logged. `partial` says that it did not find what it looks for, in the part
-    of a text that it could read: to guards, such a signal is absent.
+    of a text that it could read: to guards, such a signal is absent. `more` says that it found something, and that
+    `pieces` may lack others: a part could not be read, or they are more than `MAX_PIECES`.
     """
 
     label: str
@@ -82,6 +86,7 @@ class SignalValue:
     scores: Mapping[str, float] = field(default_factory=lambda: NOTHING)
     pieces: tuple[str, ...] = field(default=(), repr=False)
     partial: bool = False
+    more: bool = False
 
 
 @dataclass(frozen=True, slots=True)

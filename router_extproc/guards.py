@@ -27,9 +27,12 @@ def must_judge(config: RouterConfig) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class _CompiledGuard:
+    """`points` are the signals of the rule that point at what a mask covers."""
+
     guard: Guard
     rule: Rule
     models: tuple[str, ...]
+    points: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,10 +69,10 @@ class Guards:
                 mistakes += [Mistake(("guards", index, "when"), mistake.message) for mistake in error.mistakes]
                 continue
             # What a signal that could not be built would do is not known.
-            maskable = any(name not in signals or marks(signals[name]) for name in rule.signals)
-            if guard.action is GuardAction.MASK and not maskable:
+            points = tuple(name for name in rule.signals if name not in signals or marks(signals[name]))
+            if guard.action is GuardAction.MASK and not points:
                 mistakes.append(Mistake(("guards", index, "when"), _NOTHING_TO_MASK))
-            compiled.append(_CompiledGuard(guard, rule, expand(guard.models or (), config.models)))
+            compiled.append(_CompiledGuard(guard, rule, expand(guard.models or (), config.models), points))
         if mistakes:
             raise ConfigMistakes(mistakes)
         return cls(tuple(compiled))
@@ -79,10 +82,10 @@ class Guards:
 
         Raises GuardBlocked, and ModelForbidden when a reroute leaves no model.
         """
-        facts = _as_guards_see(facts)
+        seen = _as_guards_see(facts)
         for each in self._guards:
             guard = each.guard
-            holds = each.rule.holds(facts)
+            holds = each.rule.holds(seen)
             if _strikes(guard, holds):
                 noted = f"{decision.reason}; guard {guard.name}"[:MAX_REASON]
                 decision = replace(decision, guards=(*decision.guards, guard.name), reason=noted)
@@ -97,16 +100,16 @@ class Guards:
         for each in self._guards:
             guard = each.guard
             holds = None if refused else each.rule.holds(seen)
-            why = "an earlier guard refused" if refused else _why(each.rule, holds, seen, facts.signals)
+            why = "an earlier guard refused" if refused else _why(each, holds, seen, facts.signals)
             results.append(GuardResult(guard.name, guard.action.value, holds, why))
-            refused = refused or (_strikes(guard, holds) and _refuses(guard, holds))
+            refused = refused or (_strikes(guard, holds) and _refuses(each, holds, facts.signals))
         return results
 
     def _acted(self, each: _CompiledGuard, decision: Decision, holds: bool | None, signals: SignalSet) -> Decision:
         guard = each.guard
         if guard.action is GuardAction.REROUTE:
             return narrowed(decision, frozenset(each.models), each.models, f"guard {guard.name}")
-        if guard.action is GuardAction.MASK and holds:
+        if guard.action is GuardAction.MASK and not _refuses(each, holds, signals):
             read = [signals.values[name] for name in each.rule.signals if name in signals.values]
             pieces = dict.fromkeys(piece for value in read for piece in value.pieces)
             return replace(decision, masked=tuple(dict.fromkeys((*decision.masked, *pieces))))
@@ -129,14 +132,30 @@ def _strikes(guard: Guard, holds: bool | None) -> bool:
     return bool(holds) or (holds is None and guard.on_error is OnError.BLOCK)
 
 
-def _refuses(guard: Guard, holds: bool | None) -> bool:
-    """Whether the guard, which strikes, ends the request. A mask does where it is not known what to mask."""
-    return guard.action is GuardAction.BLOCK or (guard.action is GuardAction.MASK and not holds)
+def _refuses(each: _CompiledGuard, holds: bool | None, signals: SignalSet) -> bool:
+    """Whether the guard, which strikes, ends the request. A mask does where it is not known what to mask; where a part
+    of it is known, it depends on what the guard does on errors."""
+    guard = each.guard
+    if guard.action is not GuardAction.MASK:
+        return guard.action is GuardAction.BLOCK
+    return not holds or (guard.on_error is OnError.BLOCK and bool(_unknown(each, signals)))
 
 
-def _why(rule: Rule, holds: bool | None, seen: Facts, signals: SignalSet) -> str:
-    """What the rule read, with the confidence; or what it could not read."""
-    read = seen.signals.values
+def _unknown(each: _CompiledGuard, signals: SignalSet) -> list[str]:
+    """Which signals may lack something that a mask should cover, each with the reason."""
+    found = []
+    for name in each.points:
+        value = signals.values.get(name)
+        if value is None:
+            found.append(f"{name} {signals.absent.get(name, 'absent')}")
+        elif value.partial or value.more:
+            found.append(f"{name} in part")
+    return found
+
+
+def _why(each: _CompiledGuard, holds: bool | None, seen: Facts, signals: SignalSet) -> str:
+    """What the rule read, with the confidence; or what it could not read. Of a mask, also what it may lack."""
+    rule, read = each.rule, seen.signals.values
     if holds is None:
         partly = dict.fromkeys(signals.values, "read in part")
         missing = [
@@ -146,4 +165,6 @@ def _why(rule: Rule, holds: bool | None, seen: Facts, signals: SignalSet) -> str
         ]
         return ", ".join(missing) or rule.why_not(seen)
     found = [f"{name}={read[name].label} {read[name].confidence:.3f}" for name in rule.signals if name in read]
-    return ", ".join(found) or "by the request alone"
+    unknown = _unknown(each, signals) if holds and each.guard.action is GuardAction.MASK else []
+    lacks = f"; what to mask is not known in full: {', '.join(unknown)}" if unknown else ""
+    return (", ".join(found) or "by the request alone") + lacks

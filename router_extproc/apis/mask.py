@@ -17,9 +17,6 @@ import numpy.typing as npt
 from router_extproc.apis.body_texts import blocks
 from router_extproc.apis.content import printable
 
-MAX_TEXTS: Final = 1000
-"""More are not looked for: the classifier's own window holds far fewer."""
-
 QUICK_BYTES: Final = 16 * 1024
 """A body up to this size is masked in few milliseconds. A larger one is for another thread."""
 
@@ -31,12 +28,12 @@ _ALPHANUMERIC: Final = np.array([chr(code).isalnum() and code < 0x80 for code in
 def mask(chunks: Sequence[bytes], texts: Iterable[str]) -> dict[int, bytes]:
     """The chunks, by index, that change when every occurrence of `texts` is overwritten.
 
-    Finds them however the client escaped them, as whole words, also across chunk borders. As many asterisks as they
-    have bytes stand in their place, so that offsets into the body stay right; in the arguments of a tool's call, which
-    are JSON, a number becomes another number. `chunks` together are a whole JSON object. Bytecode and calls of a
-    millisecond: other threads get their turn.
+    Finds them however the client escaped them, in JSON that stands in a string too (`LEVELS`), as whole words, also
+    across chunk borders. As many asterisks as they have bytes stand in their place, so that offsets into the body stay
+    right; in the arguments of a tool's call, which are JSON, a number becomes another number. `chunks` together are a
+    whole JSON object. Bytecode and calls of a millisecond: other threads get their turn.
     """
-    pieces = Pieces(list(dict.fromkeys(text for text in texts if text.strip()))[:MAX_TEXTS])
+    pieces = Pieces(text for text in texts if text.strip())
     if not pieces:
         return {}
     body = b"".join(chunks)
@@ -46,8 +43,7 @@ def mask(chunks: Sequence[bytes], texts: Iterable[str]) -> dict[int, bytes]:
         index = bisect_right(starts, start) - 1
         while start < end:
             stop = min(end, starts[index + 1])
-            chunk = changed.setdefault(index, bytearray())
-            chunk[:] = chunk or chunks[index]
+            chunk = changed.get(index) or changed.setdefault(index, bytearray(chunks[index]))
             chunk[start - starts[index] : stop - starts[index]] = filler * (stop - start)
             start, index = stop, index + 1
     return {index: bytes(chunk) for index, chunk in changed.items() if chunk != chunks[index]}

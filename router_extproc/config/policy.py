@@ -123,8 +123,9 @@ class Guard(Section):
     )
     on_error: OnError = Field(
         OnError.ALLOW,
-        description="When a signal is absent. `allow`: as if the rule did not hold. `block`: a `reroute` or `tag` "
-        "acts, a `block` or `mask` refuses the request.",
+        description="When a signal is absent, or could read a part of the text only and found nothing in it. "
+        "`allow`: as if the rule did not hold. `block`: a `reroute` or `tag` acts, a `block` or `mask` refuses the "
+        "request; a `mask` also where it may not know all that it has to cover.",
     )
     models: Candidates | None = Field(None, description="For `reroute`: the models that may take it.")
     status: Literal[400, 403] = Field(403, description="For `block`: the HTTP status.")

@@ -80,9 +80,9 @@ class Classified:
     """All heads of one prompt, with where the time went (milliseconds) and the batch it was in.
 
     A long text is read in `windows`. `coverage` in (0, 1] is the part of the text that was read: below 1 when it had
-    more windows than the engine reads, or when the deadline came before the last of them. `queue_ms` is the wait of the
-    window that waited longest, `run_ms` the sum over the batches' forward passes, `batch_size` the largest batch.
-    `embedding`, where the model gives one, has unit length.
+    more windows than the engine reads, or when some of those were not read: the deadline came, or there was no room.
+    `cut_short` says the latter. `queue_ms` is the wait of the window that waited longest, `run_ms` the sum over the
+    batches' forward passes, `batch_size` the largest batch. `embedding`, where the model gives one, has unit length.
     """
 
     heads: Mapping[str, HeadResult]
@@ -94,6 +94,7 @@ class Classified:
     embedding: Sequence[float] = field(default=(), repr=False)
     windows: int = 1
     coverage: float = 1.0
+    cut_short: bool = False
 
 
 class Model(Protocol):
@@ -137,7 +138,7 @@ class Classifier(Protocol):
         """Classifies before `deadline` (in `time.monotonic()` seconds).
 
         `patience` is how many seconds texts have as a rule: batches are kept short by it, also for one with more time.
-        Raises Overloaded at once when the queue is full or too long for the deadline, DeadlineExceeded when time is up
-        and no window of the text has been read, ModelFailed when the forward pass raised. Cancelling the caller drops
-        the job.
+        Raises Overloaded at once when the queue is full or too long for the deadline, DeadlineExceeded when time is up,
+        ModelFailed when the forward pass raised. A text of which some windows were read by then is answered by these,
+        also where the queue is full. Cancelling the caller drops the job.
         """

@@ -140,7 +140,10 @@ class Engine:
             self._thread.join()
 
     async def classify(self, prompt: Prompt, deadline: float, patience: float = math.inf) -> Classified:
-        """See `inference.base.Classifier.classify`. Overloaded also when the turn would come after the deadline."""
+        """See `inference.base.Classifier.classify`. Overloaded also when the turn would come after the deadline.
+
+        Where the queue is full, a text of which something has been read is answered by that.
+        """
         if not self._open:
             raise ModelFailed("the classifier is not running")
         now = time.monotonic()
@@ -183,6 +186,11 @@ class Engine:
                     self._wake.notify()
         if not accepted:
             self._counters.refused += 1
+            # One with more time than texts have as a rule was begun early, and is asked for again: there may be room.
+            if reading.done and deadline - now <= patience:
+                self._finish(reading)
+                reading.jobs.clear()
+                return reading.future.result()
             raise Overloaded("its turn would come too late" if hopeless else "the classifier's queue is full")
         self._counters.texts += 1
         for job in reading.jobs:
@@ -287,6 +295,8 @@ class Engine:
         reading.of_one_version()
         try:
             pooled = combine(reading.in_order(), coverage=reading.coverage())
+            if len(reading.done) < reading.windows:
+                pooled = replace(pooled, cut_short=True)
         except Exception as error:
             log.exception("the windows of a text could not be pooled")
             self._fail(reading, ModelFailed(f"pooling failed: {type(error).__name__}"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from router_extproc.domain import SignalValue
+from router_extproc.domain import MAX_PIECES, SignalValue
 from router_extproc.errors import ConfigMistakes, Mistake
 from router_extproc.inference.base import Classified
 from router_extproc.inference.pooling import harmless, points, strictest, watches
@@ -64,6 +64,7 @@ def read_head(inputs: SignalInputs, classifier: str, head: str, reads: Reads = R
     """One head of a pass as a signal value; None when the pass or the head is missing.
 
     Where more than the prompt is read, a text without a pass makes it None too, unless something was found in others.
+    Nothing found in a text that was cut short is `partial`.
     """
     prompt = inputs.request.prompt
     texts: list[tuple[str, Classified | str | None]] = [(prompt, inputs.classified.get(classifier))]
@@ -73,13 +74,19 @@ def read_head(inputs: SignalInputs, classifier: str, head: str, reads: Reads = R
         texts += [(text, passes.get(classifier)) for text, passes in inputs.beside if text in wanted]
         if not prompt and len(texts) > 1:
             del texts[0]
-    answers = [
-        (text, found.heads[head]) for text, found in texts if isinstance(found, Classified) and head in found.heads
-    ]
-    if not answers:
+    read = [(text, found) for text, found in texts if isinstance(found, Classified) and head in found.heads]
+    if not read:
         return None
-    pieces = tuple(text[span.start : span.end] for text, answer in answers for span in answer.spans)
-    result = answers[0][1] if len(answers) == 1 else strictest([answer for _, answer in answers])
-    if len(answers) < len(texts) and harmless(result):
+    answers = [found.heads[head] for _, found in read]
+    pieces = dict.fromkeys(text[span.start : span.end] for text, found in read for span in found.heads[head].spans)
+    result = answers[0] if len(answers) == 1 else strictest(answers)
+    clean, unread = harmless(result), len(read) < len(texts)
+    if unread and clean:
         return None
-    return SignalValue(result.label, result.confidence, result.value, result.probs, pieces)
+    short = any(found.cut_short for _, found in read)
+    return SignalValue(
+        *(result.label, result.confidence, result.value, result.probs),
+        pieces=tuple(pieces)[:MAX_PIECES],
+        partial=short and clean,
+        more=(unread or short or len(pieces) > MAX_PIECES) and not clean,
+    )

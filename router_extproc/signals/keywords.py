@@ -10,14 +10,12 @@ from typing import Annotated, Self
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from router_extproc.config.section import one_or_many
-from router_extproc.domain import LlmRequest, SignalValue
+from router_extproc.domain import MAX_PIECES, LlmRequest, SignalValue
 from router_extproc.signals.backtracking import worst_case
 from router_extproc.signals.base import FALSE, TRUE, TRUTH, Heads, SignalInputs
 
 REGEX_CHARS = 2_048
 """How much of the text the slowest regular expressions see: its beginning."""
-MAX_MARKS = 1000
-"""Different texts that one signal points at."""
 MAX_STEPS = REGEX_CHARS
 """Most ways in which a regular expression may be tried at one place of the text: those of one `*`. The worst text for
 the worst expression then takes some 50 ms."""
@@ -109,12 +107,14 @@ class KeywordsSignal:
 
         self._any = finders(params.any)
         self._all = finders(params.all)
-        self._none = finders(params.none)
         self._marks = [*self._any, *self._all] if params.mark else []
+        self._marks_reach = self._reach
+        self._none = finders(params.none)
         self.marks = bool(self._marks)
 
     def evaluate(self, inputs: SignalInputs) -> SignalValue:
-        """The truth; where it could read a part of the text only, a `false` says so."""
+        """The truth; where it could read a part of the text only, a `false` says so, and a `true` that points at what
+        it found."""
         whole = self._text(inputs.request)
         text = _folded(whole) if self._fold else whole
         if (self._any and not any(_stands(found, text) for found in self._any)) or not all(
@@ -126,7 +126,8 @@ class KeywordsSignal:
         if not self._marks:
             return TRUE
         found_texts = dict.fromkeys(whole[start:end] for found in self._marks for start, end in found(text))
-        return SignalValue("true", value=1.0, pieces=tuple(found_texts)[:MAX_MARKS])
+        more = len(found_texts) > MAX_PIECES or len(text) > self._marks_reach
+        return SignalValue("true", value=1.0, pieces=tuple(found_texts)[:MAX_PIECES], more=more)
 
 
 PARTLY_FALSE = SignalValue("false", partial=True)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router_extproc.apis.body_texts import BLOCK, EDGE, TEXT_KEYS
+from router_extproc.apis.body_texts import BLOCK, EDGE, LEVELS, TEXT_KEYS
 from router_extproc.apis.content import BROUGHT_KEYS
 from router_extproc.apis.mask import Pieces, mask
 from router_extproc.apis.table import for_path
@@ -75,6 +75,27 @@ def test_every_spelling_is_found(spelled: str, text: str) -> None:
     assert "*" in found
 
 
+@pytest.mark.parametrize("name", ["José", "Zoë 😀", 'Jo "J" Doe', "two\nlines", "C:\\temp", "Ann"])
+@pytest.mark.parametrize("outer", [False, True])
+@pytest.mark.parametrize("inner", [False, True])
+@pytest.mark.parametrize("before", ["", "Result: "])
+def test_json_in_a_string_is_unescaped_too(name: str, outer: bool, inner: bool, before: str) -> None:
+    value = [f"to:\n{name}\tand"]
+    for depth in range(1, LEVELS):
+        value = [json.dumps(value, ensure_ascii=inner)]
+        body = json.dumps({"messages": [{"role": "tool", "content": before + value[0]}]}, ensure_ascii=outer).encode()
+        found = json.loads(masked(body, name))["messages"][0]["content"].removeprefix(before)
+        for _ in range(depth):
+            [found] = json.loads(found)
+        assert re.fullmatch(r"to:\n\*+\tand", found)
+
+
+def test_backslashes_that_escape_nothing_stay() -> None:
+    before = ["C:\\", "Ann", "\\u", "000Ann", "\\u00", "Ann\\", r"\d \qAnn \uAnn \n"]
+    after = ["C:\\", "***", "\\u", "000Ann", "\\u00", "***\\", r"\d \qAnn \uAnn \n"]
+    assert json.loads(masked(json.dumps({"input": before}).encode(), "Ann"))["input"] == after
+
+
 def test_words_stay_whole() -> None:
     body = b'{"content": "Ann Annette Joann\\nAnn\\u0041nn xAnn Ann7"}'
     assert masked(body, "Ann") == b'{"content": "*** Annette Joann\\nAnn\\u0041nn xAnn Ann7"}'
@@ -130,6 +151,19 @@ def test_arguments_of_tools_stay_json() -> None:
             '{"prompt": {"id": "Ann", "variables": {"Ann": "***"}}}',
         ),
         ('{"tools": [{"variables": {"x": "Ann"}}]}', '{"tools": [{"variables": {"x": "Ann"}}]}'),
+        (
+            '{"messages": [{"content": [{"input": {"a": "Ann", "b": [{"c": ["Ann"]}]}, "id": "Ann", "type": "x"}]}]}',
+            '{"messages": [{"content": [{"input": {"a": "***", "b": [{"c": ["***"]}]}, "id": "Ann", "type": "x"}]}]}',
+        ),
+        (
+            '{"input": [{"type": "function_call", "arguments": {"who": {"x": "Ann"}}, "id": "Ann"}]}',
+            '{"input": [{"type": "function_call", "arguments": {"who": {"x": "***"}}, "id": "Ann"}]}',
+        ),
+        (
+            '{"input": [{"tools": [{"input_schema": {"properties": {"input": {"enum": ["Ann"]}}}}]}]}',
+            '{"input": [{"tools": [{"input_schema": {"properties": {"input": {"enum": ["Ann"]}}}}]}]}',
+        ),
+        ('{"tools": [{"settings": {"input": {"x": "Ann"}}}]}', '{"tools": [{"settings": {"input": {"x": "Ann"}}}]}'),
         ('{"con\\u0074ent" : "Ann"}', '{"con\\u0074ent" : "***"}'),
     ],
 )
@@ -152,6 +186,22 @@ def test_a_piece_that_lies_across_a_cut_is_found_once_and_whole() -> None:
         assert masked(body, "Ann Lee") == body.replace(b"Ann Lee", b"*******")
         # Not within a word, though the word is cut.
         assert mask([body.replace(b"Ann Lee", b"xAnn Leex")], ["Ann Lee"]) == {}
+
+
+def test_json_in_a_string_that_is_cut_is_unescaped_too() -> None:
+    for spelled in (rb"\\u0041\\u006e\\u006e", rb"\\\\u0041\\\\u006e\\\\u006e", rb"\\\\nAnn\\\\n"):
+        for shift in range(-len(spelled), 1):
+            body = b'{"content": "' + b"-" * (BLOCK + shift) + spelled + rb' - " , "x": 1}'
+            assert masked(body, "Ann") == body.replace(spelled, re.sub(rb"Ann|\\+u.{4}", _stars, spelled))
+
+
+def _stars(found: re.Match[bytes]) -> bytes:
+    return b"*" * len(found[0])
+
+
+def test_all_texts_are_masked_however_many() -> None:
+    words = [f"user{number:04d}" for number in range(3_000)]
+    assert b"user" not in masked(json.dumps({"content": words}).encode(), *words)
 
 
 def test_many_texts_are_looked_for_at_once() -> None:

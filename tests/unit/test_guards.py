@@ -121,6 +121,40 @@ def test_mask_names_what_the_signal_points_at() -> None:
     assert found.candidates == ROUTED.candidates
 
 
+EITHER = {**MASK, "when": 'pii.label != "none" || project.label == "true" || secret.label == "true"'}
+NAMED_PROJECT = {"project": SignalValue("true", value=1.0, pieces=("Bluebird",))}
+
+
+@pytest.mark.parametrize(
+    ("values", "why"),
+    [
+        ({**FINE, "pii": SignalValue("PERSON", 0.9, pieces=("Ann",), more=True)}, "pii in part"),
+        ({**FINE, **NAMED_PROJECT, "pii": SignalValue("none", 0.9, partial=True)}, "pii in part"),
+        ({"secret": SignalValue("false"), **NAMED_PROJECT}, "pii late"),
+    ],
+)
+def test_a_mask_that_must_not_err_has_to_know_all_that_it_masks(values: dict[str, SignalValue], why: str) -> None:
+    values = {"project": SignalValue("false"), **values}
+    pieces = tuple(piece for value in values.values() for piece in value.pieces)
+    strict, told = guards({**EITHER, "on_error": "block"}, TAG), guards(EITHER, TAG)
+    with pytest.raises(GuardBlocked) as caught:
+        applied(strict, values)
+    assert caught.value.code == "blocked_by_pii"
+    assert applied(told, values).masked == pieces
+    facts = Facts(REQUEST, SignalSet(values, {"pii": "late"}), "auto")
+    for compiled, second in ((strict, "an earlier guard refused"), (told, "guard=benign 0.990")):
+        first, tag = compiled.explain(facts)
+        assert first.holds
+        assert first.why.endswith(f"; what to mask is not known in full: {why}")
+        assert tag.why in (second, "guard absent")
+    # What points at nothing hides nothing, and a block needs no more than it has.
+    known = {**FINE, **PERSONAL, "project": SignalValue("false"), "secret": SignalValue("true", more=True)}
+    assert applied(strict, known).masked == PERSONAL["pii"].pieces
+    block = {**ATTACK, "when": 'pii.label != "none"', "on_error": "block"}
+    with pytest.raises(GuardBlocked):
+        applied(guards(block), {**FINE, "pii": SignalValue("PERSON", 0.9, more=True)})
+
+
 @pytest.mark.parametrize("when", ['secret.label == "true"', 'unmarked.label == "true"', "true", "guard.value > 0.5"])
 def test_a_mask_needs_a_signal_that_points_at_something(when: str) -> None:
     with pytest.raises(ConfigMistakes) as caught:

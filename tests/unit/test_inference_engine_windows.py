@@ -35,6 +35,7 @@ async def test_of_a_very_long_text_a_bounded_part_is_read() -> None:
         result = await engine.classify(Prompt("lorem ipsum " * 10_000), soon())
     assert 4 <= result.windows <= 8
     assert result.coverage == pytest.approx(result.windows * 1000 / 120_000, rel=0.1)
+    assert not result.cut_short
 
 
 class OneBatch(GatedModel):
@@ -46,12 +47,15 @@ class OneBatch(GatedModel):
 
 async def test_at_the_deadline_the_windows_read_so_far_are_the_answer() -> None:
     model = OneBatch()
+    text = " ".join(f"lorem{number}" for number in range(400))
     async with serving(Engine(model, max_batch_tokens=1)) as engine:
-        result = await engine.classify(Prompt("lorem ipsum " * 400), soon(0.2))
+        result = await engine.classify(Prompt(text), soon(0.2))
         assert result.windows == 1
         assert 0 < result.coverage < 0.5
+        assert result.cut_short
         assert engine.stats().partial == 1
         model.gate.set()
+        assert not (await engine.classify(Prompt(text), soon())).cut_short
 
 
 async def test_a_text_that_was_begun_early_is_answered_by_what_was_read_of_it() -> None:
@@ -184,6 +188,34 @@ async def test_who_is_refused_waits_for_nothing(caplog: pytest.LogCaptureFixture
     assert not [record for record in caplog.records if record.name == "asyncio"]
 
 
+async def test_a_full_queue_leaves_the_answer_of_what_was_read() -> None:
+    model = GatedModel()
+    text = "".join(f"sentence {i} of a long text. " for i in range(200))
+    *read, unread, last = cut(text, limit=64)
+    async with serving(Engine(model, max_queued=1)) as engine:
+        model.gate.set()
+        for window in read:
+            await engine.classify(Prompt(window.text), soon())
+            await model.busy()
+        model.gate.clear()
+        running = asyncio.create_task(engine.classify(Prompt(last.text), soon()))
+        await model.busy()
+        waiting = asyncio.create_task(engine.classify(Prompt("waiting"), soon()))
+        await queued(engine, 1)
+        result = await engine.classify(Prompt(text), soon())
+        assert (result.windows, engine.stats().refused) == (len(read), 1)
+        assert 0.5 < result.coverage < 1
+        jobs = [job for asked in engine._asked.values() for job in asked]
+        assert len(jobs) == 2
+        assert not [job for job in jobs if job.payload.followers]
+        # Whose body is still arriving is asked for again, when there may be room.
+        with pytest.raises(Overloaded):
+            await engine.classify(Prompt(text), soon(), patience=0.25)
+        model.gate.set()
+        await asyncio.gather(running, waiting)
+    assert unread.text not in model.seen
+
+
 async def test_a_failed_pass_fails_those_who_wait_for_it_and_nobody_else() -> None:
     model = GatedModel(poison="poison")
     async with serving(Engine(model)) as engine:
@@ -219,6 +251,7 @@ async def test_a_long_text_that_two_models_read_has_the_labels_of_one(caplog: py
     assert result.version == "new"
     assert set(result.heads) == {"mood"}
     assert 0.5 < result.coverage < 1.0
+    assert result.cut_short
     assert not caplog.records
 
 

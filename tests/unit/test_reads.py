@@ -323,6 +323,43 @@ def test_a_text_that_was_not_read_makes_the_signal_absent_unless_something_was_f
         route(compiled(Failing(BAD, LABELS), "block"), written=("fine tool",), fresh=1)
 
 
+class Hurried(Finder):
+    """The deadline comes before it has read all windows of texts with "long"."""
+
+    def _classified(self, prompt: Prompt) -> Classified:
+        return replace(super()._classified(prompt), cut_short="long" in prompt.text)
+
+
+def test_nothing_found_before_the_deadline_came_is_not_nothing_there() -> None:
+    strict = compiled(Hurried(BAD, LABELS), "block")
+    for changes in ({"prompt": "a long one", "written": (), "fresh": 0}, {"written": ("a long one",), "fresh": 1}):
+        with pytest.raises(GuardBlocked):
+            route(strict, **changes)
+    assert route(strict, written=("a short one",), fresh=1).decision.guards == ()
+    clean = route(compiled(Hurried(BAD, LABELS)), written=("a long one",), fresh=1)
+    assert clean.decision.guards == ()
+    # To a route it is what was read; what was found counts for everybody.
+    assert (clean.signals.values["fresh"].label, clean.signals.values["fresh"].partial) == ("benign", True)
+    with pytest.raises(GuardBlocked):
+        route(compiled(Hurried(BAD, LABELS)), written=("a long one", "bad tool"), fresh=2)
+
+
+@pytest.mark.parametrize("written", [("Anna, in a long one",), ("a long one", "Anna"), ("fine tool", "Anna")])
+def test_names_in_what_was_read_are_not_all_names(written: tuple[str, ...]) -> None:
+    class Busy(Failing, Hurried):
+        pass
+
+    def runtime(on_error: str) -> Runtime:
+        text = CONFIG.replace("ERROR", "allow").replace("action: mask", f"action: mask, on_error: {on_error}")
+        heads = {"shipped": LABELS}
+        return compile_runtime(parse(text.encode(), Path("r.yaml")), heads, {"shipped": Busy({}, LABELS)})
+
+    with pytest.raises(GuardBlocked):
+        route(runtime("block"), written=written, fresh=0)
+    assert route(runtime("allow"), written=written, fresh=0).decision.masked == ("Anna",)
+    assert route(runtime("block"), written=("Anna",), fresh=0).decision.masked == ("Anna",)
+
+
 def test_the_newest_texts_are_read_as_far_as_the_limit_allows() -> None:
     classifier = FakeClassifier(BAD, LABELS)
     written = ("a", "x" * 1_700, "b", "c", "bad past")

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from router_extproc.config.policy import SignalSpec
-from router_extproc.domain import LlmRequest, SignalValue, Turn
+from router_extproc.domain import MAX_PIECES, LlmRequest, SignalValue, Turn
 from router_extproc.errors import ConfigMistakes
 from router_extproc.inference.base import Classified, HeadResult, Span
 from router_extproc.signals.backtracking import TOO_MANY, worst_case
@@ -251,6 +251,24 @@ def test_a_regular_expression_that_read_a_part_and_found_nothing_says_so(
     assert signal(type="keywords", regex=True, **spec).evaluate(inputs(prompt)) == expected
 
 
+@pytest.mark.parametrize(
+    ("spec", "prompt", "pieces", "more"),
+    [
+        ({"any": r"sk-\w+"}, "sk-abc " + "x " * 20_000 + "sk-xyz", 1, True),
+        ({"any": r"sk-\w{1,9}"}, "sk-abc " + "x " * 20_000 + "sk-xyz", 2, False),
+        ({"any": r"sk-\w{1,9}", "none": ".+y"}, "sk-abc " + "x " * 20_000, 1, False),
+        ({"any": r"n\d{1,9}"}, " ".join(f"n{number}" for number in range(MAX_PIECES)), MAX_PIECES, False),
+        ({"any": r"n\d{1,9}"}, " ".join(f"n{number}" for number in range(MAX_PIECES + 1)), MAX_PIECES, True),
+    ],
+)
+def test_a_signal_says_where_there_may_be_more_than_it_points_at(
+    spec: dict[str, Any], prompt: str, pieces: int, more: bool
+) -> None:
+    value = signal(type="keywords", regex=True, mark=True, **spec).evaluate(inputs(prompt))
+    assert value is not None
+    assert (value.label, len(value.pieces), value.partial, value.more) == ("true", pieces, False, more)
+
+
 def test_a_token_head_points_at_its_spans() -> None:
     spans = (Span(5, 8, "PERSON", 0.9), Span(10, 13, "PERSON", 0.8))
     heads = {"shipped": {"pii": ("none", "PERSON")}}
@@ -258,6 +276,17 @@ def test_a_token_head_points_at_its_spans() -> None:
     value = built.evaluate(inputs("I am Ann, Bob", classified=passed(pii=HeadResult("PERSON", 0.9, {}, 0.0, spans))))
     assert value is not None
     assert value.pieces == ("Ann", "Bob")
+    assert not value.more
+
+
+def test_a_token_head_points_at_a_bounded_number_of_texts() -> None:
+    text = "".join(f"{number:04d}" for number in range(MAX_PIECES + 1))
+    spans = tuple(Span(at, at + 4, "ID", 0.9) for at in range(0, len(text), 4))
+    built = build("pii", SignalSpec(type="classifier", head="pii"), {"shipped": {"pii": ("none", "ID")}})
+    for repeated, more in ((text[:-4] + text[:4], False), (text, True)):
+        value = built.evaluate(inputs(repeated, classified=passed(pii=HeadResult("ID", 0.9, {}, 0.0, spans))))
+        assert value is not None
+        assert (len(value.pieces), value.more) == (MAX_PIECES, more)
 
 
 @pytest.mark.parametrize(
