@@ -57,6 +57,9 @@ MODEL_LOOK_SECONDS = 5.0
 """Between two looks at the classifier's folder. A new version counts when it is the same at two of them: a copy takes
 its time."""
 
+LET_GO_SECONDS = 1.0
+"""Between two looks for streams that are in an earlier generation."""
+
 GIL_SWITCH_SECONDS = 0.0001
 """How long a thread keeps the GIL while another one wants it; Python's default is 5 ms. The inference thread asks for
 it after each of some sixty kernels, and beside a busy event loop each of these waits is part of a pass: 20 tokens
@@ -135,10 +138,13 @@ async def serve(options: ServeOptions, stop: asyncio.Event | None = None) -> Non
         observed, affinity = Observed(), MemoryAffinity()
         keys = SessionKeys(await asyncio.to_thread(session_secret, options.session_secret, options.books.state_dir))
         outliving = (observed, keys, affinity)
-        compiled = await asyncio.to_thread(compile_runtime, loaded, heads(classifiers), classifiers, 1, *outliving)
-        runtimes = Runtimes(compiled)
+        # No name for what is compiled: whoever keeps a generation keeps its own heads, too.
+        runtimes = Runtimes(
+            await asyncio.to_thread(compile_runtime, loaded, heads(classifiers), classifiers, 1, *outliving)
+        )
         recorder.listeners.append(lambda outcome, _: observed.record(outcome) if outcome is not None else None)
-        recorder.reloaded(runtimes.current.generation, accepted=True)
+        recorder.reloaded(accepted=True)
+        recorder.serves(runtimes.current.generation, newest=True)
         serving = runtimes
         metrics.watch(instruments.MODEL_SCALE, lambda: scales(serving.current.preferences, datetime.now(UTC)))
 
@@ -158,7 +164,7 @@ async def serve(options: ServeOptions, stop: asyncio.Event | None = None) -> Non
         await server.start()
         stack.push_async_callback(server.drain, 0.0, 0.0)
         reloading = Reloading(loaded, runtimes, engine, own_heads, recorder, outliving)
-        watching = asyncio.create_task(_watching(options, reloading, compiled.digest, stamp))
+        watching = asyncio.create_task(_watching(options, reloading, loaded.digest, stamp))
         stack.callback(watching.cancel)
         # What was built so far lives as long as the process: collections need not look at it again.
         gc.collect()
@@ -251,4 +257,11 @@ async def _watching(options: ServeOptions, reloading: Reloading, config: str, mo
             digest=artifact.stamp,
             settle=True,
         ),
+        _letting_go(reloading),
     )
+
+
+async def _letting_go(reloading: Reloading) -> None:
+    while True:
+        await asyncio.sleep(LET_GO_SECONDS)
+        await reloading.let_go()

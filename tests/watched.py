@@ -99,7 +99,7 @@ async def watched(
     runtimes = Runtimes(compile_runtime(loaded, {SHIPPED: LABELS}, {SHIPPED: classifier}))
     metrics, counters = Metrics(), Counters()
     recorder = Recorder(metrics, remembered=remembered)
-    recorder.reloaded(1, accepted=True)
+    recorder.serves(1, newest=True)
 
     def facts() -> dict[str, Any]:
         return {"classifier": "fake-1", "ready": True}

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,6 +23,8 @@ from router_extproc.signals.hugging_face import HuggingFaceParams
 from router_extproc.validation import validate
 
 log = logging.getLogger(__name__)
+
+Signals = Mapping[str, SignalSpec]
 
 OWN_TYPES = ("examples", "hugging_face")
 """Signal types that add a head to the classifier."""
@@ -58,12 +61,13 @@ class OwnHeads:
         other._guests = dict(self._guests)
         return other
 
-    def extend(self, specs: Mapping[str, SignalSpec]) -> tuple[Model, list[str]]:
+    def extend(self, specs: Signals, earlier: Iterable[Signals] = ()) -> tuple[Model, list[str]]:
         """The model that answers every signal of `specs`, and a line per added head: how well it does, or what it is.
 
-        The base itself where nothing is added. `base.run` is called here, also while it serves on its own thread. Takes
-        some 10 ms per new example, and as long as `load` does: call it off the event loop. Raises ConfigMistakes with
-        paths from the document's root.
+        The base itself where nothing is added. It goes on answering those of `earlier` configurations; no classifier is
+        loaded for them. `base.run` is called here, also while it serves on its own thread. Takes some 10 ms per new
+        example, and as long as `load` does: call it off the event loop. Raises ConfigMistakes with paths from the
+        document's root.
         """
         fitted: dict[str, ExamplesHead] = {}
         guests: dict[str, _Guest] = {}
@@ -88,22 +92,38 @@ class OwnHeads:
                 mistakes.append(Mistake(at, str(error)))
         if mistakes:
             raise ConfigMistakes(mistakes)
+        return self._answering(earlier, fitted, guests), notes
+
+    def _answering(self, known: Iterable[Signals], fitted: dict[str, ExamplesHead], guests: dict[str, _Guest]) -> Model:
+        """The model with these heads, and with what is there for configurations that were extended to before."""
+        for spec in (spec for specs in known for spec in specs.values()):
+            if spec.type == "examples":
+                params = validate(ExamplesParams, spec.params)
+                # Another base may give no embeddings. That is no reason to refuse it for what is about to go.
+                with contextlib.suppress(ValueError, InferenceError):
+                    head = fitted.get(params.head) or self._fitted.get(params.head)
+                    fitted[params.head] = head or fit_head(self._base, params.labels)
+            elif spec.type == "hugging_face":
+                wanted = validate(HuggingFaceParams, spec.params).head
+                if wanted in self._guests:
+                    guests.setdefault(wanted, self._guests[wanted])
         self._fitted, self._guests = fitted, guests
         if not fitted and not guests:
-            return self._base, notes
-        return Ensemble(self._base, fitted, {head: guest.model for head, guest in guests.items()}), notes
+            return self._base
+        return Ensemble(self._base, fitted, {head: guest.model for head, guest in guests.items()})
 
     def _guest(self, wanted: HuggingFaceParams) -> _Guest:
         found, known = stamp(wanted.directory()), self._guests.get(wanted.head)
         return known if known is not None and known.stamp == found else _Guest(self._load(wanted), found)
 
-    async def serve(self, engine: Engine, loaded: LoadedConfig) -> None:
-        """Lets `engine` answer every signal of `loaded` besides what it answers by itself; swaps its model if need be.
+    async def serve(self, engine: Engine, loaded: LoadedConfig, earlier: Iterable[Signals] = ()) -> None:
+        """Lets `engine` answer every signal of `loaded`, and those of `earlier` configurations, besides what it answers
+        by itself; swaps its model if need be.
 
         Raises ConfigError; the engine serves on as before then.
         """
         try:
-            model, notes = await in_own_thread(partial(self.extend, loaded.config.signals))
+            model, notes = await in_own_thread(partial(self.extend, loaded.config.signals, earlier))
             if model.version != engine.version:
                 await engine.swap(model)
         except ConfigMistakes as error:
@@ -112,6 +132,15 @@ class OwnHeads:
             raise loaded.error([Mistake(("signals",), str(error))]) from None
         for note in notes:
             log.info("%s", note)
+
+    async def keep_only(self, engine: Engine, known: Iterable[Signals]) -> None:
+        """Lets `engine` answer the signals of these configurations, which it answers now, and no other's.
+
+        Raises UnusableModel; the engine serves on as before then.
+        """
+        model = await in_own_thread(partial(self._answering, known, {}, {}))
+        if model.version != engine.version:
+            await engine.swap(model)
 
 
 def review(loaded: LoadedConfig, model_dir: Path) -> list[str]:

@@ -191,9 +191,12 @@ class Recorder:
         """The filter's body mode does not let the body decide the route."""
         self._count(instruments.UNUSABLE, mode)
 
-    def reloaded(self, generation: int, *, accepted: bool) -> None:
-        """A new file was tried; `generation` is the one that serves now."""
-        self._serving = {instruments.GENERATION: generation, instruments.RELOAD_OK: 1 if accepted else 0}
+    def serves(self, generation: int, *, newest: bool) -> None:
+        """Which generation serves now, and whether it is made of the newest version of all that is watched."""
+        self._serving = {instruments.GENERATION: generation, instruments.RELOAD_OK: int(newest)}
+
+    def reloaded(self, *, accepted: bool) -> None:
+        """A new file was tried."""
         self._count(instruments.RELOADS, "accepted" if accepted else "refused")
 
     def budget_acted(self, budget: str, action: str) -> None:

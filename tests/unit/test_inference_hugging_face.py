@@ -172,6 +172,12 @@ def test_the_tokenizer_is_part_of_the_digest(sequence: Path, name: str) -> None:
         load_hugging_face(sequence, digest=digest, device="cpu")
 
 
+def test_nothing_of_the_folder_stays_mapped(sequence: Path) -> None:
+    classifier = load_hugging_face(sequence, device="cpu", dtype="float32")
+    assert str(sequence.resolve()) not in Path("/proc/self/maps").read_text()
+    assert classifier.run([Prompt("hello")])
+
+
 def test_a_pinned_digest_is_checked(sequence: Path) -> None:
     digest = load_hugging_face(sequence, device="cpu").digest
     assert load_hugging_face(sequence, digest=digest, device="cpu").version.startswith("toxicity+")

@@ -185,6 +185,19 @@ def test_a_folder_that_was_replaced_is_loaded_again(tmp_path: Path) -> None:
     assert set(second.run([Prompt("hello")])[0].heads[head].probs) == {"SAFE", "HATE", "SPAM"}
 
 
+def test_what_an_earlier_configuration_reads_is_kept_and_not_loaded_again(tmp_path: Path) -> None:
+    heads = OwnHeads(FakeModel({}, {"domain": ("law",)}), partial(load_guest, device="cpu"))
+    guest = sequence_classifier(tmp_path / "guest")
+    plain, warm = ({"toxicity": spec(type="hugging_face", path=str(guest), temperature=t)} for t in (1.0, 2.0))
+    before, _ = heads.extend(plain)
+    both, notes = heads.extend(warm, [plain])
+    assert len(notes) == 1
+    assert set(both.run([Prompt("hello")])[0].heads) == set(both.labels) > set(before.labels)
+    shutil.rmtree(guest)
+    model, notes = heads.extend({}, [plain])
+    assert (model.version, notes) == (before.version, [])
+
+
 def test_every_mistake_is_reported_where_it_stands(tmp_path: Path) -> None:
     specs = {
         "few": spec(type="examples", labels={"a": ["only one"], "b": ["x", "y"]}),

@@ -18,11 +18,13 @@ import pytest_asyncio
 
 from router_extproc.config.loader import load
 from router_extproc.config.watcher import watch
+from router_extproc.domain import LlmRequest
 from router_extproc.inference import encoder
 from router_extproc.inference.artifact import stamp
 from router_extproc.inference.base import Prompt
 from router_extproc.inference.engine import Engine
 from router_extproc.reloading import Reloading
+from router_extproc.router import Router
 from router_extproc.runtime import Runtimes, compile_runtime
 from router_extproc.selection.observed import Observed
 from router_extproc.sessions import SessionKeys
@@ -54,6 +56,7 @@ class Served:
     engine: Engine
     runtimes: Runtimes
     reloading: Reloading
+    metrics: Metrics
 
     async def new_configuration(self, text: str) -> None:
         self.config.write_text(text)
@@ -61,6 +64,10 @@ class Served:
 
     async def new_model(self) -> None:
         await self.reloading.classifier(partial(encoder.load, self.model, device="cpu", threads=1))
+
+    def metric(self, name: str) -> int:
+        lines = self.metrics.exposition().decode().splitlines()
+        return int(sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(name)))
 
 
 @pytest_asyncio.fixture
@@ -78,7 +85,7 @@ async def served(tmp_path: Path) -> AsyncIterator[Served]:
     outliving = (Observed(), SessionKeys(), MemoryAffinity())
     runtimes = Runtimes(compile_runtime(loaded, {SHIPPED: engine.labels}, {SHIPPED: engine}, 1, *outliving))
     reloading = Reloading(loaded, runtimes, engine, own_heads, Recorder(metrics), outliving)
-    yield Served(config, model_dir, engine, runtimes, reloading)
+    yield Served(config, model_dir, engine, runtimes, reloading, metrics)
     metrics.close()
     await engine.aclose()
 
@@ -138,10 +145,97 @@ async def test_a_model_without_what_the_policy_reads_is_refused(served: Served) 
     assert served.runtimes.rejected is not None
     assert "has no head `domain`" in served.runtimes.rejected
     assert served.engine.version == version
-    # The policy that does not need it takes the same model.
+    # With the policy that does not need it, it is taken.
     await served.new_configuration(CONFIG.split("signals:")[0])
-    await served.new_model()
     assert served.engine.version != version
+    assert served.runtimes.rejected is None
+    assert served.runtimes.current.generation == 3
+
+
+async def test_a_configuration_that_reads_what_a_new_model_brings_is_taken_with_it(served: Served) -> None:
+    await served.new_configuration(CONFIG.replace("head: domain", "head: topic"))
+    assert "has no head `topic`" in str(served.runtimes.rejected)
+    tiny_model_directory(served.model, heads=TINY_HEADS | {"topic": TINY_HEADS["domain"]}, seed=2)
+    await served.new_model()
+    assert served.runtimes.rejected is None
+    assert served.runtimes.current.config.signals["domain"].params == {"head": "topic"}
+
+
+@pytest.mark.parametrize("model_first", [True, False])
+async def test_a_pair_that_changes_together_is_taken_together(served: Served, model_first: bool) -> None:
+    heads = {"topic" if name == "domain" else name: head for name, head in TINY_HEADS.items()}
+    tiny_model_directory(served.model, heads=heads, seed=2)
+    new = CONFIG.replace("head: domain", "head: topic").replace("prove the model", "the model")
+    stream = served.runtimes.current.router
+    if model_first:
+        await served.new_model()
+        assert "has no head `domain`" in str(served.runtimes.rejected)
+        await served.new_configuration(new)
+    else:
+        await served.new_configuration(new)
+        assert "has no head `topic`" in str(served.runtimes.rejected)
+        await served.new_model()
+    assert served.runtimes.rejected is None
+    assert served.runtimes.current.generation == 2
+    for router in (stream, served.runtimes.current.router):
+        assert (await signals(router))["team"]
+    # Neither is tried again when the next one changes.
+    await served.new_configuration(new + "limits: {deadline_ms: 100}\n")
+    assert served.runtimes.current.generation == 3
+
+
+async def signals(router: Router) -> dict[str, str]:
+    """What a stream of this generation finds, by signal."""
+    request = LlmRequest("chat_completions", "auto", None, "hello")
+    found = router.signals(request, {}, await router.classify(Prompt("hello"), soon()))
+    return {name: value.label for name, value in found.values.items()}
+
+
+async def test_a_stream_keeps_the_own_heads_of_the_generation_that_it_began_with(served: Served) -> None:
+    heads = len(served.engine.labels)
+    stream = served.runtimes.current.router
+    for other in ("prove the", "the model"):
+        await served.new_configuration(CONFIG.replace("prove the model", other))
+        await served.reloading.let_go()
+        assert (await signals(stream)).keys() == {"domain", "team"}
+        assert (await signals(served.runtimes.current.router)).keys() == {"domain", "team"}
+    assert len(served.engine.labels) == heads + 1
+    del stream
+    await served.reloading.let_go()
+    assert len(served.engine.labels) == heads
+    assert (await signals(served.runtimes.current.router)).keys() == {"domain", "team"}
+
+
+async def test_a_stream_that_never_ends_keeps_them_no_longer_than_an_exchange_may_take(served: Served) -> None:
+    heads = len(served.engine.labels)
+    await served.new_configuration(CONFIG + "retry: {first_byte_seconds: 0.001, total_seconds: 0.01}\n")
+    stream = served.runtimes.current.router
+    await served.new_configuration(CONFIG.replace("prove the model", "prove the"))
+    await asyncio.sleep(0.01)
+    await served.reloading.let_go()
+    assert (await signals(stream)).keys() == {"domain"}
+    assert len(served.engine.labels) == heads
+
+
+async def test_the_gauge_is_0_as_long_as_anything_is_refused(served: Served) -> None:
+    gauge = partial(served.metric, "mom_config_last_reload_successful")
+    await served.new_configuration("models: {}")
+    assert gauge() == 0
+    # What is good of the other kind mends nothing.
+    tiny_model_directory(served.model, seed=2)
+    await served.new_model()
+    assert served.runtimes.current.generation == 2
+    assert gauge() == 0
+    await served.new_configuration(CONFIG)
+    assert gauge() == 1
+    good = (served.model / "heads.json").read_bytes()
+    (served.model / "heads.json").write_bytes(b"rubbish")
+    await served.new_model()
+    assert gauge() == 0
+    (served.model / "heads.json").write_bytes(good)
+    await served.new_model()
+    assert gauge() == 1
+    assert served.metric("mom_config_generation") == 3
 
 
 async def test_a_refusal_is_told_until_the_very_thing_is_mended(served: Served) -> None:

@@ -290,8 +290,9 @@ def test_what_is_observed_is_read_anew_and_goes_when_it_is_gone(metrics: Metrics
 
 def test_the_configuration_that_serves_is_a_gauge(metrics: Metrics, recorder: Recorder) -> None:
     assert not Scrape(metrics).has("mom_config_generation")
-    recorder.reloaded(3, accepted=True)
-    recorder.reloaded(3, accepted=False)
+    recorder.serves(3, newest=False)
+    recorder.reloaded(accepted=True)
+    recorder.reloaded(accepted=False)
     scrape = Scrape(metrics)
     assert scrape.value("mom_config_generation") == 3
     assert scrape.value("mom_config_last_reload_successful") == 0

@@ -80,7 +80,9 @@ class HuggingFaceClassifier:
 
         kind: Any = AutoModelForTokenClassification if outputs.of_tokens else AutoModelForSequenceClassification
         options: dict[str, Any] = {"trust_remote_code": False, "local_files_only": True}
-        loaded = kind.from_pretrained(directory, use_safetensors=True, dtype=dtype, output_loading_info=True, **options)
+        # Read, not mapped: a file that is overwritten would change what serves, and one that is cut short end it.
+        weights = {"use_safetensors": True, "disable_mmap": True, "dtype": dtype}
+        loaded = kind.from_pretrained(directory, output_loading_info=True, **weights, **options)
         self._model: Any = loaded[0]
         if missing := sorted(loaded[1]["missing_keys"]):
             # They would be drawn at random: a base model under the name of a classifier.
