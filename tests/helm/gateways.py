@@ -121,8 +121,9 @@ def through_istio(found: list[Object], listen: int, admin: int, addresses: Addre
 def through_envoy_gateway(found: list[Object], listen: int, admin: int, addresses: Addresses) -> Object:
     """What Envoy Gateway makes of HTTPRoutes and the EnvoyExtensionPolicy.
 
-    The filter stands in the chain disabled and is enabled by each route that the policy targets. Routes are sorted by
-    length of the path, then by number of headers, the method counted as one.
+    The filter stands in the chain disabled and is enabled by each route that the policy targets. Routes, one per match,
+    are sorted: whole paths before prefixes, then by length of the path, then by number of headers, the method counted
+    as one.
     """
     spec = one(found, "EnvoyExtensionPolicy")["spec"]
     process = spec["extProc"][0]
@@ -161,8 +162,8 @@ def through_envoy_gateway(found: list[Object], listen: int, admin: int, addresse
                     "overrides": {},
                 }
                 made["typed_per_filter_config"] = {name: enabled}
-            routes.append(made)
-    routes.sort(key=lambda made: -len(made["match"]["headers"]))
+            routes += [{**made, "match": _match(match)} for match in rule["matches"]]
+    routes.sort(key=_precedence)
     config = gateway(listen, admin, routes, [filter_])
     listener = config["static_resources"]["listeners"][0]
     manager = listener["filter_chains"][0]["filters"][0]["typed_config"]
@@ -209,14 +210,24 @@ def _backend(reference: Object) -> str:
     return reference["name"] if reference.get("kind") == "Backend" else f"{reference['name']}:{reference['port']}"
 
 
-def _rule(rule: Object, title: str, found: list[Object]) -> Object:
-    (match,) = rule["matches"]
-    made: Object = {"name": title, "match": {"path_separated_prefix": match["path"]["value"]}}
-    if "backendRefs" in rule:
-        made["route"] = {"cluster": title, "timeout": rule["timeouts"]["request"]}
+def _match(match: Object) -> Object:
+    kind = {"Exact": "path", "PathPrefix": "path_separated_prefix"}[match["path"]["type"]]
     wanted = [(header["name"], _string(header)) for header in match.get("headers", [])]
     wanted += [(":method", {"exact": match["method"]})] if "method" in match else []
-    made["match"]["headers"] = [{"name": name, "string_match": value} for name, value in wanted]
+    headers = [{"name": name, "string_match": value} for name, value in wanted]
+    return {kind: match["path"]["value"], "headers": headers}
+
+
+def _precedence(route: Object) -> tuple[bool, int, int]:
+    match = route["match"]
+    path = match.get("path") or match["path_separated_prefix"]
+    return "path" not in match, -len(path), -len(match["headers"])
+
+
+def _rule(rule: Object, title: str, found: list[Object]) -> Object:
+    made: Object = {"name": title}
+    if "backendRefs" in rule:
+        made["route"] = {"cluster": title, "timeout": rule["timeouts"]["request"]}
     for entry in rule["filters"]:
         match entry["type"]:
             case "RequestHeaderModifier":
@@ -230,17 +241,34 @@ def _rule(rule: Object, title: str, found: list[Object]) -> Object:
                 if "hostname" in rewrite:
                     made["route"]["host_rewrite_literal"] = rewrite["hostname"]
                 if "path" in rewrite:
+                    # Only allowed where each match is a prefix.
+                    assert {match["path"]["type"] for match in rule["matches"]} == {"PathPrefix"}
                     made["route"]["prefix_rewrite"] = rewrite["path"]["replacePrefixMatch"]
             case "ExtensionRef":
-                answer = one(found, entry["extensionRef"]["kind"], entry["extensionRef"]["name"])["spec"]
-                response = answer["directResponse"]
-                assert response["body"]["type"] == "Inline"
-                body = {"inline_string": response["body"]["inline"]}
-                made["direct_response"] = {"status": response["statusCode"], "body": body}
-                made["response_headers_to_add"] = _set([{"name": "content-type", "value": response["contentType"]}])
+                made = _extended(made, one(found, entry["extensionRef"]["kind"], entry["extensionRef"]["name"])["spec"])
             case unknown:
                 raise AssertionError(unknown)
     return made
+
+
+def _extended(made: Object, spec: Object) -> Object:
+    """A route with what an HTTPRouteFilter says."""
+    if "urlRewrite" in spec:
+        path = spec["urlRewrite"]["path"]
+        assert path["type"] == "ReplaceRegexMatch"
+        regex = {"regex": path["replaceRegexMatch"]["pattern"]}
+        rewrite = {"pattern": regex, "substitution": path["replaceRegexMatch"]["substitution"]}
+        return {**made, "route": {**made["route"], "regex_rewrite": rewrite}}
+    response = spec["directResponse"]
+    assert response["body"]["type"] == "Inline"
+    return {
+        **made,
+        "direct_response": {
+            "status": response["statusCode"],
+            "body": {"inline_string": response["body"]["inline"]},
+        },
+        "response_headers_to_add": _set([{"name": "content-type", "value": response["contentType"]}]),
+    }
 
 
 def _string(header: Object) -> Object:

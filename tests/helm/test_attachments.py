@@ -207,6 +207,30 @@ def test_other_traffic_of_an_istio_gateway_never_meets_the_sidecar(installed: In
 
 @EVERY_ENVOY
 @pytest.mark.parametrize(("kind", "make"), GATEWAYS, ids=["istio", "envoy-gateway"])
+def test_without_a_sidecar_paths_that_are_no_llm_api_get_no_key(
+    kind: str, make: Callable[..., Object], proxy: str, installed: Installed, tmp_path: Path
+) -> None:
+    for provider in installed.providers.values():
+        provider.seen.clear()
+    paths = ["/v1/files", "/v1/responses/resp_1/cancel", "/v1/chat/completions/stored", "/v1/messages/batches"]
+    with attached(installed, kind, tmp_path, make, proxy, sidecar=False) as url:
+        for path in paths:
+            body = json.dumps({"model": "premium"}).encode()
+            request = urllib.request.Request(f"{url}{path}", body, {"authorization": "Bearer client"}, method="POST")
+            try:
+                urllib.request.urlopen(request, timeout=20).close()
+            except urllib.error.HTTPError as error:
+                error.close()
+    assert not any(provider.seen for name, provider in installed.providers.items() if name != "premium")
+    seen = installed.providers["premium"].seen
+    assert [path for path, _, _ in seen] == ([] if kind == "istio" else paths)
+    for _, got, _ in seen:
+        assert "api-key" not in got
+        assert got["authorization"] == "Bearer client"
+
+
+@EVERY_ENVOY
+@pytest.mark.parametrize(("kind", "make"), GATEWAYS, ids=["istio", "envoy-gateway"])
 def test_without_a_sidecar_the_default_model_serves_and_no_client_chooses(
     kind: str, make: Callable[..., Object], proxy: str, installed: Installed, tmp_path: Path
 ) -> None:

@@ -66,6 +66,21 @@ def test_the_job_of_the_hook_refuses_what_the_envoy_cannot_run(
     assert "models.premium.auth.file" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("case", ["minimal", "models-download"])
+def test_the_job_of_the_hook_has_the_environment_of_the_sidecar(case: str) -> None:
+    """Or it could not load a classifier from a hub, which the sidecar can."""
+    more: Object = {
+        "extraEnv": [{"name": "HF_HUB_OFFLINE", "value": "0"}],
+        "extraEnvFrom": [{"secretRef": {"name": "hub-token"}}],
+    }
+    found = objects(values(case, **more))
+    (check,) = one(found, "Job")["spec"]["template"]["spec"]["containers"]
+    assert check["envFrom"] == more["extraEnvFrom"]
+    weights = one(found, "ConfigMap", "router-extproc-static")["data"].get("ROUTER_EXTPROC_MODEL_DIR")
+    own = [{"name": "ROUTER_EXTPROC_MODEL_DIR", "value": weights}] if weights else []
+    assert check["env"] == own + more["extraEnv"]
+
+
 def test_the_job_of_the_hook_runs_what_the_init_container_runs() -> None:
     """Also what a shell would take apart."""
     for case in ("envoy-tls", "envoy-compatible", "envoy-private-ca", "envoy-behind-gateway"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import yaml
 
 from router_extproc.config.loader import parse
 from tests.helm.rendering import (
@@ -61,6 +62,18 @@ def test_a_shared_store_is_configured_mounted_and_let_out_to() -> None:
 def test_the_network_policy_finds_the_stores_port(url: str, port: int) -> None:
     given = values("minimal", redis={"url": url}, networkPolicy={"enabled": True})
     assert one(objects(given), "NetworkPolicy")["spec"]["egress"][-1]["ports"][0]["port"] == port
+
+
+@pytest.mark.parametrize("as_text", [False, True])
+@pytest.mark.parametrize(("url", "ports"), [("rediss://valkey:6400/3", [53, 53, 6400]), ("memory:", [53, 53])])
+def test_the_network_policy_lets_out_to_a_store_of_router(url: str, ports: list[int], as_text: bool) -> None:
+    router = {**values("minimal")["router"], "store": {"url": url}}
+    to = [{"podSelector": {"matchLabels": {"app": "valkey"}}}]
+    given = values("minimal", redis={"networkPolicyTo": to}, networkPolicy={"enabled": True})
+    given["router"] = yaml.safe_dump(router) if as_text else router
+    egress = one(objects(given), "NetworkPolicy")["spec"]["egress"]
+    assert [port["port"] for rule in egress for port in rule["ports"]] == ports
+    assert [rule["to"] for rule in egress if "to" in rule] == [to] * (len(ports) - 2)
 
 
 def test_certificates_are_for_the_name_that_gateways_verify() -> None:

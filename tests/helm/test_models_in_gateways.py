@@ -8,6 +8,7 @@ import pytest
 
 from router_extproc.config.envoy_clusters import ANTHROPIC_VERSION
 from router_extproc.config.limits import Limits, Retry
+from router_extproc.config.providers import API_PATHS
 from tests.helm.rendering import (
     ISTIO,
     PRICE,
@@ -27,7 +28,9 @@ def test_a_model_list_is_split_over_routes_of_sixteen_rules() -> None:
     routes = [o for o in found if o["kind"] == "HTTPRoute"]
     assert [len(o["spec"]["rules"]) for o in routes] == [3, 15, 15, 12]
     asked = [m["headers"][0]["value"] for o in routes[1:] for r in o["spec"]["rules"] for m in r["matches"]]
-    assert sorted(asked) == sorted(given["router"]["models"])
+    assert sorted(asked) == sorted(len(API_PATHS) * list(given["router"]["models"]))
+    # What the Gateway API allows in all rules of a route.
+    assert max(sum(len(rule["matches"]) for rule in o["spec"]["rules"]) for o in routes) <= 128
     targets = {target["name"] for target in one(found, "EnvoyExtensionPolicy")["spec"]["targetRefs"]}
     assert targets == {o["metadata"]["name"] for o in routes}
 
@@ -151,6 +154,27 @@ def test_envoy_gateway_is_told_the_limits_and_retries_of_router() -> None:
         assert retry["retryOn"]["httpStatusCodes"] == [*statuses, 500, 502, 503, 504]
         assert retry["perRetry"].get("timeout") == first
         assert one(found, "ClientTrafficPolicy")["spec"]["connection"]["bufferLimit"] == str(size)
+
+
+def test_envoy_gateway_puts_a_key_on_the_llm_apis_alone() -> None:
+    """A path below one, such as that of a stored answer, or beside one, such as /v1/files, goes without."""
+    keyed: list[list[Object]] = []
+    bare: list[list[Object]] = []
+    routes = [o for o in objects(values("envoy-gateway")) if o["kind"] == "HTTPRoute"]
+    for rule in (rule for route in routes for rule in route["spec"]["rules"]):
+        changes = [f["requestHeaderModifier"] for f in rule["filters"] if "requestHeaderModifier" in f]
+        keys = any("authorization" in change["remove"] or "set" in change for change in changes)
+        (keyed if keys else bare).append(rule["matches"])
+    assert len(keyed) == 4  # three models, and the default one
+    for matches in keyed:
+        assert [match["path"] for match in matches] == [{"type": "Exact", "value": p} for p in API_PATHS.values()]
+        assert {match["method"] for match in matches} == {"POST"}
+    assert [{"path": {"type": "PathPrefix", "value": "/v1"}}] in bare
+
+
+def test_releases_of_one_name_share_a_namespace_of_models() -> None:
+    grant = one(objects(values("envoy-gateway")), "ReferenceGrant")
+    assert (grant["metadata"]["name"], grant["metadata"]["namespace"]) == ("mom.router-extproc", "models")
 
 
 @pytest.mark.parametrize("asked", [None, "2099-01-01"])

@@ -10,6 +10,7 @@ import pytest
 from tests.helm.rendering import (
     CHART,
     ISTIO,
+    Object,
     texts,
     values,
 )
@@ -34,6 +35,10 @@ REFUSED = [
     ({"router": {"models": {"a": {"url": "http://a"}}, "default": "a"}}, "missing property 'price'"),
     ({"redis": {"url": "redis://user:secret@host"}}, "does not match pattern"),
     ({"router": {"modelz": {}}}, "additional properties 'modelz' not allowed"),
+    ({"routerFiles": {"router.yaml": "default: a"}}, "invalid propertyName 'router.yaml'"),
+    ({"routerFiles": {"../users.yaml": ""}}, "invalid propertyName '../users.yaml'"),
+    ({"routerFiles": {"..users": ""}}, "invalid propertyName '..users'"),
+    ({"routerFiles": {"users.yaml": {"a": {}}}}, "got object, want string"),
 ]
 
 
@@ -64,6 +69,10 @@ NONSENSE = [
     ({"attach": {"provider": "envoy", "backup": {"small": ["large"]}}}, "attach.backup is for the providers istio"),
     ({"attach": {**ISTIO, "backup": {"small": ["large"]}}}, "large has another upstream name, key or path"),
     ({"attach": {**ISTIO, "backup": {"small": ["huge"]}}}, 'unknown model "huge"'),
+    (
+        {"router": {}, "existingRoutesConfigMap": "mine", "routerFiles": {"users.yaml": ""}},
+        "put them into that ConfigMap",
+    ),
     ({"attach": {"provider": "istio"}}, "set targetRefs or workloadSelector"),
     ({"attach": {"provider": "envoy-gateway"}}, r"gateway.name: which Gateway\?"),
     ({"router": {}, "existingRoutesConfigMap": "mine", "attach": ISTIO}, "it needs the models in `router`"),
@@ -114,6 +123,33 @@ def test_a_model_that_the_gateway_cannot_serve_is_refused(change: dict[str, Any]
     given["router"]["models"]["small"].update(change)
     with pytest.raises(helm.HelmError, match=message):
         texts(given)
+
+
+@pytest.mark.parametrize(
+    ("small", "west"),
+    [
+        ({"passthrough": True}, None),  # the client's own credentials would go to a host that is not to have them
+        ({"env": "KEY", "prefix": "Token "}, {"env": "KEY"}),
+    ],
+)
+def test_a_backup_that_is_to_get_other_credentials_is_refused(small: Object, west: Object | None) -> None:
+    given = values("istio-backup", providerKeys={"existingSecret": "keys"})
+    models = given["router"]["models"]
+    for first, second in ((small, west), (west, small)):
+        models["small"]["auth"], models["small-west"]["auth"] = first, second
+        with pytest.raises(helm.HelmError, match="small-west has another upstream name, key or path"):
+            texts(given)
+    models["small"]["auth"] = models["small-west"]["auth"] = small
+    assert texts(given)
+
+
+def test_envoy_gateway_refuses_to_pass_other_paths_on() -> None:
+    given = values("envoy-gateway")
+    given["router"]["passthrough"] = True
+    with pytest.raises(helm.HelmError, match=r"router\.passthrough: attach\.provider envoy can do this"):
+        texts(given)
+    given["attach"] = {"provider": "envoy"}
+    assert texts(given)
 
 
 @pytest.mark.parametrize("gateway", ["istio", "envoy-gateway"])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,7 +12,7 @@ import yaml
 from router_extproc.cli import main as cli
 from router_extproc.config.envoy import EnvoyOptions, render
 from router_extproc.config.limits import Limits, Retry
-from router_extproc.config.loader import parse
+from router_extproc.config.loader import load, parse
 from router_extproc.config.model import Model
 from router_extproc.config.schema import RouterConfig
 from tests.helm.rendering import (
@@ -21,6 +23,7 @@ from tests.helm.rendering import (
     one,
     values,
 )
+from tests.mounted import Mounted
 
 
 def test_a_router_yaml_arrives_as_it_was_written() -> None:
@@ -143,7 +146,71 @@ def test_a_router_yaml_given_as_text_keeps_its_order_and_comments(case: str) -> 
     # What the chart makes of the models is what it makes of the same map.
     as_map = objects({**given, "router": yaml.safe_load(TEXT)})
     kinds = ("EnvoyFilter", "ServiceEntry", "HTTPRoute", "Backend", "Deployment", "ReferenceGrant")
-    assert [o for o in found if o["kind"] in kinds] == [o for o in as_map if o["kind"] in kinds]
+    made, made_of_map = ([o for o in each if o["kind"] in kinds] for each in (found, as_map))
+    for thing in made + made_of_map:
+        if thing["kind"] == "Deployment":  # of an Envoy that tries the models in another order
+            thing["spec"]["template"]["metadata"]["annotations"].pop("checksum/catalogue", None)
+    assert made == made_of_map
+
+
+ORDERS = [
+    (TEXT, "".join(TEXT.splitlines(keepends=True)[line] for line in (0, 1, 3, 2, 4))),
+    (
+        "default: c\nmodels: {c: {url: 'http://c', price: {input: 1, output: 1}}, "
+        "'a.b': {url: 'http://x', price: {input: 1, output: 1}}, a: {url: 'http://x', price: {input: 1, output: 1}}}",
+        "default: c\nmodels: {c: {url: 'http://c', price: {input: 1, output: 1}}, "
+        "a: {url: 'http://x', price: {input: 1, output: 1}}, 'a.b': {url: 'http://x', price: {input: 1, output: 1}}}",
+    ),
+    (
+        json.dumps({"models": {name: {"url": "http://x", "price": PRICE} for name in "abc"}, "default": "a"}, indent=1),
+        json.dumps({"models": {name: {"url": "http://x", "price": PRICE} for name in "acb"}, "default": "a"}, indent=1),
+    ),
+]
+"""router.yaml as text, and the same with its models in another order: as a block, in one line, as JSON."""
+
+
+@pytest.mark.parametrize(("before", "after"), ORDERS, ids=["block", "line", "json"])
+def test_another_order_of_the_models_in_a_text_restarts_envoy(before: str, after: str) -> None:
+    assert yaml.safe_load(before) == yaml.safe_load(after)
+    sums = [_checksums(values("envoy", router=text), "router-extproc-envoy") for text in (before, after)]
+    assert sums[0] != sums[1]
+    read = [parse(text.encode(), CHART).config for text in (before, after)]
+    assert render(read[0], EnvoyOptions()) != render(read[1], EnvoyOptions())
+
+
+def test_what_a_text_says_elsewhere_of_its_models_restarts_nothing() -> None:
+    more = """\
+  signals:
+    zeta: {type: tokens}
+    alpha: {type: tokens}
+  routes:
+    - name: both
+      when: "true"
+      models:
+        - zeta
+        - alpha
+"""
+    other = more.replace("zeta: {", "tmp: {").replace("alpha: {", "zeta: {").replace("tmp: {", "alpha: {")
+    comment = TEXT.replace("  models:", "  # alpha: then zeta\n  models:")
+    sums = [
+        _checksums(values("envoy", router=text), "router-extproc-envoy")
+        for text in (TEXT, more + TEXT, other + TEXT, TEXT + other, comment)
+    ]
+    assert sums == [sums[0]] * 5
+
+
+def test_files_beside_router_yaml_are_in_both_config_maps(tmp_path: Path) -> None:
+    users = "users:\n  interns: {forbidden: large}\n"
+    given = values("minimal", routerFiles={"users.yaml": users})
+    given["router"]["preferences"] = {"header": "x-tenant", "users_file": "users.yaml"}
+    for form in (given, {**given, "router": yaml.safe_dump(given["router"])}):
+        for name in ("router-extproc-routes", "router-extproc-check"):
+            mounted = Mounted(tmp_path / f"{name}-{type(form['router']).__name__}")
+            mounted.swap(one(objects(form), "ConfigMap", name)["data"])
+            assert list(load(mounted.path).config.preferences.users) == ["interns"]
+    # Read anew while the process runs: nothing is restarted.
+    before = _checksums(given, "router-extproc")
+    assert _checksums({**given, "routerFiles": {"users.yaml": "users: {}"}}, "router-extproc") == before
 
 
 def test_the_store_goes_behind_a_router_yaml_given_as_text() -> None:

@@ -213,6 +213,8 @@ def test_a_change_that_envoy_does_not_see_is_none_for_it() -> None:
         assert not same_for_envoy(before, config_of(models, **sections))
     both = {"a": LOCAL, "b": LOCAL}
     assert not same_for_envoy(config_of(both, ["a"]), config_of(both, ["b"]))
+    three, other_order = (dict.fromkeys(names, LOCAL) for names in ("abc", "acb"))
+    assert not same_for_envoy(config_of(three, ["a"]), config_of(other_order, ["a"]))
 
 
 def test_an_api_that_nobody_speaks_is_answered_in_its_own_shape() -> None:

@@ -359,6 +359,15 @@ volumeMounts:
 {{- end -}}
 {{- end -}}
 
+{{/* The keys of the ConfigMap with the routes. Call: root */}}
+{{- define "router-extproc.routes" -}}
+router.yaml: |2
+  {{- include "router-extproc.routerYaml" . | nindent 2 }}
+{{- with .Values.routerFiles }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}
+
 {{/* What the chart itself reads of `router`: the map, also where router.yaml was given as text. As YAML. */}}
 {{- define "router-extproc.router" -}}
 {{- $router := .Values.router | default dict -}}
@@ -523,6 +532,9 @@ topologySpreadConstraints:
 {{- if and $v.router $v.existingRoutesConfigMap -}}
 {{- fail "router and existingRoutesConfigMap are both set: the ConfigMap would win and router would do nothing" -}}
 {{- end -}}
+{{- if and $v.routerFiles $v.existingRoutesConfigMap -}}
+{{- fail "routerFiles stand beside `router`: with existingRoutesConfigMap, put them into that ConfigMap" -}}
+{{- end -}}
 {{- if and $v.redis.url $v.existingRoutesConfigMap -}}
 {{- fail "redis.url goes into `router`: with existingRoutesConfigMap, write the `store` section there and mount its Secret with extraVolumes" -}}
 {{- end -}}
@@ -600,6 +612,9 @@ topologySpreadConstraints:
 {{- end -}}
 {{- if and (has $v.attach.provider (list "istio" "envoy-gateway")) ($router.retry | default dict).per_try_seconds -}}
 {{- fail "router.retry.per_try_seconds: attach.provider envoy can do this; Istio and Envoy Gateway objects cannot. They know first_byte_seconds and total_seconds" -}}
+{{- end -}}
+{{- if and (eq $v.attach.provider "envoy-gateway") $router.passthrough -}}
+{{- fail "router.passthrough: attach.provider envoy can do this; with envoy-gateway, write an HTTPRoute of your own for the paths that are no LLM API" -}}
 {{- end -}}
 {{- if and (eq $v.attach.provider "envoy-gateway") (not $v.attach.envoyGateway.gateway.name) -}}
 {{- fail "attach.envoyGateway.gateway.name: which Gateway?" -}}

@@ -55,7 +55,7 @@ namespace: {{ $service | ternary (index $labels (min 1 (sub (len $labels) 1) | i
 {{/*
 End of the name of an object of one model, for the object itself and for what refers to it. A name that is too long, or
 no name of Kubernetes, or one that another object here could have, is cut and gets a hash: no two are the same.
-Call: list root name role, where role is "" or "-backup".
+Call: list root name role, where role is "", "-backup" or "-path".
 */}}
 {{- define "router-extproc.modelSuffix" -}}
 {{- $name := index . 1 -}}
@@ -68,6 +68,11 @@ Call: list root name role, where role is "" or "-backup".
 {{- $slug := $name | lower | replace "." "-" | replace "_" "-" | trunc (min 40 (sub $room 9) | int) | trimSuffix "-" -}}
 -{{ $slug }}-{{ sha256sum $name | trunc 8 }}{{ $role }}
 {{- end -}}
+{{- end -}}
+
+{{/* Where clients call each API, below /v1: API_PATHS in router_extproc/config/providers.py. As JSON. */}}
+{{- define "router-extproc.apis" -}}
+{{- list "chat/completions" "completions" "responses" "embeddings" "messages" | toJson -}}
 {{- end -}}
 
 {{/* Headers that carry a credential: none of one provider may reach another. Call: list root */}}
@@ -101,8 +106,13 @@ Call: list root name role, where role is "" or "-backup".
 {{- $model := include "router-extproc.model" (list $root $name (get $models $name)) | fromYaml -}}
 {{- range $others -}}
 {{- $other := include "router-extproc.model" (list $root . (get $models .)) | fromYaml -}}
-{{- if or (ne $other.upstream $model.upstream) (ne $other.env $model.env) (ne $other.prefix $model.prefix) (ne $other.keyHeader $model.keyHeader) -}}
-{{- fail (printf "attach.backup.%s: %s has another upstream name, key or path: it would refuse the request" $name .) -}}
+{{- /* The route, which holds for all of them, also says whether the client's own credentials go on. */ -}}
+{{- $same := true -}}
+{{- range list "upstream" "env" "prefix" "keyHeader" "keyPrefix" "passthrough" -}}
+{{- if ne (get $other .) (get $model .) -}}{{- $same = false -}}{{- end -}}
+{{- end -}}
+{{- if not $same -}}
+{{- fail (printf "attach.backup.%s: %s has another upstream name, key or path: it would refuse the request, or get credentials that are not for it" $name .) -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}
