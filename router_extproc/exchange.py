@@ -55,7 +55,7 @@ class Exchange:
     size: int = 0
     held: int = 0
     body_ended: bool = False
-    trailers: bool = False
+    trailers: bool = False  # they are its end, or seem to be
     started: float = field(default_factory=time.monotonic)
     body_done: float = 0.0
     speculation: Speculation | None = None
@@ -81,6 +81,12 @@ class Exchange:
         value = self.headers.get(header, "") if header is not None else ""
         return "".join(char if char.isprintable() else "?" for char in value[:MAX_TENANT])
 
+    @property
+    def announced(self) -> int | None:
+        """The body's length by its content-length, None without one."""
+        length = self.headers.get("content-length", "")
+        return int(length) if length.isdecimal() else None
+
     def check_headers(self) -> None:
         """Refuses by headers alone, before a byte of the body was read.
 
@@ -89,9 +95,14 @@ class Exchange:
         encoding = self.headers.get("content-encoding", "identity")
         if encoding != "identity":
             raise UnsupportedEncoding(f"a request body with content-encoding {encoding} cannot be routed")
-        announced = self.headers.get("content-length", "")
-        if announced.isdigit() and int(announced) > self.runtime.config.limits.max_body_bytes:
+        if self.announced is not None and self.announced > self.runtime.config.limits.max_body_bytes:
             raise self._too_large()
+
+    def seems_whole(self, *, wrong: bool) -> bool:
+        """Whether a body that pauses has ended: at its content-length, or else where its JSON ends or is `wrong`."""
+        if self.announced is not None:
+            return self.size == self.announced
+        return wrong or self.reader.complete()
 
     def hold(self, chunk: bytes) -> None:
         """Keeps a chunk of the body. Raises BodyTooLarge."""

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.struct_pb2 import ListValue, Struct
 
 from router_extproc.apis.table import for_path
 from router_extproc.domain import Outcome, Usage
+from router_extproc.patterns import NAME
 from router_extproc.pb import access_log_pb2 as pb
 from router_extproc.wire import METADATA_NAMESPACE
 
@@ -41,10 +44,12 @@ FLAGS = {
 
 
 def outcome_of(entry: pb.HTTPAccessLogEntry, models_by_cluster: Callable[[], Mapping[str, str]]) -> Outcome | None:
-    """The finished exchange of one access log entry; None for a path that is no client API."""
+    """The finished exchange of one access log entry; None for what is no POST to a client API."""
     common = entry.common_properties
     api = for_path(_client_path(entry))
-    if api is None or common.intermediate_log_entry:
+    # A browser asks by OPTIONS before it posts.
+    posted = entry.request.request_method in (pb.POST, pb.METHOD_UNSPECIFIED)
+    if api is None or not posted or common.intermediate_log_entry:
         return None
     facts = common.metadata.filter_metadata.get(METADATA_NAMESPACE)
     text: Mapping[str, object] = dict(facts) if facts is not None else {}
@@ -53,7 +58,7 @@ def outcome_of(entry: pb.HTTPAccessLogEntry, models_by_cluster: Callable[[], Map
         decision_id=str(text.get("decision_id", "")),
         api=api.name,
         status=entry.response.response_code.value,
-        model=models_by_cluster().get(cluster) or _named_by_a_gateway(cluster, text),
+        model=models_by_cluster().get(cluster) or _elsewhere(cluster, text),
         attempts=common.upstream_request_attempt_count,
         duration_seconds=_seconds(common.duration),
         first_byte_seconds=(
@@ -61,7 +66,7 @@ def outcome_of(entry: pb.HTTPAccessLogEntry, models_by_cluster: Callable[[], Map
             if common.HasField("time_to_first_downstream_tx_byte")
             else None
         ),
-        usage=_usage(common.metadata) or _estimated(entry, api.name, text),
+        usage=_usage(entry, api.name, text),
         flags=",".join(short for field, short in FLAGS.items() if getattr(common.response_flags, field)),
         route=str(text.get("route", "")),
         band=str(text.get("band", "")),
@@ -80,13 +85,18 @@ def _plan(facts: Mapping[str, object], models: Mapping[str, str]) -> tuple[str, 
     return tuple(models.get(str(cluster), str(cluster)) for cluster in clusters)
 
 
-def _named_by_a_gateway(cluster: str, facts: Mapping[str, object]) -> str | None:
-    """The model behind a cluster that is not ours: Istio and Envoy Gateway name theirs themselves.
+def _elsewhere(cluster: str, facts: Mapping[str, object]) -> str | None:
+    """The model behind a cluster that is not the catalogue's.
 
-    They cannot fail over to another model, so the pick is what answered. Without a decision, the cluster's name.
+    Istio and Envoy Gateway name theirs themselves, with `|` and `/`; some stand for a model and its backups. None of
+    them can fail over to another model, so the pick is what answered. Without a decision, the cluster's name; so too
+    where that may be a model's: one that the catalogue lost, to which Envoy, not told yet, came by its own order.
     """
     picked = facts.get("model")
-    return (picked if cluster and isinstance(picked, str) else cluster) or None
+    if not cluster or not isinstance(picked, str):
+        return cluster or None
+    backed = (f"mom-backed-{picked}", f"mom-{picked}")
+    return picked if cluster in backed or not re.search(NAME, cluster) else cluster
 
 
 def _client_path(entry: pb.HTTPAccessLogEntry) -> str:
@@ -99,6 +109,15 @@ STREAMED_BYTES_PER_TOKEN = {"chat_completions": 220, "completions": 160, "respon
 """Server-sent events carry about one token each, in an envelope of about this size."""
 ENVELOPE_BYTES = 400
 BYTES_PER_TOKEN = 4
+
+
+def _usage(entry: pb.HTTPAccessLogEntry, api: str, facts: Mapping[str, object]) -> Usage | None:
+    """What the provider counted, else an estimate. Half a count may be the first of many events, which says one token:
+    the output is then at least what the bytes that came back stand for."""
+    counted, estimated = _counted(entry.common_properties.metadata), _estimated(entry, api, facts)
+    if counted is None or estimated is None or not counted.estimated:
+        return counted or estimated
+    return replace(counted, output=max(counted.output, estimated.output))
 
 
 def _estimated(entry: pb.HTTPAccessLogEntry, api: str, facts: Mapping[str, object]) -> Usage | None:
@@ -126,7 +145,7 @@ def _seconds(duration: Duration) -> float:
     return duration.seconds + duration.nanos / 1e9
 
 
-def _usage(metadata: pb.Metadata) -> Usage | None:
+def _counted(metadata: pb.Metadata) -> Usage | None:
     if USAGE_NAMESPACE not in metadata.typed_filter_metadata:
         return None
     usage = pb.TokenUsage.FromString(metadata.typed_filter_metadata[USAGE_NAMESPACE].value)

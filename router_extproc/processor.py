@@ -50,6 +50,34 @@ async def _as_routed(_identity: str, routed: Routed, *_: object) -> Routed:
     return routed
 
 
+class _Incoming:
+    """The messages of one stream. One that was waited for in vain is still taken when it comes: gRPC reads one at a
+    time, and once it was stopped in that, no more."""
+
+    def __init__(self, messages: AsyncIterator[Message]) -> None:
+        self._messages = messages
+        self._reading: asyncio.Future[Message | None] | None = None
+
+    def __aiter__(self) -> AsyncIterator[Message]:
+        return self
+
+    async def __anext__(self) -> Message:
+        reading, self._reading = self._reading, None
+        message = await (anext(self._messages, None) if reading is None else reading)
+        if message is None:
+            raise StopAsyncIteration
+        return message
+
+    async def comes(self, seconds: float) -> bool:
+        """Whether the next one, or the end, comes within so long."""
+        if self._reading is None:
+            self._reading = asyncio.ensure_future(anext(self._messages, None))
+            # A stream that breaks off ends it with an error, which may be nobody's any more.
+            self._reading.add_done_callback(lambda done: done.cancelled() or done.exception())
+        arrived, _ = await asyncio.wait((self._reading,), timeout=seconds)
+        return bool(arrived)
+
+
 class ClientGone(Exception):
     """The stream ended before the body did: the client left, and nobody waits for an answer."""
 
@@ -76,6 +104,7 @@ class Processor:
 
     async def run(self, messages: AsyncIterator[Message]) -> AsyncGenerator[Reply, None]:
         """Answers one stream. Ends after the last answer that Envoy waits for."""
+        messages = _Incoming(messages)
         first = await anext(messages, None)
         if not isinstance(first, RequestHeaders):
             return
@@ -124,7 +153,7 @@ class Processor:
         finally:
             self._room += exchange.held
             exchange.close()
-        if first.mode is BodyMode.FULL_DUPLEX:
+        if first.mode is BodyMode.FULL_DUPLEX or exchange.trailers:
             # Closing first would end the exchange before Envoy has used the answers.
             async for message in messages:
                 if isinstance(message, Unexpected):  # a filter that also sends the answer's headers waits for this
@@ -137,27 +166,23 @@ class Processor:
             self._recorder.unusable_mode(first.mode.name)
         return able
 
-    async def _read_body(
-        self, exchange: Exchange, messages: AsyncIterator[Message], mode: BodyMode
-    ) -> AsyncGenerator[Reply, None]:
+    async def _read_body(self, exchange: Exchange, messages: _Incoming, mode: BodyMode) -> AsyncGenerator[Reply, None]:
         """Reads to the end of the body, classifying ahead.
 
-        Of a slow client Envoy is told in STREAMED alone: else it waits for no answer before the body is there.
+        Of a slow client Envoy is told in STREAMED alone: else it waits for no answer before the body is there. There
+        too a pause may be the end: while Envoy waits for our answer it keeps trailers, and so the end, to itself.
         """
         mistake: MalformedBody | None = None
         while not exchange.body_ended:
-            reading = asyncio.ensure_future(anext(messages, None))
-            try:
-                if mode is BodyMode.STREAMED:
-                    arrived, _ = await asyncio.wait((reading,), timeout=PATIENCE_SECONDS)
-                    if not arrived:
-                        yield wire.await_client()
-                message = await reading
-            finally:
-                reading.cancel()
-            match message:
+            if mode is BodyMode.STREAMED and not await messages.comes(PATIENCE_SECONDS):
+                if exchange.seems_whole(wrong=mistake is not None):
+                    exchange.body_ended = exchange.trailers = True
+                    break
+                yield wire.await_client()
+            match await anext(messages, None):
                 case RequestBody(chunk, end_of_stream):
-                    exchange.body_ended = end_of_stream
+                    # BUFFERED sends the whole body in one message; where trailers follow, its flag is off.
+                    exchange.body_ended = end_of_stream or mode is BodyMode.BUFFERED
                     if mistake is not None:
                         exchange.count(chunk)
                         continue
@@ -171,7 +196,7 @@ class Processor:
                         continue
                     if self._room < 0:
                         raise Saturated(f"no room to hold {exchange.held} more bytes")
-                    if not end_of_stream:
+                    if not exchange.body_ended:
                         exchange.speculate()
                 case RequestTrailers():
                     exchange.body_ended = exchange.trailers = True
@@ -264,20 +289,19 @@ def _answers(exchange: Exchange, routed: Routed, mode: BodyMode, masked: Mapping
     changed = _rewritten(exchange, routed, masked)
     grown = sum(len(chunk) - len(exchange.chunks[index]) for index, chunk in changed.items())
     headers, metadata = _route(exchange, routed, exchange.held + grown)
+    chunks = [changed.get(index, chunk) for index, chunk in enumerate(exchange.chunks)]
     if mode is BodyMode.BUFFERED:
-        chunks = [changed.get(index, chunk) for index, chunk in enumerate(exchange.chunks)]
         return [wire.route_in_body(headers, metadata, b"".join(chunks) if changed else None)]
+    if exchange.trailers:
+        return [wire.route_with_body(headers, metadata, b"".join(chunks))]
     replies = [wire.route_in_headers(headers, metadata)]
     if mode is BodyMode.FULL_DUPLEX:
-        chunks = [changed.get(index, chunk) for index, chunk in enumerate(exchange.chunks)]
-        replies += wire.stream_body(chunks, ends=not exchange.trailers)
+        replies += wire.stream_body(chunks, ends=True)
     else:
         replies += [
             wire.replace_chunk(changed[index]) if index in changed else wire.keep_chunk()
             for index in range(len(exchange.chunks))
         ]
-    if exchange.trailers:
-        replies.append(wire.proceed(RequestTrailers()))
     return replies
 
 
@@ -367,13 +391,15 @@ def _default_answers(exchange: Exchange, mode: BodyMode, reason: str) -> list[Re
     }
     if mode is BodyMode.BUFFERED and exchange.chunks:
         return [wire.route_in_body({}, metadata, None)]
+    if exchange.trailers:
+        return [wire.route_with_body({}, metadata, b"".join(exchange.chunks))]
     replies = [wire.route_in_headers({}, metadata)]
     if mode is BodyMode.FULL_DUPLEX:
         if exchange.chunks:
-            replies += wire.stream_body(exchange.chunks, ends=exchange.body_ended and not exchange.trailers)
+            replies += wire.stream_body(exchange.chunks, ends=exchange.body_ended)
     else:
         replies += [wire.keep_chunk() for _ in exchange.chunks]
-    return [*replies, wire.proceed(RequestTrailers())] if exchange.trailers else replies
+    return replies
 
 
 async def _pass_on(first: RequestHeaders, messages: AsyncIterator[Message]) -> AsyncIterator[Reply]:

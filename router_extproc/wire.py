@@ -5,8 +5,11 @@ Protocol rules that are easy to break, each found on a real Envoy 1.40:
 - An answer that changes the route must carry a `header_mutation`, or the cleared route cache is ignored in silence.
 - STREAMED wants one answer for the headers and exactly one per body chunk, the empty last one included.
 - FULL_DUPLEX_STREAMED wants the headers answer first, then the body as `streamed_response` pieces of which the last
-  has `end_of_stream`, or, where the client sent trailers, none has it and a trailers answer ends the request.
-- BUFFERED wants the headers answer at once; the body, then the routing, comes in the body answer.
+  has `end_of_stream`.
+- In both, a body whose end is trailers goes in the headers answer, as a whole: answered in pieces it reaches the model
+  twice where the route has retries. STREAMED tells of no trailers while it waits for the headers answer.
+- BUFFERED wants the headers answer at once; the body, then the routing, comes in the body answer. The body is whole,
+  though `end_of_stream` is off where trailers follow.
 """
 
 from __future__ import annotations
@@ -158,6 +161,17 @@ def route_in_headers(set_headers: Mapping[str, str], metadata: Mapping[str, Any]
     )
 
 
+def route_with_body(set_headers: Mapping[str, str], metadata: Mapping[str, Any], body: bytes) -> Reply:
+    """The headers answer that re-routes and brings the whole body: for one whose end is trailers.
+
+    It is the last answer: Envoy then sends no more of the request, and takes none of what the client still sends.
+    """
+    reply = route_in_headers(set_headers, metadata)
+    reply.request_headers.response.status = pb.CommonResponse.CONTINUE_AND_REPLACE
+    reply.request_headers.response.body_mutation.body = body
+    return reply
+
+
 def route_in_body(set_headers: Mapping[str, str], metadata: Mapping[str, Any], body: bytes | None) -> Reply:
     """The body answer that re-routes, for BUFFERED. `body` replaces the whole body; its length is set with it.
 
@@ -184,7 +198,7 @@ def keep_chunk() -> Reply:
 
 
 def stream_body(chunks: Sequence[bytes], *, ends: bool) -> list[Reply]:
-    """The whole body as FULL_DUPLEX_STREAMED answers. `ends` is false when trailers follow."""
+    """A body, or a part, as FULL_DUPLEX_STREAMED answers. `ends` is false when more follows."""
     pieces = [
         chunk[start : start + STREAMED_PIECE] for chunk in chunks for start in range(0, len(chunk), STREAMED_PIECE)
     ] or [b""]

@@ -38,6 +38,9 @@ class BodyReader(Protocol):
     def estimate(self) -> tuple[int, bool | None]:
         """The tokens of what has arrived, and whether the answer shall stream, None while the body has not said it."""
 
+    def complete(self) -> bool:
+        """Whether the JSON object has ended: nothing but blanks may follow."""
+
     def finish(self) -> LlmRequest:
         """The whole request, after the last byte. Raises MalformedBody when the body is not what the API takes."""
 

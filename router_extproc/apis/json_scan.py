@@ -124,6 +124,11 @@ class Scanner:
         """See `LongString.full`."""
         return self._string.full
 
+    @property
+    def complete(self) -> bool:
+        """Whether the object has ended: nothing but blanks may follow."""
+        return self._done and not self._carry
+
     def feed(self, chunk: bytes) -> None:
         """Takes the next bytes, however they are cut."""
         self.size += len(chunk)
@@ -135,7 +140,7 @@ class Scanner:
 
     def finish(self) -> None:
         """Checks that the body is complete."""
-        if not self._done or self._carry:
+        if not self.complete:
             raise MalformedBody("The request body is empty." if self.size == 0 else "The JSON body ends too early.")
 
     def unfinished(self) -> tuple[str, Any] | None:

@@ -85,6 +85,10 @@ class Reader(ABC):
         """See BodyReader."""
         return self._tokens(), self._stream
 
+    def complete(self) -> bool:
+        """See BodyReader."""
+        return self._scanner.complete
+
     def finish(self) -> LlmRequest:
         """See BodyReader."""
         self._scanner.finish()

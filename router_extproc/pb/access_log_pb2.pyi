@@ -27,6 +27,38 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _RequestMethod:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _RequestMethodEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RequestMethod.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    METHOD_UNSPECIFIED: _RequestMethod.ValueType  # 0
+    GET: _RequestMethod.ValueType  # 1
+    HEAD: _RequestMethod.ValueType  # 2
+    POST: _RequestMethod.ValueType  # 3
+    PUT: _RequestMethod.ValueType  # 4
+    DELETE: _RequestMethod.ValueType  # 5
+    CONNECT: _RequestMethod.ValueType  # 6
+    OPTIONS: _RequestMethod.ValueType  # 7
+    TRACE: _RequestMethod.ValueType  # 8
+    PATCH: _RequestMethod.ValueType  # 9
+
+class RequestMethod(_RequestMethod, metaclass=_RequestMethodEnumTypeWrapper):
+    """envoy.config.core.v3.RequestMethod"""
+
+METHOD_UNSPECIFIED: RequestMethod.ValueType  # 0
+GET: RequestMethod.ValueType  # 1
+HEAD: RequestMethod.ValueType  # 2
+POST: RequestMethod.ValueType  # 3
+PUT: RequestMethod.ValueType  # 4
+DELETE: RequestMethod.ValueType  # 5
+CONNECT: RequestMethod.ValueType  # 6
+OPTIONS: RequestMethod.ValueType  # 7
+TRACE: RequestMethod.ValueType  # 8
+PATCH: RequestMethod.ValueType  # 9
+Global___RequestMethod: _TypeAlias = RequestMethod  # noqa: Y015
+
 @_typing.final
 class StreamAccessLogsResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
@@ -300,22 +332,25 @@ Global___ResponseFlags: _TypeAlias = ResponseFlags  # noqa: Y015
 class HTTPRequestProperties(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
+    REQUEST_METHOD_FIELD_NUMBER: _builtins.int
     PATH_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     ORIGINAL_PATH_FIELD_NUMBER: _builtins.int
+    request_method: Global___RequestMethod.ValueType
     path: _builtins.str
     request_id: _builtins.str
     original_path: _builtins.str
     def __init__(
         self,
         *,
+        request_method: Global___RequestMethod.ValueType = ...,
         path: _builtins.str = ...,
         request_id: _builtins.str = ...,
         original_path: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["original_path", b"original_path", "path", b"path", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["original_path", b"original_path", "path", b"path", "request_id", b"request_id", "request_method", b"request_method"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -44,7 +44,9 @@ services = {
 }
 modes = dict(mode.ProcessingMode.BodySendMode.items())
 actions = dict(base.HeaderValueOption.HeaderAppendAction.items())
-print(json.dumps({"messages": messages, "services": services, "modes": modes, "actions": actions}))
+methods = dict(base.RequestMethod.items())
+enums = {"modes": modes, "actions": actions, "methods": methods}
+print(json.dumps({"messages": messages, "services": services, **enums}))
 """
 
 # HttpStatus.code is an enum of Envoy's whose numbers are the status codes; int32 has the same encoding.
@@ -126,3 +128,4 @@ def test_services_have_envoys_paths_and_directions(envoy: dict[str, dict[str, ob
 def test_enums_have_envoys_numbers(envoy: dict[str, dict[str, object]]) -> None:
     assert dict(ext_proc_pb2.BodySendMode.items()) == envoy["modes"]
     assert dict(ext_proc_pb2.HeaderValueOption.HeaderAppendAction.items()) == envoy["actions"]
+    assert dict(access_log_pb2.RequestMethod.items()) == envoy["methods"]

@@ -12,6 +12,7 @@ import pytest
 from router_extproc.config.envoy import BodyMode, Profile
 from tests.e2e.conftest import LIMITS, registered
 from tests.e2e.stack import Stack, envoy_of, free_ports, running, wait_until, write_config
+from tests.e2e.trailers import posted_with_trailers
 
 ENVOYS = [("1.40", BodyMode.STREAMED), ("1.36", BodyMode.STREAMED), ("1.36", BodyMode.BUFFERED)]
 
@@ -56,6 +57,14 @@ def test_another_api_and_the_list_of_models(old: Stack) -> None:
     assert seen.headers["anthropic-version"]
     listed = httpx.get(f"{old.url}/v1/models", timeout=30).json()["data"]
     assert {"auto", "small", "premium"} <= {entry["id"] for entry in listed}
+
+
+def test_a_body_that_ends_in_trailers_reaches_the_model_once(old: Stack) -> None:
+    body = b'{"model":"auto","messages":[{"role":"user","content":"Write a Python function that sorts a list"}]}'
+    answer = posted_with_trailers(old, body)
+    assert (answer[":status"], answer["x-mom-model"]) == ("200", "coder")
+    (seen,) = old.server("coder").seen
+    assert seen.body == body.replace(b"auto", b"coder-32b")
 
 
 def test_a_large_body_is_held_and_kept(old: Stack) -> None:

@@ -198,6 +198,19 @@ def test_a_decision_can_be_looked_up_by_the_id_that_the_client_got(books: Stack,
     assert "Python" not in json.dumps(logged)
 
 
+def test_a_browser_s_preflight_is_no_exchange(books: Stack, http: httpx.Client) -> None:
+    def unanswered() -> list[str]:
+        text = books.sidecars[0].metrics()
+        return re.findall(r'^mom_outcomes_total{model="none",status="404"}.*$', text, re.MULTILINE)
+
+    before = unanswered()
+    assert http.options(f"{books.url}/v1/chat/completions").status_code == 404
+    assert post(books, http, CODE, **{"x-tenant": "browser"}).status_code == 200
+    # On the same connection, so that Envoy has told of the other by then.
+    wait_until(lambda: "browser" in savings(books)["tenants"], "priced")
+    assert unanswered() == before
+
+
 def test_one_trace_joins_the_caller_the_sidecar_and_the_model(
     books: Stack, http: httpx.Client, collector: Collector
 ) -> None:

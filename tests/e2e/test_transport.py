@@ -14,6 +14,7 @@ import pytest
 from router_extproc.config.envoy import BodyMode
 from tests.e2e.conftest import LIMITS, registered
 from tests.e2e.stack import Stack, running, wait_until, write_config
+from tests.e2e.trailers import posted_with_trailers
 
 
 @pytest.fixture(scope="module")
@@ -102,6 +103,30 @@ def test_trailers(any_mode: Stack) -> None:
         client.sendall(head + f"{len(body):x}\r\n".encode() + body + b"\r\n0\r\nx-sum: 1\r\n\r\n")
         assert client.recv(15) == b"HTTP/1.1 200 OK"
     check(any_mode, body)
+
+
+@pytest.mark.parametrize("with_length", [False, True])
+def test_trailers_over_http2(any_mode: Stack, with_length: bool) -> None:
+    body = body_of(500)
+    extra = {"content_length": str(len(body))} if with_length else {}
+    answer = posted_with_trailers(any_mode, body, **extra)
+    assert (answer[":status"], answer["x-mom-route"]) == ("200", "code")
+    check(any_mode, body)
+
+
+@pytest.mark.parametrize("late", [b"", b"\r\n", b'{"model":"premium"}'])
+def test_a_client_that_says_late_that_it_has_sent_all(stack: Stack, late: bytes) -> None:
+    """By then the sidecar has answered: what was not read reaches no model."""
+    body = body_of(400)
+    head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nconnection: close\r\ntransfer-encoding: chunked\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", httpx.URL(stack.url).port or 0), timeout=30) as client:
+        client.sendall(head + f"{len(body):x}\r\n".encode() + body + b"\r\n")
+        time.sleep(2)  # the pause is what is tested
+        client.sendall((f"{len(late):x}\r\n".encode() + late + b"\r\n" if late else b"") + b"0\r\n\r\n")
+        answer = b"".join(iter(lambda: client.recv(65536), b""))
+    assert answer.startswith(b"HTTP/1.1 200")
+    assert b"x-mom-route: code" in answer
+    check(stack, body)
 
 
 def test_mistakes_are_answered_in_the_apis_shape(any_mode: Stack) -> None:

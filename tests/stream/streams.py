@@ -79,6 +79,12 @@ class Answers:
         return routing[0]
 
     @property
+    def replaces(self) -> bool:
+        """Whether the one answer is to the headers and brings the body."""
+        common = self.replies[0].request_headers.response
+        return len(self.replies) == 1 and common.status == pb.CommonResponse.CONTINUE_AND_REPLACE
+
+    @property
     def headers(self) -> dict[str, str]:
         """Headers that are set on the request."""
         reply = self.routing
@@ -104,7 +110,9 @@ class Answers:
         return reply.status.code, document
 
     def upstream_body(self) -> bytes:
-        """The body that the upstream would get: mutations applied to the chunks that were sent, 1:1."""
+        """The body that the upstream would get: the whole new one, or mutations applied to the chunks sent, 1:1."""
+        if self.replaces:
+            return self.routing.request_headers.response.body_mutation.body
         answers = [reply.request_body.response for reply in self.replies if reply.HasField("request_body")]
         streamed = [a for a in answers if a.body_mutation.HasField("streamed_response")]
         if streamed:

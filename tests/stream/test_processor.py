@@ -5,7 +5,9 @@ import json
 import random
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
 
+import grpc
 import pytest
 
 from router_extproc import wire
@@ -105,11 +107,11 @@ async def test_the_answers_come_in_the_order_that_envoy_demands(sidecar: Sidecar
     if mode == BUFFERED:
         assert (await send(sidecar, content, mode)).kinds == ["request_headers", "request_body"]
         return
-    answers = await sidecar.exchange(request(content, size=20, mode=mode, with_trailers=True))
-    assert answers.kinds[0] == "request_headers"
-    assert set(answers.kinds[1:-1]) == {"request_body"}
-    assert answers.kinds[-1] == "request_trailers"
+    # In pieces it would reach the model twice.
+    assert (await sidecar.exchange(request(content, size=20, mode=mode, with_trailers=True))).replaces
     answers = await sidecar.exchange(request(content, size=20, mode=mode))
+    assert answers.kinds[0] == "request_headers"
+    assert set(answers.kinds[1:]) == {"request_body"}
     if mode == FULL_DUPLEX:
         ends = [r.request_body.response.body_mutation.streamed_response.end_of_stream for r in answers.replies[1:]]
         assert ends == [False] * (len(ends) - 1) + [True]
@@ -322,6 +324,65 @@ async def test_envoy_is_told_that_the_client_is_slow(sidecar: Sidecar) -> None:
     reply = await call.read()
     assert isinstance(reply, pb.ProcessingResponse)
     assert Answers([reply]).headers["x-mom-model"] == "coder"
+
+
+@pytest.mark.parametrize(
+    ("content", "extra"),
+    [
+        (chat("write code") + b" \r\n", {}),
+        (chat("write code"), {"content_length": str(len(chat("write code")))}),
+    ],
+    ids=["by its JSON", "by its length"],
+)
+async def test_a_streamed_body_that_ends_in_trailers_is_whole(
+    sidecar: Sidecar, content: bytes, extra: dict[str, Any]
+) -> None:
+    """While Envoy waits for the answer to the headers it tells of no trailers, and of no end."""
+    call = sidecar.open()
+    for message in (headers(**extra), body(content[:-3], end=False), body(content[-3:], end=False)):
+        await call.write(message)
+    reply = await call.read()
+    assert isinstance(reply, pb.ProcessingResponse)
+    answers = Answers([reply])
+    assert answers.replaces
+    assert answers.headers["x-mom-model"] == "coder"
+    assert answers.upstream_body() == content.replace(b"auto", b"coder")
+    # What comes all the same has no answer, and ends nothing.
+    await call.write(body(b" ", end=True))
+    await call.done_writing()
+    assert not isinstance(await call.read(), pb.ProcessingResponse)
+    assert await call.code() is grpc.StatusCode.OK
+
+
+async def test_a_mistake_before_trailers_is_answered(sidecar: Sidecar) -> None:
+    call = sidecar.open()
+    for message in (headers(), body(b'{"model":"auto",]', end=False)):
+        await call.write(message)
+    reply = await call.read()
+    assert isinstance(reply, pb.ProcessingResponse)
+    assert Answers([reply]).error[0] == 400
+    call.cancel()
+
+
+async def test_a_body_is_not_whole_before_its_content_length(sidecar: Sidecar) -> None:
+    content = chat("write code")
+    call = sidecar.open()
+    for message in (headers(content_length=str(len(content) + 1)), body(content, end=False)):
+        await call.write(message)
+    reply = await call.read()
+    assert isinstance(reply, pb.ProcessingResponse)
+    assert reply.override_message_timeout.seconds == wire.CLIENT_SECONDS
+    await call.write(body(b"x", end=True))
+    reply = await call.read()
+    assert isinstance(reply, pb.ProcessingResponse)
+    assert Answers([reply]).error[0] == 400
+    call.cancel()
+
+
+async def test_a_buffered_body_is_whole_whether_or_not_trailers_follow(sidecar: Sidecar) -> None:
+    answers = await sidecar.exchange([headers(mode=BUFFERED), body(chat("write code"), end=False)])
+    assert answers.kinds == ["request_headers", "request_body"]
+    assert answers.headers["x-mom-model"] == "coder"
 
 
 async def test_a_filter_that_sends_the_answer_s_headers_too_is_not_kept_waiting(sidecar: Sidecar) -> None:

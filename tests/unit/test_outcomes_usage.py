@@ -19,14 +19,17 @@ def entry(
     size: int = 1200,
     usage: pb.TokenUsage | None = None,
     path: str = "/v1/chat/completions",
+    cluster: str = "small-cluster",
+    method: pb.RequestMethod.ValueType = pb.POST,
 ) -> pb.StreamAccessLogsMessage:
     message = pb.StreamAccessLogsMessage()
     found = message.http_logs.log_entry.add()
     found.request.path = path
+    found.request.request_method = method
     found.request.request_id = "r1"
     found.response.response_code.value = status
     found.response.response_body_bytes = size
-    found.common_properties.upstream_cluster = "small-cluster"
+    found.common_properties.upstream_cluster = cluster
     found.common_properties.upstream_request_attempt_count = attempts
     if facts:
         found.common_properties.metadata.filter_metadata["mom"].update(facts)
@@ -56,9 +59,35 @@ def test_cache_writes_and_half_read_usage_are_told() -> None:
     usage = pb.TokenUsage.FromString(
         b"\x1a\x03\x08\x84\x52\x22\x02\x08\x64\x32\x0a\x0a\x03\x08\xf4\x03\x12\x03\x08\xa8\x46\x48\x02"
     )
-    assert only(entry(usage=usage)).usage == Usage(10_500, 100, 500, cache_write=9000, estimated=True)
+    assert only(entry(usage=usage, size=0)).usage == Usage(10_500, 100, 500, cache_write=9000, estimated=True)
     usage.extraction_status = pb.TokenUsage.COMPLETE
     assert only(entry(usage=usage)).usage == Usage(10_500, 100, 500, cache_write=9000)
+
+
+def test_a_long_answer_of_which_the_first_count_alone_arrived_is_not_one_token_long() -> None:
+    """Anthropic's `message_start` counts the input and one token of output; the rest comes at the end."""
+    usage = pb.TokenUsage(extraction_status=pb.TokenUsage.PARTIAL)
+    usage.input_tokens.value, usage.output_tokens.value = 30, 1
+    message = entry(FACTS | {"stream": True}, path="/v1/messages", size=120_000, usage=usage)
+    assert only(message).usage == Usage(30, 1000, estimated=True)
+    usage.extraction_status = pb.TokenUsage.COMPLETE
+    assert only(entry(FACTS | {"stream": True}, path="/v1/messages", size=120_000, usage=usage)).usage == Usage(30, 1)
+
+
+@pytest.mark.parametrize(
+    ("cluster", "model"),
+    [
+        ("small-cluster", "small"),
+        ("outbound|443||api.example.com", "coder"),
+        ("httproute/mom/router-extproc-coder/rule/0", "coder"),
+        ("mom-coder", "coder"),
+        ("mom-backed-coder", "coder"),
+        ("gpt-old", "gpt-old"),
+    ],
+)
+def test_the_pick_answered_unless_the_cluster_may_be_another_model_s(cluster: str, model: str) -> None:
+    """The catalogue has lost `gpt-old`, Envoy has not been told, and answers by its own order."""
+    assert only(entry(FACTS | {"model": "coder"}, cluster=cluster)).model == model
 
 
 def test_the_plan_is_told_by_its_models() -> None:
@@ -97,3 +126,11 @@ def test_what_was_not_answered_has_no_tokens(changes: dict[str, Any]) -> None:
 def test_paths_that_are_no_api_are_no_outcomes(path: str) -> None:
     (logged,) = entry(path=path).http_logs.log_entry
     assert outcome_of(logged, dict) is None
+
+
+@pytest.mark.parametrize("method", [pb.OPTIONS, pb.GET, pb.HEAD, pb.DELETE])
+def test_what_is_not_posted_is_no_outcome(method: pb.RequestMethod.ValueType) -> None:
+    """A browser's preflight, above all."""
+    (logged,) = entry(method=method, status=404, attempts=0, facts={}).http_logs.log_entry
+    assert outcome_of(logged, dict) is None
+    assert only(entry(method=pb.METHOD_UNSPECIFIED)).model == "small"
