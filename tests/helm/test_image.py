@@ -221,8 +221,17 @@ def test_the_init_container_fetches_only_what_its_digest_allows(tmp_path: Path) 
     assert refused.returncode == 1
     assert "SHA-256 is" in refused.stderr
     assert list(target.iterdir()) == []
-    assert fetch(archive.as_uri(), digest).returncode == 0
+    done = fetch(archive.as_uri(), digest)
+    assert done.returncode == 0, done.stderr
     assert (target / "router-minilm" / "config.json").read_text() == "{}"
+    for name, to in (("../outside", ""), ("link", "/etc")):
+        with tarfile.open(archive, "w:gz") as tar:
+            member = tarfile.TarInfo(name)
+            member.type, member.linkname = (tarfile.SYMTYPE if to else tarfile.REGTYPE), to
+            tar.addfile(member)
+        assert fetch(archive.as_uri(), hashlib.sha256(archive.read_bytes()).hexdigest()).returncode == 1
+        assert sorted(path.name for path in target.iterdir()) == ["router-minilm"]
+        assert not (tmp_path / "outside").exists()
 
     with tarfile.open(archive, "w:gz") as tar:
         tar.add(source / "config.json", "../escaped.json")
