@@ -127,15 +127,15 @@ def price(outcome: Outcome, config: RouterConfig, at: float) -> Entry:
     """
     usage, model = outcome.usage, config.models.get(outcome.model or "")
     baseline = config.models.get(baseline_of(config))
-    cost = ZERO
+    cost = counterfactual = ZERO
+    # An unknown price saves nothing.
     if usage is not None and model is not None:
-        cost = cost_of(price_at(model.price, datetime.fromtimestamp(at, UTC)), usage)
-    counterfactual = cost
-    # A client that named its model would have had it without us, and a model that does not speak the API could not have
-    # answered; an unknown price saves nothing.
-    chosen = model is not None and outcome.band != Band.NAMED
-    if usage is not None and chosen and baseline is not None and outcome.api in baseline.speaks:
-        counterfactual = cost_of(price_at(baseline.price, datetime.fromtimestamp(at, UTC)), usage)
+        when = datetime.fromtimestamp(at, UTC)
+        cost = counterfactual = cost_of(price_at(model.price, when), usage)
+        # A client that named its model would have had it without us, and a model that does not speak the API could not
+        # have answered.
+        if outcome.band != Band.NAMED and baseline is not None and outcome.api in baseline.speaks:
+            counterfactual = cost_of(price_at(baseline.price, when), usage)
     return Entry(
         id=outcome.decision_id,
         at=at,

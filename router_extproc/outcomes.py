@@ -114,8 +114,11 @@ BYTES_PER_TOKEN = 4
 def _usage(entry: pb.HTTPAccessLogEntry, api: str, facts: Mapping[str, object]) -> Usage | None:
     """What the provider counted, else an estimate. Half a count may be the first of many events, which says one token:
     the output is then at least what the bytes that came back stand for."""
-    counted, estimated = _counted(entry.common_properties.metadata), _estimated(entry, api, facts)
-    if counted is None or estimated is None or not counted.estimated:
+    counted = _counted(entry.common_properties.metadata)
+    if counted is not None and not counted.estimated:
+        return counted
+    estimated = _estimated(entry, api, facts)
+    if counted is None or estimated is None:
         return counted or estimated
     return replace(counted, output=max(counted.output, estimated.output))
 

@@ -14,7 +14,7 @@ def folded(text: str) -> str:
 
     Who cuts a text by characters cuts this form of it: else how many blanks there are decides what is read.
     """
-    # ASCII alone: beyond it lower case depends on the place in the word, and on whose tables are asked.
     if any(blank in text for blank in ("  ", "\n", "\t", "\r")):  # looking is far cheaper than the expression
         text = _BLANKS.sub(" ", text)
+    # ASCII alone: beyond it lower case depends on the place in the word, and on whose tables are asked.
     return text.strip(" ").translate(_LOWER)

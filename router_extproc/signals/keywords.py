@@ -108,7 +108,7 @@ class KeywordsSignal:
         self._any = finders(params.any)
         self._all = finders(params.all)
         self._marks = [*self._any, *self._all] if params.mark else []
-        self._marks_reach = self._reach
+        self._marks_reach = self._reach  # before `none`, which points at nothing, may make it shorter
         self._none = finders(params.none)
         self.marks = bool(self._marks)
 

@@ -78,8 +78,7 @@ class OwnHeads:
             try:
                 if spec.type == "examples":
                     params = validate(ExamplesParams, spec.params, at)
-                    head = self._fitted.get(params.head) or fit_head(self._base, params.labels)
-                    fitted[params.head] = head
+                    head = fitted[params.head] = self._examples_head(params)
                     notes.append(describe(name, head))
                 elif spec.type == "hugging_face":
                     wanted = validate(HuggingFaceParams, spec.params, at)
@@ -99,10 +98,10 @@ class OwnHeads:
         for spec in (spec for specs in known for spec in specs.values()):
             if spec.type == "examples":
                 params = validate(ExamplesParams, spec.params)
-                # Another base may give no embeddings. That is no reason to refuse it for what is about to go.
-                with contextlib.suppress(ValueError, InferenceError):
-                    head = fitted.get(params.head) or self._fitted.get(params.head)
-                    fitted[params.head] = head or fit_head(self._base, params.labels)
+                if params.head not in fitted:
+                    # Another base may give no embeddings. That is no reason to refuse it for what is about to go.
+                    with contextlib.suppress(ValueError, InferenceError):
+                        fitted[params.head] = self._examples_head(params)
             elif spec.type == "hugging_face":
                 wanted = validate(HuggingFaceParams, spec.params).head
                 if wanted in self._guests:
@@ -111,6 +110,9 @@ class OwnHeads:
         if not fitted and not guests:
             return self._base
         return Ensemble(self._base, fitted, {head: guest.model for head, guest in guests.items()})
+
+    def _examples_head(self, params: ExamplesParams) -> ExamplesHead:
+        return self._fitted.get(params.head) or fit_head(self._base, params.labels)
 
     def _guest(self, wanted: HuggingFaceParams) -> _Guest:
         found, known = stamp(wanted.directory()), self._guests.get(wanted.head)
