@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from models.data import LABEL_FILES, read_rows
 from models.files import replace_tensors
-from models.predict import Predictor
+from models.network import RouterNetwork, load
 from models.synthetic.written import written
 from router_extproc.inference.artifact import STEPS
 from router_extproc.inference.encoder.int8 import LEVELS, Steps, as_tensors, inner, rounded_weight
@@ -63,16 +63,16 @@ class Inputs:
 
 
 def inputs(
-    predictor: Predictor, texts: list[str], names: Mapping[str, tuple[str, ...]], seed: int
+    network: RouterNetwork, windows: list[list[int]], names: Mapping[str, tuple[str, ...]], seed: int
 ) -> dict[str, Inputs]:
-    """The inputs of each product, for all tokens of all texts; no padding, for each text runs alone."""
+    """The inputs of each product, for all tokens of all windows; no padding, for each runs alone."""
     seen = {name: Inputs([], torch.zeros(()), torch.zeros(())) for name in names}
-    modules = dict(predictor.network.encoder.named_modules())
+    modules = dict(network.encoder.named_modules())
     generator = torch.Generator().manual_seed(seed)
 
     def watch(name: str) -> Any:
         def look(_: Any, given: tuple[Tensor]) -> None:
-            x = given[0].detach().flatten(0, -2).cpu()
+            x = given[0].detach().flatten(0, -2)
             each = seen[name]
             each.rows.append(x[torch.randint(len(x), (ROWS,), generator=generator)])
             each.low, each.high = torch.minimum(each.low, x.amin(0)), torch.maximum(each.high, x.amax(0))
@@ -80,8 +80,12 @@ def inputs(
         return modules[names[name][0]].register_forward_pre_hook(look)
 
     hooks = [watch(name) for name in names]
-    for row in tqdm(predictor.first_window(texts), desc="int8", mininterval=10):
-        predictor.passes([row], lambda *_: None)
+    with torch.inference_mode():
+        for window in tqdm(windows, desc="int8", mininterval=10):
+            ids = torch.tensor([window])
+            network.hidden(
+                {"input_ids": ids, "attention_mask": torch.ones_like(ids), "token_type_ids": torch.zeros_like(ids)}
+            )
     for hook in hooks:
         hook.remove()
     return seen
@@ -124,22 +128,23 @@ def fit_steps(name: str, weight: Tensor, seen: Inputs) -> tuple[float, Steps]:
 
 def quantize(data: Path, model: Path, seed: int = 17) -> dict[str, float]:
     """Writes the file into the folder `model`; returns the error of each product."""
-    predictor = Predictor(model)
-    predictor.dtype = torch.float32
+    network, tokenizer, described, _ = load(model)
+    longest = int(described["max_tokens"])
     rng = random.Random(seed)
     texts: list[str] = []
     for file in LABEL_FILES.values():
         rows = [row["text"] for row in read_rows(data, file) if row["split"] == "train"]
         texts += rng.sample(rows, min(TEXTS, len(rows)))
     texts += [row["text"] for row in rng.sample(written(), min(TEXTS, len(written())))]
-    encoder: Any = predictor.network.encoder
+    windows = tokenizer([text[: longest * 12] for text in texts], truncation=True, max_length=longest)["input_ids"]
+    encoder: Any = network.encoder
     names = products(encoder.config.num_hidden_layers)
-    seen = inputs(predictor, texts, names, seed)
+    seen = inputs(network, windows, names, seed)
     state = encoder.state_dict()
     fitted: dict[str, Steps] = {}
     errors: dict[str, float] = {}
     for name, parts in names.items():
-        weight = torch.cat([state[f"{part}.weight"] for part in parts]).float().cpu()
+        weight = torch.cat([state[f"{part}.weight"] for part in parts]).float()
         errors[name], fitted[name] = fit_steps(name, weight, seen[name])
     kept = {name: steps for name, steps in fitted.items() if errors[name] <= MOST_ERROR}
     replace_tensors(model / STEPS, as_tensors(kept))

@@ -85,16 +85,14 @@ def root_sample(rows: list[dict[str, Any]], most: int, rng: random.Random) -> li
 def pooled(predictor: Predictor, texts: list[str], head: str, limit: int) -> torch.Tensor:
     """The head's pooled vectors [texts, width] of the first `limit` tokens."""
     module: Any = predictor.network.heads[head]
-    out = torch.zeros(len(texts), int(predictor.network.encoder.config.hidden_size))  # type: ignore[union-attr, arg-type]
-    encoded = predictor.tokenizer([t[: limit * 12] for t in texts], truncation=True, max_length=limit)
-    rows = [{k: encoded[k][i] for k in ("input_ids", "token_type_ids")} for i in range(len(texts))]
+    out = torch.zeros(len(texts), predictor.width)
     bar = tqdm(total=len(texts), desc=head, mininterval=10)
 
-    def use(indices: list[int], hidden: Any, mask: Any) -> None:
+    def use(indices: list[int], hidden: torch.Tensor, mask: torch.Tensor) -> None:
         out[indices] = module.pool(hidden, mask)
         bar.update(len(indices))
 
-    predictor.passes(rows, use)
+    predictor.passes(texts, limit, use)
     bar.close()
     return out
 

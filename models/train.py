@@ -24,7 +24,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
-from models.batches import Batch, Sampler, Targets, pool_batches
+from models.batches import POOL_ROWS, Batch, Sampler, Targets, pool_batches
 from models.data import HELD_OUT, head_labels, read_examples
 from models.network import HeadSpec, Pooling, RouterNetwork, base_folder, fastest_type, load_encoder, save
 
@@ -153,6 +153,9 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=17)
     parser.add_argument("--steps", type=int, default=1800, help="optimiser steps")
     parser.add_argument("--token-budget", type=int, default=4096, help="padded tokens a step")
+    parser.add_argument(
+        "--pool-rows", type=int, default=POOL_ROWS, help="rows drawn at once; a checkpoint follows a pool's last step"
+    )
     parser.add_argument("--lr", type=float, default=2.5e-4, help="of the top layer")
     parser.add_argument("--head-lr", type=float, default=1e-3)
     parser.add_argument("--threads", type=int, default=0, help="CPU threads, 0: all")
@@ -213,7 +216,8 @@ def train(args: argparse.Namespace) -> RouterNetwork:
     bar = tqdm(total=total, initial=step, desc="training", disable=rank != 0, mininterval=10)
     recent: float | None = None
     while step < total:
-        for batch in pool_batches(sampler, tokenizer, targets, args.token_budget, f"{args.seed}/{rank}/{pool}"):
+        seed = f"{args.seed}/{rank}/{pool}"
+        for batch in pool_batches(sampler, tokenizer, targets, args.token_budget, seed, args.pool_rows):
             # On `--minutes`, progress is whichever of steps and time is further.
             progress = step / total
             if args.minutes:
@@ -286,11 +290,12 @@ def main(argv: list[str] | None = None) -> None:
         from models import calibrate, language, quantize, refit, win
 
         language.fit(args.data, args.out)
+        # Before the last fits: these read the encoder as it serves here.
+        quantize.quantize(args.data, args.out)
         unseen = refit.refit(args.data, args.out, synthetic=args.refit_synthetic)
         report = args.out.with_name(f"{args.out.name}.unseen.json")
         report.write_text(json.dumps(unseen, indent=1) + "\n", encoding="utf-8")
         win.fit(args.data, args.out)
-        quantize.quantize(args.data, args.out)
         calibrate.calibrate(args.data, args.out)
 
 
