@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +23,7 @@ from router_extproc.inference.stats import EngineStats
 from router_extproc.ledger import Ledger
 from router_extproc.recent import Recent
 from router_extproc.runtime import Runtime, Runtimes
-from router_extproc.stores.background import Background
+from router_extproc.stores.background import Background, sharing
 from router_extproc.stores.base import Store
 from router_extproc.telemetry import instruments
 from router_extproc.telemetry.context import Sampler
@@ -195,13 +194,11 @@ async def _measuring(
 
 
 def _do(batch: list[Work]) -> None:
-    for work in batch:
+    for work in sharing(batch):
         try:
             work()
         except Exception:
             log.exception("a fact could not be measured")
-        # Lets the event loop have the interpreter now: it would otherwise wait for the switch interval.
-        time.sleep(0)
 
 
 class _Catalogue:

@@ -14,7 +14,7 @@ from router_extproc.config.schema import RouterConfig
 from router_extproc.domain import Outcome
 from router_extproc.ledger import price
 from router_extproc.records import VERSION, note, record
-from router_extproc.stores.background import Background
+from router_extproc.stores.background import Background, sharing
 from router_extproc.stores.journal import Journal, lines_of
 from router_extproc.telemetry.recorder import Decided, Refused
 
@@ -98,9 +98,11 @@ class DecisionLog:
             self._journal.close()
 
     def _write(self, batch: list[_Item]) -> None:
+        if self._journal is None and not log.isEnabledFor(logging.INFO):
+            return
         lines, config = [], self._config()
         versions = self._versions() if batch else {}
-        for item in batch:
+        for item in sharing(batch):
             if item.facts is not None:
                 made = note(item.facts, item.at)
             else:

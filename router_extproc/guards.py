@@ -82,6 +82,8 @@ class Guards:
 
         Raises GuardBlocked, and ModelForbidden when a reroute leaves no model.
         """
+        if not self._guards:
+            return decision
         seen = _as_guards_see(facts)
         for each in self._guards:
             guard = each.guard

@@ -22,7 +22,7 @@ from router_extproc.config.schema import RouterConfig
 from router_extproc.domain import Band, Outcome
 from router_extproc.errors import Mistake
 from router_extproc.prices import EXACT, cost_of, plain, price_at
-from router_extproc.stores.background import Background
+from router_extproc.stores.background import Background, sharing
 from router_extproc.stores.journal import Journal, lines_of
 from router_extproc.validation import did_you_mean
 
@@ -352,7 +352,7 @@ class Ledger:
         lines: list[bytes] = []
         config = self._config()
         writable = self._begin_segment() if batch else False
-        for outcome, at in batch:
+        for outcome, at in sharing(batch):
             entry = price(outcome, config, at)
             with self._guard:
                 if not self._new(entry.id):

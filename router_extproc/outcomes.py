@@ -67,7 +67,7 @@ def outcome_of(entry: pb.HTTPAccessLogEntry, models_by_cluster: Callable[[], Map
             else None
         ),
         usage=_usage(entry, api.name, text),
-        flags=",".join(short for field, short in FLAGS.items() if getattr(common.response_flags, field)),
+        flags=_flags(common) if common.HasField("response_flags") else "",
         route=str(text.get("route", "")),
         band=str(text.get("band", "")),
         details=entry.response.response_code_details,
@@ -77,6 +77,10 @@ def outcome_of(entry: pb.HTTPAccessLogEntry, models_by_cluster: Callable[[], Map
         held=str(text.get("held", "")),
         plan=_plan(text, models_by_cluster()),
     )
+
+
+def _flags(common: pb.AccessLogCommon) -> str:
+    return ",".join(short for field, short in FLAGS.items() if getattr(common.response_flags, field))
 
 
 def _plan(facts: Mapping[str, object], models: Mapping[str, str]) -> tuple[str, ...]:

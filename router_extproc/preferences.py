@@ -79,14 +79,15 @@ class Preferences:
         given = self._config.preferences
         user = self._users.get(headers.get(given.header, "")) if given.header is not None else None
         wishes = [self._everyone] if user is None else [user, self._everyone]
-        known = {*decision.candidates, *decision.fallbacks, *self._config.default}
+        default = self._config.default_of(asked)
+        known = {*decision.candidates, *decision.fallbacks, *default}
         last = next((wish.only for wish in wishes if wish.only), tuple(self._config.models))
         for wish in wishes:
             if wish.allowed is not None:
                 if decision.band is Band.NAMED and asked not in wish.allowed:
                     raise ModelForbidden(f"the model `{asked}` is not for you")
                 why = f"preferences: {wish.limit}"
-                decision = narrowed(decision, wish.allowed, self._config.default, why, last)
+                decision = narrowed(decision, wish.allowed, default, why, last)
         if decision.band is Band.NAMED:
             return decision
         prefer = self._prefer(asked, headers, wishes)

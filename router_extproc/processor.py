@@ -38,9 +38,14 @@ from router_extproc.wire import BodyMode, Message, Reply, RequestBody, RequestHe
 log = logging.getLogger(__name__)
 
 UNJUDGED = "The router cannot judge this request now, and its rules let nothing pass unread. Please try again."
+UNMASKED = "The router had no time to mask what its rules cover in this request. Please try again."
 
 PATIENCE_SECONDS = 1.0
 """A client that sends nothing for so long is slow. Less than any timeout that Envoy has for us."""
+
+MASKING_SECONDS = 1.0
+"""How long after the deadline masking may end where the gateway cannot be asked for time. It waits two seconds, and in
+these the body also comes here and goes back."""
 
 Admit = Callable[[str, Routed, Mapping[str, str], str, RouterConfig], Awaitable[Routed]]
 """Decision id, plan, request headers, tenant and configuration -> the plan to follow."""
@@ -133,8 +138,12 @@ class Processor:
                 yield wire.proceed(first)
             async for reply in self._read_body(exchange, messages, first.mode):
                 yield reply
-            routed = await self._decide(exchange)
-            for reply in _answers(exchange, routed, first.mode, await self._masked(exchange, routed)):
+            routed = await self._judge(exchange)
+            if first.mode is BodyMode.STREAMED and routed.decision.masked and exchange.held > QUICK_BYTES:
+                yield wire.await_client()  # Envoy's timeout would let the body go as it came
+            masked = await self._masked(exchange, routed, first.mode)
+            routed = await self._decide(exchange, routed)
+            for reply in _answers(exchange, routed, first.mode, masked):
                 yield reply
         except ClientError as error:
             yield self._refuse(exchange, error)
@@ -206,17 +215,19 @@ class Processor:
         if mistake is not None:
             raise mistake
 
-    async def _decide(self, exchange: Exchange) -> Routed:
+    async def _judge(self, exchange: Exchange) -> Routed:
         request = exchange.reader.finish()
         exchange.trace = self._recorder.sampler.context(exchange.headers, exchange.id)
-        deadline = exchange.body_done + exchange.runtime.config.limits.deadline_ms / 1000
         router = exchange.runtime.router
         judged = exchange.judged = await router.judge(
-            request, exchange.headers, deadline, exchange.speculated(request), exchange.ahead
+            request, exchange.headers, _deadline(exchange), exchange.speculated(request), exchange.ahead
         )
-        routed = router.choose(judged, exchange.headers)
+        return router.choose(judged, exchange.headers)
+
+    async def _decide(self, exchange: Exchange, routed: Routed) -> Routed:
+        """The last word on the plan. All else that refuses comes before: from here on a budget may hold something."""
         routed = await self._admit(exchange.id, routed, exchange.headers, exchange.tenant, exchange.runtime.config)
-        router.keep(routed)
+        exchange.runtime.router.keep(routed)
         self._recorder.decided(
             Decided(
                 decision_id=exchange.id,
@@ -236,16 +247,25 @@ class Processor:
         )
         return routed
 
-    async def _masked(self, exchange: Exchange, routed: Routed) -> dict[int, bytes]:
-        """The chunks, by index, in which a guard masks text."""
+    async def _masked(self, exchange: Exchange, routed: Routed, mode: BodyMode) -> dict[int, bytes]:
+        """The chunks, by index, in which a guard masks text. Raises Unjudged before a gateway would not wait any more.
+
+        In STREAMED Envoy has been asked for time, in FULL_DUPLEX it has no timeout. BUFFERED is also for gateways that
+        cannot be asked.
+        """
         texts = routed.decision.masked
         if not texts:
             return {}
         if exchange.held <= QUICK_BYTES:
             return mask(exchange.chunks, texts)
         # One thread for all streams: what is left of the machine is for those that nobody masks.
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._masking, mask, tuple(exchange.chunks), texts)
+        masking = asyncio.get_running_loop().run_in_executor(self._masking, mask, tuple(exchange.chunks), texts)
+        left = _deadline(exchange) + MASKING_SECONDS - time.monotonic()
+        try:
+            async with asyncio.timeout(left if mode is BodyMode.BUFFERED else None):
+                return await masking  # which is cancelled with us: if it has not begun, it never does
+        except TimeoutError:
+            raise Unjudged(UNMASKED) from None
 
     def _refuse(self, exchange: Exchange, error: ClientError) -> Reply:
         judged = exchange.judged
@@ -282,6 +302,11 @@ class Processor:
         reason = "overloaded" if isinstance(error, Saturated) else "internal error"
         self._recorder.failed(exchange.api.name, reason)
         return reason
+
+
+def _deadline(exchange: Exchange) -> float:
+    """By when all signals are there, or absent; in `time.monotonic()` seconds."""
+    return exchange.body_done + exchange.runtime.config.limits.deadline_ms / 1000
 
 
 def _answers(exchange: Exchange, routed: Routed, mode: BodyMode, masked: Mapping[int, bytes]) -> list[Reply]:
@@ -336,6 +361,8 @@ def _route(exchange: Exchange, routed: Routed, length: int) -> tuple[dict[str, s
         headers["x-mom-plan"] = "single"
     elif closed:
         headers["x-mom-plan"] = "closed"
+    if request.stream and len(clusters) > 1:  # a plan's only model may take the time of the whole exchange
+        headers["x-envoy-upstream-rq-per-try-timeout-ms"] = str(runtime.config.retry.first_byte_ms)
     if exchange.trace is not None:
         headers["traceparent"] = exchange.trace.traceparent
     metadata: dict[str, object] = {

@@ -28,8 +28,8 @@ as JSON Schema for your editor, `router-extproc check FILE` names every mistake 
 
 The file is YAML of at most 1 MiB. Unknown keys are errors. A new version is taken up while the sidecar runs, whole or
 not at all: a file with a mistake is refused and the last good one serves on. Envoy reads its own part when it starts,
-which is `models` (addresses, names, keys, APIs), `default`, `limits` and `retry`: after a change there run
-`router-extproc envoy FILE` again and restart Envoy.
+which is `models` (addresses, names, keys, APIs), `default`, `limits`, `retry` and `passthrough`: after a change there
+run `router-extproc envoy FILE` again and restart Envoy.
 """
 
 _SELECTIONS = """\

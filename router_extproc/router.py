@@ -403,7 +403,7 @@ class Router:
             ranked.sort(key=lambda row: row.model not in decision.favourites)
         if decision.sticky:
             decision = _stuck(decision, ranked, kept)
-        others = self._able(self._spares(decision), request, decision.allowed, out)
+        others = self._able(self._spares(decision, request), request, decision.allowed, out)
         ordered = [*(row.model for row in ranked), *others]
         if request.stateful:
             decision, ordered = self._at_home(ordered, request, decision, home, out)
@@ -416,15 +416,15 @@ class Router:
 
     def _plan(self, ordered: list[str], request: LlmRequest, decision: Decision) -> Plan:
         if not ordered:
-            everyone = (*decision.candidates, *self._spares(decision))
+            everyone = (*decision.candidates, *self._spares(decision, request))
             ordered = self._roomiest(everyone, request, decision.allowed)
             if not ordered:
                 raise self._nobody(everyone, request)
         return Plan(tuple(dict.fromkeys(ordered))[: self._config.limits.max_attempts])
 
-    def _spares(self, decision: Decision) -> tuple[str, ...]:
+    def _spares(self, decision: Decision, request: LlmRequest) -> tuple[str, ...]:
         """The models that come after the candidates."""
-        return decision.fallbacks + (tuple(self._config.default) if decision.stand_ins else ())
+        return decision.fallbacks + (self._config.default_of(request.model) if decision.stand_ins else ())
 
     def _at_home(
         self, ordered: list[str], request: LlmRequest, decision: Decision, home: Kept | None, out: dict[str, str]
@@ -435,9 +435,8 @@ class Router:
         if decision.band is not Band.NAMED:
             near = [home.model] if home is not None and home.model in self._config.models else []
             near += [name for name in ordered if near and self._place(name) == self._place(near[0])]
-            virtual = self._config.virtual_models.get(request.model or "")
-            default = (virtual.default if virtual is not None else None) or self._config.default
-            first = self._able((*near, *default), request, decision.allowed, {})[:1] or first
+            likely = (*near, *self._config.default_of(request.model))
+            first = self._able(likely, request, decision.allowed, {})[:1] or first
         if not first:
             return decision, ordered
         there = [name for name in (*first, *ordered) if self._place(name) == self._place(first[0])]

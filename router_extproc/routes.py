@@ -182,7 +182,7 @@ class RouteCompiler:
         for index, route in enumerate(virtual.routes or ()):
             if route not in names:
                 self._wrong((*path, "routes", index), f"unknown route `{route}`{did_you_mean(route, names)}")
-        default = tuple(virtual.default or self._config.default)
+        default = self._config.default_of(name)
         compiled = [
             self._compiled(route, rule, default)
             for route, rule in zip(self._config.routes, rules, strict=True)

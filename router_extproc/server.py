@@ -49,14 +49,23 @@ class _ExternalProcessor(ext_proc_pb2_grpc.ExternalProcessorServicer):
         self, request_iterator: AsyncIterator[ext_proc_pb2.ProcessingRequest], context: Any
     ) -> AsyncIterator[ext_proc_pb2.ProcessingResponse]:
         # Without aclosing, a cancelled stream would leave the processor's cleanup to the garbage collector.
-        async with contextlib.aclosing(self._processor.run(_messages(request_iterator))) as replies:
+        async with contextlib.aclosing(self._processor.run(_Messages(request_iterator))) as replies:
             async for reply in replies:
                 yield reply
 
 
-async def _messages(requests: AsyncIterator[ext_proc_pb2.ProcessingRequest]) -> AsyncIterator[wire.Message]:
-    async for request in requests:
-        yield wire.decode(request)
+class _Messages:
+    """What Envoy says, decoded. No generator: one that is left before its end, as here once the request is routed,
+    costs a task that closes it."""
+
+    def __init__(self, requests: AsyncIterator[ext_proc_pb2.ProcessingRequest]) -> None:
+        self._requests = requests
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> wire.Message:
+        return wire.decode(await anext(self._requests))
 
 
 class _AccessLog(access_log_pb2_grpc.AccessLogServiceServicer):

@@ -20,7 +20,6 @@ from enum import Enum
 from typing import Any, TypeAlias
 
 from google.protobuf.duration_pb2 import Duration
-from google.protobuf.struct_pb2 import Struct
 
 from router_extproc.pb import ext_proc_pb2 as pb
 
@@ -110,8 +109,8 @@ def decode(request: pb.ProcessingRequest) -> Message:
 
 
 def await_client() -> Reply:
-    """No answer yet, for the client is slow: `message_timeout` begins anew with the next chunk. The listener's idle
-    timeout ends a request that never goes on."""
+    """No answer yet, for the client is slow or masking takes long: `message_timeout` begins anew with the next chunk.
+    Envoy takes one for each message of its own. The listener's idle timeout ends a request that never goes on."""
     return pb.ProcessingResponse(override_message_timeout=Duration(seconds=CLIENT_SECONDS))
 
 
@@ -132,33 +131,29 @@ def proceed(message: Message) -> Reply:
             return pb.ProcessingResponse(response_trailers=pb.TrailersResponse())
 
 
-def _mutation(set_headers: Mapping[str, str]) -> pb.HeaderMutation:
-    return pb.HeaderMutation(
-        set_headers=[
-            pb.HeaderValueOption(
-                header=pb.HeaderValue(key=key, raw_value=value.encode("utf-8", "surrogateescape")),
-                append_action=pb.HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD,
-            )
-            for key, value in set_headers.items()
-        ]
-    )
+# Answers are filled in place: a message that is handed to another one's constructor is copied, at every level.
 
 
-def _routing(set_headers: Mapping[str, str]) -> pb.CommonResponse:
-    return pb.CommonResponse(header_mutation=_mutation(set_headers), clear_route_cache=True)
+def _set(mutation: pb.HeaderMutation, headers: Mapping[str, str]) -> None:
+    for key, value in headers.items():
+        option = mutation.set_headers.add(append_action=pb.HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD)
+        option.header.key = key
+        option.header.raw_value = value.encode("utf-8", "surrogateescape")
 
 
-def _metadata(values: Mapping[str, Any]) -> Struct:
-    struct = Struct()
-    struct.update({METADATA_NAMESPACE: dict(values)})
-    return struct
+def _route(reply: Reply, response: pb.CommonResponse, headers: Mapping[str, str], metadata: Mapping[str, Any]) -> None:
+    """Fills `response`, a part of `reply`."""
+    response.clear_route_cache = True
+    response.header_mutation.SetInParent()
+    _set(response.header_mutation, headers)
+    reply.dynamic_metadata.update({METADATA_NAMESPACE: dict(metadata)})
 
 
 def route_in_headers(set_headers: Mapping[str, str], metadata: Mapping[str, Any]) -> Reply:
     """The headers answer that re-routes: for STREAMED (held) and FULL_DUPLEX, and for requests without a body."""
-    return pb.ProcessingResponse(
-        request_headers=pb.HeadersResponse(response=_routing(set_headers)), dynamic_metadata=_metadata(metadata)
-    )
+    reply = pb.ProcessingResponse()
+    _route(reply, reply.request_headers.response, set_headers, metadata)
+    return reply
 
 
 def route_with_body(set_headers: Mapping[str, str], metadata: Mapping[str, Any], body: bytes) -> Reply:
@@ -180,10 +175,11 @@ def route_in_body(set_headers: Mapping[str, str], metadata: Mapping[str, Any], b
     headers = dict(set_headers)
     if body is not None:
         headers["content-length"] = str(len(body))
-    response = _routing(headers)
+    reply = pb.ProcessingResponse()
+    _route(reply, reply.request_body.response, headers, metadata)
     if body is not None:
-        response.body_mutation.body = body
-    return pb.ProcessingResponse(request_body=pb.BodyResponse(response=response), dynamic_metadata=_metadata(metadata))
+        reply.request_body.response.body_mutation.body = body
+    return reply
 
 
 def replace_chunk(chunk: bytes) -> Reply:
@@ -224,11 +220,8 @@ def details(code: str) -> str:
 
 def answer(status: int, body: bytes, details: str, headers: Mapping[str, str] | None = None) -> Reply:
     """An answer to the client without any upstream. `details` shows up in Envoy's access log; no spaces."""
-    return pb.ProcessingResponse(
-        immediate_response=pb.ImmediateResponse(
-            status=pb.HttpStatus(code=status),
-            headers=_mutation({"content-type": "application/json", **(headers or {})}),
-            body=body,
-            details=details,
-        )
-    )
+    reply = pb.ProcessingResponse()
+    said = reply.immediate_response
+    said.status.code, said.body, said.details = status, body, details
+    _set(said.headers, {"content-type": "application/json", **(headers or {})})
+    return reply

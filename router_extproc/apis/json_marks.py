@@ -59,6 +59,17 @@ def escapes(codes: npt.NDArray[np.uint8]) -> npt.NDArray[np.intp]:
     return odd
 
 
+def excess(data: bytes) -> int:
+    """How many bytes longer the `\\u` escapes of `data` are than UTF-8, which takes two for those up to 07ff, three for
+    the others, and four for two that are a pair. The few up to 0fff that take three count as two. `data` starts at a
+    character, not within an escape."""
+    if b"\\u" not in data:
+        return 0
+    data = data.replace(b"\\\\", b"")  # after a backslash that is escaped itself, a `u` is a letter
+    pairs = sum(map(data.count, (b"\\ud8", b"\\uD8")))
+    return 3 * data.count(b"\\u") + data.count(b"\\u0") + 2 * pairs
+
+
 def safe_cut(data: bytes, start: int, cut: int) -> int:
     """The last position up to `cut` that is within neither an escape nor a character; `start` is known to be one."""
     slash = data.rfind(b"\\", max(start, cut - 6), cut)

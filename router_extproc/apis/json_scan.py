@@ -25,7 +25,7 @@ from typing import Any, Final, NoReturn, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from router_extproc.apis.json_marks import Marks, find_marks, safe_cut
+from router_extproc.apis.json_marks import Marks, excess, find_marks, safe_cut
 from router_extproc.apis.long_string import HEAD, TAIL, Gap, LongString
 from router_extproc.errors import BodyTooLarge, MalformedBody
 
@@ -54,16 +54,6 @@ _MEMBER: Final = re.compile(
 )
 
 
-def _longer(data: bytes) -> int:
-    """How many bytes longer the `\\u` escapes of `data` are than UTF-8, which takes two for those up to 07ff, three for
-    the others, and four for two that are a pair. The few up to 0fff that take three count as two."""
-    every = data.count(b"\\u")
-    if not every:
-        return 0
-    pairs = sum(map(data.count, (b"\\ud8", b"\\uD8")))
-    return 3 * every + data.count(b"\\u0") + 2 * pairs
-
-
 class Sink(Protocol):
     """Takes what the scanner decodes. Called within `feed` and `finish`; may raise MalformedBody."""
 
@@ -86,8 +76,8 @@ class Scanner:
     """One body. Hands the fields named in `fields` to the sink, each of which may occur once; checks all others.
 
     `model_span` is set once the field `model` was read. For an estimate of tokens: `size` counts the bytes fed,
-    `ignored` those of large values of other fields, `escaped` those by which sequences like `\\u00e9` are longer than
-    the same characters in UTF-8.
+    `escaped` those by which sequences like `\\u00e9` are longer than the same characters in UTF-8, `ignored` those of
+    large values of other fields without what `opaque` and `escaped` have of them.
     """
 
     def __init__(self, fields: frozenset[str], sink: Sink) -> None:
@@ -111,7 +101,7 @@ class Scanner:
         self._run = bytearray()
         self._run_start = 0
         self._gaps: list[Gap] = []
-        self._opened: tuple[int, int] = (0, 0)  # (offset, opaque) where the open container begins
+        self._opened = 0  # what counts as text before the open container
         self._string = LongString(self._run)  # the one that is open
 
     @property
@@ -179,9 +169,8 @@ class Scanner:
         data = chunk[:end] if end < len(chunk) else chunk
         if not data:
             return
-        if b"\\" in data:
-            self.escaped += _longer(data)
         if self._in_string and b'"' not in data:
+            self.escaped += excess(data)
             self._string.add(data, 0, end)
         else:
             self._marks(data)
@@ -245,6 +234,7 @@ class Scanner:
 
     def _take(self, data: bytes, start: int, end: int, spans: deque[tuple[int, int, bool]]) -> None:
         """Appends data[start:end] to the run, long strings shortened."""
+        self.escaped += excess(data[start:end])
         while spans and spans[0][0] <= end and spans[0][1] <= end:
             string_start, string_end, continued = spans.popleft()
             if not continued:
@@ -279,10 +269,10 @@ class Scanner:
             self._flush_members(b'""}', opens=True)
             self._array = bracket == b"["
             self._restart(bracket, mark)
-            self._opened = (self._offset + mark, self.opaque)
+            self._opened = self._text(mark)
         elif outer == 1:
             if self._key not in self._fields:
-                self.ignored += self._offset + mark - self._opened[0] - (self.opaque - self._opened[1])
+                self.ignored += self._text(mark) - self._opened
             if self._array:
                 self._flush_elements(len(self._run), bracket)
                 self._deliver_elements([])
@@ -296,6 +286,10 @@ class Scanner:
             self._flush_members(bracket, opens=False)
             self._done = True
             self._restart(b"", mark)
+
+    def _text(self, mark: int) -> int:
+        """Bytes before a mark of the block that count as text, wherever they stand."""
+        return self._offset + mark - self.opaque - self.escaped
 
     def _restart(self, lead: bytes, mark: int) -> None:
         self._lead = lead
@@ -356,7 +350,8 @@ class Scanner:
                 lost.append(gaps.popleft())
             missing += sum(gap.missing for gap in lost)
             if lost and key not in self._fields:
-                self.ignored += end - start + sum(gap.missing - gap.opaque for gap in lost)
+                missed = sum(gap.missing - gap.opaque - gap.escaped for gap in lost)
+                self.ignored += end - start - excess(run[start:end]) + missed
 
     def _decode(self, decoder: json.JSONDecoder, body: bytes) -> Any:
         try:

@@ -10,7 +10,7 @@ from typing import Final
 
 import numpy as np
 
-from router_extproc.apis.json_marks import safe_cut
+from router_extproc.apis.json_marks import excess, safe_cut
 from router_extproc.errors import MalformedBody
 
 HEAD: Final = 62 * 1024
@@ -46,11 +46,13 @@ _ALPHABET: Final = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """Where in the buffer `missing` bytes of the body are left out; `opaque` of them are base64."""
+    """Where in the buffer `missing` bytes of the body are left out; `opaque` of them are base64, and the rest is by
+    `escaped` longer than in UTF-8."""
 
     position: int
     missing: int
     opaque: int
+    escaped: int = 0
 
 
 class LongString:
@@ -69,6 +71,7 @@ class LongString:
         self._base64: bool | None = None  # None until PROBE bytes are there
         self._breaks = 0
         self._dropped = 0
+        self._escaped = 0
         self._before: tuple[int, int] | None = None  # where from `start`, and how much base64 was left out before text
 
     @property
@@ -123,11 +126,11 @@ class LongString:
         if self._tail is not None:
             if self._dropped:
                 missing = self._dropped - len(_MARK)
-                gaps.append(Gap(len(self._buffer), missing, self._dropped if self._base64 else 0))
+                gaps.append(Gap(len(self._buffer), missing, self._dropped if self._base64 else 0, self._escaped))
                 self._buffer += _MARK
             self._buffer += self._tail
         self._tail = self._before = self._base64 = None
-        self._dropped = self._breaks = 0
+        self._dropped = self._breaks = self._escaped = 0
         return gaps
 
     def _goes_on(self, piece: bytes) -> bool:
@@ -153,6 +156,7 @@ class LongString:
     def _drop(self, piece: bytes) -> None:
         """Checks what is left out as `json` would."""
         self._dropped += len(piece)
+        self._escaped += excess(piece)
         try:
             if b"\\" in piece or not piece.isascii():
                 scanstring(piece.decode() + '"', 0, True)

@@ -25,7 +25,8 @@ class AnthropicMessagesReader(MessagesReader):
                     self._set_user(value.get("user_id"))
             case "container":
                 # An id, or an object that has one where the container is of an earlier answer.
-                self._stateful = bool(value.get("id") if isinstance(value, dict) else value)
+                held = bool(value.get("id") if isinstance(value, dict) else value)
+                self._stateful = self._stateful or held
             case "output_format":
                 self._set_format(value)
             case "output_config":

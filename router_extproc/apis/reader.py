@@ -213,8 +213,21 @@ class Reader(ABC):
 
 
 def _works_on_kept_files(tool: Any) -> bool:
-    """Whether a tool works on what lies with a provider: stores of files, the container of an earlier answer."""
-    return isinstance(tool, dict) and (bool(tool.get("vector_store_ids")) or isinstance(tool.get("container"), str))
+    """Whether a tool works on what lies with a provider: files, stores of them, the container of an earlier answer."""
+    if not isinstance(tool, dict):
+        return False
+    container = tool.get("container")
+    return (
+        isinstance(container, str)
+        or _names(container, "file_ids")
+        or _names(tool.get("input_image_mask"), "file_id")
+        or _names(tool, "vector_store_ids")
+    )
+
+
+def _names(value: Any, key: str) -> bool:
+    """Whether an object names something by an id."""
+    return isinstance(value, dict) and bool(value.get(key))
 
 
 class MessagesReader(Reader):
@@ -253,6 +266,8 @@ class MessagesReader(Reader):
             case "system" | "developer":
                 self._conversation.add_system(content)
             case "assistant" | "model":
+                # What the model said aloud is sent back by its id.
+                self._stateful = self._stateful or _names(message.get("audio"), "id")
                 self._conversation.add_assistant(content)
             case _:
                 self._conversation.add_user(content)

@@ -112,7 +112,7 @@ class EnvoyOptions:
             default=defaults.body_mode,
             help="how the body reaches the sidecar (default: streamed)",
         )
-        parser.add_argument("--fail-closed", action="store_true", help="answer 500 or 504 when no sidecar does")
+        parser.add_argument("--fail-closed", action="store_true", help="answer 503 or 504 when no sidecar does")
         parser.add_argument(
             "--message-timeout",
             type=number(0.001, 3600),
@@ -231,7 +231,7 @@ def render(config: RouterConfig, options: EnvoyOptions) -> str:
         "listeners": [_listener(config, options)],
         "clusters": [
             *models,
-            passthrough_cluster(config, options.ca_file),
+            *([passthrough_cluster(config, options.ca_file)] if config.passthrough else []),
             sidecar_cluster(options.sidecars, options.sidecar_tls),
         ],
     }
@@ -294,7 +294,7 @@ def _listener(config: RouterConfig, options: EnvoyOptions) -> dict[str, Any]:
         "merge_slashes": True,
         "path_with_escaped_slashes_action": "UNESCAPE_AND_REDIRECT",
         "request_headers_timeout": "10s",
-        "# Silence on a stream; above the longest wait for a first byte, over all attempts.": None,
+        "# Silence on a stream; above the longest wait for an answer to begin, over all attempts.": None,
         "stream_idle_timeout": f"{_idle_seconds(config)}s",
         "# A client's copies of our own headers, and headers that would change Envoy's own retries and timeouts, go "
         "before anything else looks at them: the sidecar could not remove them when it is down.": None,
@@ -328,9 +328,9 @@ def _listener(config: RouterConfig, options: EnvoyOptions) -> dict[str, Any]:
 
 
 def _idle_seconds(config: RouterConfig) -> int:
-    # Attempts that fail do not count as a sign of life: the timer runs on from the request's last byte.
-    waiting = min(config.retry.total_seconds, config.retry.first_byte_seconds * config.limits.max_attempts)
-    return max(300, math.ceil(waiting) + 60)
+    # Attempts that fail do not count as a sign of life: the timer runs on from the request's last byte. An answer of a
+    # plan's only model may begin at any time before the end of the whole exchange.
+    return max(300, math.ceil(config.retry.total_seconds) + 60)
 
 
 def _http_filters(config: RouterConfig, options: EnvoyOptions) -> list[Any]:
@@ -438,7 +438,8 @@ def _ext_proc(config: RouterConfig, options: EnvoyOptions) -> dict[str, Any]:
             **hold,
             "# The route was picked before the sidecar spoke: pick again after its answer.": None,
             "route_cache_action": "CLEAR",
-            "mutation_rules": {"allow_all_routing": True},
+            "# x-envoy-*: how long an attempt at a stream may take to begin.": None,
+            "mutation_rules": {"allow_all_routing": True, "allow_envoy": True},
             "metadata_options": {"receiving_namespaces": {"untyped": [NAMESPACE]}},
         },
     )

@@ -127,7 +127,7 @@ def _route(config: RouterConfig, api: Api, name: str, backups: Backups, *, decid
         "retry_on": "5xx,connect-failure,reset,refused-stream" + (",retriable-status-codes" if statuses else ""),
         **({"retriable_status_codes": statuses} if statuses else {}),
         "num_retries": config.limits.max_attempts - 1,
-        "per_try_timeout": f"{retry.first_byte_seconds:g}s",
+        "per_try_timeout": f"{retry.attempt_seconds:g}s",
         "retry_back_off": BACK_OFF,
     }
     if name in backups:

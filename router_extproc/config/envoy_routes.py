@@ -114,8 +114,9 @@ def _planned_routes(config: RouterConfig, api: Api) -> list[Any]:
                 + (",retriable-status-codes" if statuses else ""),
                 **({"retriable_status_codes": statuses} if statuses else {}),
                 "num_retries": config.limits.max_attempts - 1,
-                "# Only counts until the answer begins: it never cuts a running stream.": None,
-                "per_try_timeout": f"{retry.first_byte_seconds:g}s",
+                "# Only counts until the answer begins: it never cuts a running stream. One that does not stream "
+                "begins when it is whole; for streams the sidecar sets a shorter time, in a header.": None,
+                "per_try_timeout": f"{retry.attempt_seconds:g}s",
                 "refresh_cluster_on_retry": True,
                 "retry_back_off": BACK_OFF,
             },
@@ -154,15 +155,7 @@ def _other_routes(config: RouterConfig) -> list[Any]:
     disabled = {EXT_PROC: typed("envoy.extensions.filters.http.ext_proc.v3.ExtProcPerRoute", disabled=True)}
     unknown = answered(404, "invalid_request_error", UNKNOWN_PATH, code=UNKNOWN_PATH_CODE)
     return [
-        {
-            "# Answered by the sidecar with the catalogue; without one by the default model's host.": None,
-            "name": "models",
-            "match": {
-                "path_separated_prefix": "/v1/models",
-                "headers": [{"name": ":method", "string_match": {"exact": "GET"}}],
-            },
-            "route": onwards,
-        },
+        *_list_of_models({"route": onwards} if config.passthrough else None),
         {
             "# Everything else never meets the sidecar: router.yaml's `passthrough` says whether it goes on.": None,
             "name": "passthrough" if config.passthrough else "unknown",
@@ -170,6 +163,28 @@ def _other_routes(config: RouterConfig) -> list[Any]:
             "typed_per_filter_config": disabled,
             **({"route": onwards} if config.passthrough else unknown),
         },
+    ]
+
+
+def _list_of_models(onwards: dict[str, Any] | None) -> list[Any]:
+    """The sidecar answers with the catalogue before a route acts. Without one the request goes `onwards`; None: it is
+    refused in the shape of the client's API, for it may bring credentials."""
+    get = {"name": ":method", "string_match": {"exact": "GET"}}
+
+    def route(name: str, acts: dict[str, Any], *headers: dict[str, Any]) -> dict[str, Any]:
+        return {"name": name, "match": {"path_separated_prefix": "/v1/models", "headers": [get, *headers]}, **acts}
+
+    said = "# Answered by the sidecar with the catalogue; without one"
+    if onwards is not None:
+        return [{f"{said} by the default model's host.": None, **route("models", onwards)}]
+    message = "the list of models is not available now"
+    anthropic = {"name": "anthropic-version", "present_match": True}
+    return [
+        {
+            f"{said} it is refused. Anthropic's clients are told apart by this header.": None,
+            **route("models-anthropic", answered(503, "overloaded_error", message, Api.MESSAGES), anthropic),
+        },
+        route("models", answered(503, "server_error", message)),
     ]
 
 

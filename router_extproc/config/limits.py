@@ -40,11 +40,35 @@ class Retry(Section):
         None, gt=0, le=3600, description="Time for one attempt's response to complete. Default: no limit."
     )
     first_byte_seconds: float = Field(
-        60, gt=0, le=3600, description="Time to an attempt's first byte; then the next model is tried."
+        60,
+        gt=0,
+        le=3600,
+        description="Time to the first byte of an attempt's answer that streams; then the next model is tried.",
+    )
+    answer_seconds: float | None = Field(
+        None,
+        gt=0,
+        le=86_400,
+        description="Longest that one attempt may take to begin an answer that does not stream, which is the time for "
+        "all of it, or any answer while no sidecar says whether it streams; then the next model is tried. Default: "
+        "half of `total_seconds`, at least `first_byte_seconds`.",
     )
     total_seconds: float = Field(
-        600, gt=0, le=86_400, description="Time for the whole exchange; above `first_byte_seconds`."
+        600,
+        gt=0,
+        le=86_400,
+        description="Time for the whole exchange; above `first_byte_seconds` and `answer_seconds`.",
     )
+
+    @property
+    def first_byte_ms(self) -> int:
+        """The same in milliseconds, as Envoy takes it in a header; 0 would be no limit."""
+        return max(1, round(self.first_byte_seconds * 1000))
+
+    @property
+    def attempt_seconds(self) -> float:
+        """How long an attempt may take to begin its answer where nobody says that it streams."""
+        return self.answer_seconds or max(self.total_seconds / 2, self.first_byte_seconds)
 
     @property
     def told_seconds(self) -> float:
@@ -57,5 +81,17 @@ class Retry(Section):
             raise ValueError(
                 f"total_seconds ({self.total_seconds:g}) must be above first_byte_seconds "
                 f"({self.first_byte_seconds:g}): else no other model is tried when one hangs"
+            )
+        if self.answer_seconds is None:
+            return self
+        if self.answer_seconds < self.first_byte_seconds:
+            raise ValueError(
+                f"answer_seconds ({self.answer_seconds:g}) must be at least first_byte_seconds "
+                f"({self.first_byte_seconds:g}): an answer that does not stream takes longer to begin"
+            )
+        if self.answer_seconds >= self.total_seconds:
+            raise ValueError(
+                f"answer_seconds ({self.answer_seconds:g}) must be below total_seconds ({self.total_seconds:g}): "
+                "else no other model is tried when one hangs"
             )
         return self

@@ -80,4 +80,8 @@ class VirtualModel(Section):
     routes: list[str] | None = Field(
         None, description="Names of the routes that apply, in the file's order. Default: all."
     )
-    default: Names | None = Field(None, description="Default models under this name. Default: the file's `default`.")
+    default: Names | None = Field(
+        None,
+        description="Default models under this name. Default: the file's `default`, by which Envoy goes in any case "
+        "while no sidecar answers.",
+    )

@@ -46,3 +46,8 @@ class RouterConfig(Section):
         "client's own headers and without a key of ours. No guard, budget or preference holds there, and a model's "
         "server may generate text at such a path. `false`: they get a 404.",
     )
+
+    def default_of(self, asked: str | None) -> tuple[str, ...]:
+        """The default models of requests for the model `asked`."""
+        virtual = self.virtual_models.get(asked or "")
+        return tuple((virtual.default if virtual is not None else None) or self.default)

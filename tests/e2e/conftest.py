@@ -13,7 +13,7 @@ from tests.e2e.stack import Stack, running, write_config
 # Generous, for a loaded machine: what is late goes to the default model, which is a test of its own.
 LIMITS = """
 limits: {deadline_ms: 5000, max_attempts: 3}
-retry: {first_byte_seconds: 1}
+retry: {first_byte_seconds: 1, answer_seconds: 4}
 """
 
 _STACKS: list[Stack] = []

@@ -59,6 +59,15 @@ def test_another_api_and_the_list_of_models(old: Stack) -> None:
     assert {"auto", "small", "premium"} <= {entry["id"] for entry in listed}
 
 
+def test_a_stream_has_to_begin_sooner_than_an_answer_that_does_not_stream(old: Stack) -> None:
+    body = {"model": "auto", "messages": [{"role": "user", "content": "Write a Python function that sorts a list"}]}
+    for stream, attempts in ((False, "1"), (True, "2")):
+        old.server("coder").fail("hang", seconds=2)
+        answer = httpx.post(f"{old.url}/v1/chat/completions", json={**body, "stream": stream}, timeout=30)
+        assert answer.status_code == 200, answer.text
+        assert answer.headers["x-mom-attempts"] == attempts
+
+
 def test_a_body_that_ends_in_trailers_reaches_the_model_once(old: Stack) -> None:
     body = b'{"model":"auto","messages":[{"role":"user","content":"Write a Python function that sorts a list"}]}'
     answer = posted_with_trailers(old, body)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 
 import anthropic
 import httpx
 import openai
 import pytest
 
-from tests.e2e.stack import Stack
+from tests.e2e.conftest import LIMITS
+from tests.e2e.stack import Stack, running, write_config
 
 CHAT = {"model": "auto", "messages": [{"role": "user", "content": 'Say "model": "x"'}]}
 
@@ -91,10 +93,25 @@ def test_a_client_cannot_pick_a_cluster_nor_change_envoys_retries(bare: Stack, h
     assert not bare.server("coder").seen
 
 
-def test_the_list_of_models_is_asked_for_without_a_key_of_ours(bare: Stack, http: httpx.Client) -> None:
-    http.get(f"{bare.url}/v1/models/premium-xl")
-    [seen] = bare.server("premium").seen
-    assert "x-api-key" not in seen.headers
+def test_nobody_else_is_asked_for_the_list_of_models(bare: Stack, http: httpx.Client) -> None:
+    """The request may bring the client's credentials."""
+    for path in ("/v1/models", "/v1/models/premium-xl"):
+        answer = http.get(f"{bare.url}{path}", headers={"authorization": "Bearer sk-client"})
+        assert (answer.status_code, answer.headers["content-type"]) == (503, "application/json")
+        assert answer.json()["error"]["message"] == "the list of models is not available now"
+    with pytest.raises(anthropic.APIStatusError) as caught:
+        anthropic.Anthropic(base_url=bare.url, api_key="sk-client", max_retries=0).models.list()
+    assert caught.value.status_code == 503
+    assert caught.value.response.json()["error"]["type"] == "overloaded_error"
+    assert not any(server.seen for server in bare.models.servers.values())
+
+
+def test_with_passthrough_it_is_asked_for_without_a_key_of_ours(tmp_path: Path) -> None:
+    with running(tmp_path, write_config(tmp_path, LIMITS + "passthrough: true\n"), sidecars=0) as stack:
+        httpx.get(f"{stack.url}/v1/models/premium-xl", headers={"authorization": "Bearer sk-client"}, timeout=30)
+        [seen] = stack.server("premium").seen
+        assert seen.headers["authorization"] == "Bearer sk-client"
+        assert "x-api-key" not in seen.headers
 
 
 def test_big_bodies_fail_over_too(bare: Stack, http: httpx.Client) -> None:

@@ -32,7 +32,7 @@ def http() -> Iterator[httpx.Client]:
         ("reset", {}),
         ("hang", {"seconds": 60}),
     ],
-    ids=["503", "500", "429", "reset", "slow first byte"],
+    ids=["503", "500", "429", "reset", "no answer"],
 )
 def test_the_next_model_answers(stack: Stack, http: httpx.Client, failure: str, how: dict[str, Any]) -> None:
     stack.server("coder").fail(failure, **how)
@@ -46,6 +46,15 @@ def test_the_next_model_answers(stack: Stack, http: httpx.Client, failure: str, 
     assert first.headers["authorization"] == "Bearer sk-coder-0123"
     assert second.headers["authorization"] == "Bearer sk-general-0123"
     assert first.headers["host"] != second.headers["host"]
+
+
+def test_a_slow_answer_that_does_not_stream_is_waited_for(stack: Stack, http: httpx.Client) -> None:
+    """Its first byte comes when it is whole. A stream that is as slow to begin fails over."""
+    for stream, model, attempts in ((False, "coder", "1"), (True, "general", "2")):
+        stack.server("coder").fail("hang", seconds=2)
+        answer = http.post(f"{stack.url}/v1/chat/completions", json={**CODE, "stream": stream})
+        assert answer.status_code == 200, answer.text
+        assert (answer.headers["x-mom-model"], answer.headers["x-mom-attempts"]) == (model, attempts)
 
 
 def test_the_access_log_tells_the_decision_and_who_answered(stack: Stack, http: httpx.Client) -> None:

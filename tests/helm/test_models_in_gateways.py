@@ -131,10 +131,13 @@ def test_istio_is_told_the_limits_and_retries_of_router() -> None:
     for route in model_routes(objects(values("istio"))):
         assert route["route"]["timeout"] == f"{Retry().total_seconds:.3f}s"
         policy = route["route"]["retry_policy"]
+        assert "5xx" in policy["retry_on"].split(",")  # `gateway-error` leaves a model's 500 and 529 to the client
         assert policy["retriable_status_codes"] == Retry().statuses
         assert policy["num_retries"] == Limits().max_attempts - 1
         assert "per_try_timeout" not in policy  # for an answer that does not stream it would be the time for all of it
         assert route["per_request_buffer_limit_bytes"] == Limits().max_body_bytes
+    given["router"]["retry"] = RETRY | {"answer_seconds": 90}
+    assert {route["route"]["retry_policy"]["per_try_timeout"] for route in model_routes(objects(given))} == {"90.000s"}
     given["attach"]["istio"] |= {"timeout": "0s", "retries": 0}
     for route in model_routes(objects(given)):
         assert (route["route"]["timeout"], route["route"]["retry_policy"]["num_retries"]) == ("0s", 0)
@@ -151,6 +154,7 @@ def test_envoy_gateway_is_told_the_limits_and_retries_of_router() -> None:
         assert {rule["timeouts"]["request"] for rule in rules if "timeouts" in rule} == {time}
         retry = one(found, "BackendTrafficPolicy")["spec"]["retry"]
         assert retry["numRetries"] == retries
+        assert "5xx" in retry["retryOn"]["triggers"]
         assert retry["retryOn"]["httpStatusCodes"] == [*statuses, 500, 502, 503, 504]
         assert retry["perRetry"].get("timeout") == first
         assert one(found, "ClientTrafficPolicy")["spec"]["connection"]["bufferLimit"] == str(size)

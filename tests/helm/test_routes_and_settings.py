@@ -73,7 +73,14 @@ CHANGED: dict[str, dict[str, Any]] = {
         "like": "other",
     },
     "limits": {"max_body_bytes": 4096, "deadline_ms": 77, "read_windows": 7, "max_attempts": 7},
-    "retry": {"statuses": [418], "per_try_seconds": 7, "first_byte_seconds": 7, "total_seconds": 77},
+    # A first byte that comes before the time for whole answers is told by the sidecar, per request.
+    "retry": {
+        "statuses": [418],
+        "per_try_seconds": 7,
+        "first_byte_seconds": 307,
+        "answer_seconds": 77,
+        "total_seconds": 77,
+    },
 }
 """Another value of every field of router.yaml that Envoy's configuration could depend on."""
 

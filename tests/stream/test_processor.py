@@ -5,6 +5,7 @@ import json
 import random
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import grpc
@@ -15,6 +16,7 @@ from router_extproc.inference.base import Overloaded
 from router_extproc.inference.windows import settled
 from router_extproc.pb import ext_proc_pb2 as pb
 from router_extproc.processor import Processor
+from router_extproc.telemetry.recorder import Decided, Refused
 from router_extproc.testing import FakeClassifier
 from tests.stream import streams
 from tests.stream.conftest import CONFIG, Sidecar, compiled
@@ -63,6 +65,15 @@ async def test_a_plan_of_one_asks_for_the_single_route(sidecar: Sidecar) -> None
     answers = await send(sidecar, chat("something else"))
     assert answers.headers["x-mom-plan"] == "single"
     assert "x-mom-plan" not in (await send(sidecar, chat("write code"))).headers
+
+
+@pytest.mark.parametrize("mode", MODES)
+async def test_a_stream_has_to_begin_in_time_where_another_model_could_take_it(sidecar: Sidecar, mode: int) -> None:
+    sidecar.runtimes.swap(compiled(CONFIG + "retry: {first_byte_seconds: 7.5}\n", sidecar.classifier, 2))
+    header = "x-envoy-upstream-rq-per-try-timeout-ms"
+    assert (await send(sidecar, chat("write code", stream=True), mode)).headers[header] == "7500"
+    for content in (chat("write code"), chat("something else", stream=True)):
+        assert header not in (await send(sidecar, content, mode)).headers
 
 
 async def test_only_a_plan_of_allowed_models_says_its_clusters(sidecar: Sidecar) -> None:
@@ -612,6 +623,52 @@ async def test_what_is_large_is_not_masked_on_the_event_loop(sidecar: Sidecar, c
     assert await threads_after(chat("Anna")) == before
     assert await threads_after(chat("words " * 10_000)) == before
     assert "masking_0" in await threads_after(chat("Anna " * 10_000))
+
+
+@pytest.mark.parametrize("mode", MODES)
+async def test_envoy_is_told_that_masking_takes_its_time(sidecar: Sidecar, mode: int) -> None:
+    sidecar.runtimes.swap(compiled(MASKING, sidecar.classifier))
+    for content, long in ((chat("Anna " * 10_000), True), (chat("words " * 10_000), False), (chat("Anna"), False)):
+        answers = await send(sidecar, content, mode)
+        told = [reply.override_message_timeout.seconds for reply in answers.replies]
+        asked = long and mode == STREAMED
+        assert told == [wire.CLIENT_SECONDS] * asked + [0] * (len(told) - asked)
+        assert answers.kinds[asked] == "request_headers"
+        assert b"Anna" not in answers.upstream_body()
+
+
+class Busy(ThreadPoolExecutor):
+    """Takes work and never begins it."""
+
+    def __init__(self) -> None:
+        super().__init__(1)
+        self.taken: list[Future[Any]] = []
+
+    def submit(self, *_: Any) -> Future[Any]:  # type: ignore[override] # only as the loop calls it
+        self.taken.append(Future())
+        return self.taken[-1]
+
+
+async def test_what_is_not_masked_before_a_gateway_gives_up_is_refused(sidecar: Sidecar) -> None:
+    """Giving up, a gateway that fails open would send the body as it came."""
+    sidecar.runtimes.swap(compiled(MASKING + "limits: {deadline_ms: 1}\n", sidecar.classifier))
+    decided: list[Decided] = []
+    refused: list[Refused] = []
+    sidecar.recorder.on_decision.append(decided.append)
+    sidecar.recorder.on_refusal.append(refused.append)
+    processor = Processor(sidecar.runtimes, sidecar.recorder)
+    processor._masking = busy = Busy()
+
+    async def received() -> AsyncIterator[wire.Message]:
+        for message in (headers(mode=BUFFERED), body(chat("Anna " * 10_000), end=True)):
+            yield wire.decode(message)
+
+    async with asyncio.timeout(2):  # a gateway waits no longer
+        answers = Answers([reply async for reply in processor.run(received())])
+    status, document = answers.error
+    assert (status, document["error"]["code"]) == (503, "not_judged")
+    assert ([found.code for found in refused], decided) == (["not_judged"], [])
+    assert [work.cancelled() for work in busy.taken] == [True]
 
 
 async def test_the_hint_spells_the_name_as_the_body_does(sidecar: Sidecar) -> None:

@@ -322,6 +322,45 @@ CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
         {"model": "auto", "input": "Hi", "tools": [{"type": "code_interpreter", "container": "cntr_1"}]},
         {"stateful": True},
     ),
+    "responses, a file for a new container": (
+        RESPONSES,
+        {
+            "model": "auto",
+            "input": "Hi",
+            "tools": [{"type": "code_interpreter", "container": {"type": "auto", "file_ids": ["file-1"]}}],
+        },
+        {"stateful": True},
+    ),
+    "responses, a mask of the provider": (
+        RESPONSES,
+        {
+            "model": "auto",
+            "input": "Hi",
+            "tools": [{"type": "image_generation", "input_image_mask": {"file_id": "file-1"}}],
+        },
+        {"stateful": True},
+    ),
+    "responses, a mask of the client": (
+        RESPONSES,
+        {
+            "model": "auto",
+            "input": "Hi",
+            "tools": [{"type": "image_generation", "input_image_mask": {"image_url": PNG}}],
+        },
+        {"stateful": False},
+    ),
+    "chat, a spoken answer of the provider": (
+        CHAT,
+        {
+            "model": "auto",
+            "messages": [
+                {"role": "user", "content": "Hi"},
+                {"role": "assistant", "audio": {"id": "audio_1"}},
+                {"role": "user", "content": "Louder"},
+            ],
+        },
+        {"prompt": "Louder", "stateful": True},
+    ),
     "responses, a new container": (
         RESPONSES,
         {"model": "auto", "input": "Hi", "tools": [{"type": "code_interpreter", "container": {"type": "auto"}}]},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -61,6 +62,23 @@ def test_escaped_text_counts_like_utf8(text: str) -> None:
     taking = reader(CHAT)
     taking.feed(json.dumps(body, ensure_ascii=False).encode())
     assert request.tokens == taking.finish().tokens
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 10_000_000])
+def test_a_u_behind_a_backslash_that_is_escaped_is_a_letter(chunk: int) -> None:
+    body = {"model": "m", "messages": [{"role": "user", "content": "C:\\users " * 100}]}
+    assert read(CHAT, body, chunk).tokens == (len(json.dumps(body)) + 3) // 4
+
+
+@pytest.mark.parametrize("text", ["\u043f\u0440\u0438 " * 5_000, "\U0001f600\u4e2d " * 20_000])
+@pytest.mark.parametrize("shape", [str, lambda text: [text], lambda text: {"a": {text: [text] * 3}}])
+@pytest.mark.parametrize("chunk", [10_000, 10_000_000])
+def test_escapes_in_fields_that_are_no_input_are_taken_off_once(
+    text: str, shape: Callable[[str], Any], chunk: int
+) -> None:
+    ignored = shape(text)
+    body = {"x": ignored, "messages": [{"role": "user", "content": "word " * 2000}], "y": ignored, "model": "m"}
+    assert 2500 <= read(CHAT, body, chunk).tokens <= 2550
 
 
 @pytest.mark.parametrize(

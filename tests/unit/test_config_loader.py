@@ -235,13 +235,16 @@ def test_what_is_no_configuration_at_all(text: str, expected: str) -> None:
     [
         ("{total_seconds: 60}", "total_seconds (60) must be above first_byte_seconds (60)"),
         ("{first_byte_seconds: 20, total_seconds: 12.5}", "total_seconds (12.5) must be above first_byte_seconds (20)"),
+        ("{answer_seconds: 59.5}", "answer_seconds (59.5) must be at least first_byte_seconds (60)"),
+        ("{answer_seconds: 600}", "answer_seconds (600) must be below total_seconds (600): else no other model"),
     ],
 )
 def test_a_model_that_hangs_leaves_time_for_the_next(retry: str, said: str) -> None:
     (mistake,) = mistakes(f"{GOOD}\nretry: {retry}\n")
     assert "retry" in mistake
     assert said in mistake
-    assert parsed(f"{GOOD}\nretry: {{first_byte_seconds: 5, total_seconds: 6}}\n").config.retry.total_seconds == 6
+    assert parsed(f"{GOOD}\nretry: {{first_byte_seconds: 5, total_seconds: 6}}\n").config.retry.attempt_seconds == 5
+    assert parsed(f"{GOOD}\nretry: {{first_byte_seconds: 5, answer_seconds: 5}}\n").config.retry.attempt_seconds == 5
 
 
 def test_a_bomb_of_aliases_is_refused_quickly() -> None:

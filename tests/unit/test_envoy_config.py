@@ -166,7 +166,7 @@ def test_limits_follow_the_file() -> None:
     assert route["route"]["timeout"] == "70s"
     policy = route["route"]["retry_policy"]
     assert policy["num_retries"] == 3
-    assert policy["per_try_timeout"] == "7s"
+    assert policy["per_try_timeout"] == "35s"
     assert policy["retriable_status_codes"] == [408, 429]
     groups = route["route"]["inline_cluster_specifier_plugin"]["extension"]["typed_config"]["priority_groups"]
     assert [group["name"] for group in groups] == ["b", "a"]
@@ -178,16 +178,43 @@ def test_limits_follow_the_file() -> None:
 @pytest.mark.parametrize(
     ("retry", "attempts", "seconds"),
     [
-        ({}, 3, 300),
-        ({"first_byte_seconds": 200}, 3, 660),
-        ({"first_byte_seconds": 200, "total_seconds": 500}, 3, 560),
-        ({"first_byte_seconds": 100.5, "total_seconds": 5000}, 5, 563),
-        ({"first_byte_seconds": 200}, 1, 300),
+        ({}, 3, 660),
+        ({"total_seconds": 500.5}, 3, 561),
+        ({"answer_seconds": 70, "total_seconds": 5000}, 1, 5060),
+        ({"first_byte_seconds": 20, "total_seconds": 100}, 3, 300),
     ],
 )
 def test_silence_may_last_as_long_as_all_attempts(retry: dict[str, Any], attempts: int, seconds: int) -> None:
     config = config_of({"a": LOCAL}, retry=retry, limits={"max_attempts": attempts})
     assert manager_of(yaml.safe_load(render(config, EnvoyOptions())))["stream_idle_timeout"] == f"{seconds}s"
+
+
+@pytest.mark.parametrize("profile", list(Profile))
+@pytest.mark.parametrize(
+    ("retry", "seconds"),
+    [
+        ({}, "300s"),
+        ({"first_byte_seconds": 20, "total_seconds": 70}, "35s"),
+        ({"first_byte_seconds": 50, "total_seconds": 70}, "50s"),
+        ({"answer_seconds": 69.5, "total_seconds": 70}, "69.5s"),
+    ],
+)
+def test_an_attempt_has_time_for_an_answer_that_does_not_stream(
+    retry: dict[str, Any], seconds: str, profile: Profile
+) -> None:
+    document = yaml.safe_load(render(config_of({"a": LOCAL}, retry=retry), EnvoyOptions(profile=profile)))
+    policies = [route["route"]["retry_policy"] for route in routes_of(document) if "route" in route]
+    assert {policy["per_try_timeout"] for policy in policies if "per_try_timeout" in policy} == {seconds}
+    [processor] = [f for f in manager_of(document)["http_filters"] if f["name"].endswith("ext_proc.mom")]
+    # Or the sidecar could not say that a stream has to begin sooner.
+    assert processor["typed_config"]["mutation_rules"] == {"allow_all_routing": True, "allow_envoy": True}
+
+
+@pytest.mark.parametrize("profile", list(Profile))
+def test_only_passthrough_lets_out_what_is_no_llm_api(profile: Profile) -> None:
+    options = EnvoyOptions(profile=profile)
+    assert "mom-passthrough" not in render(config_of({"a": LOCAL}), options)
+    assert "mom-passthrough" in render(config_of({"a": LOCAL}, passthrough=True), options)
 
 
 def test_only_some_sections_make_up_envoys_configuration() -> None:

@@ -16,7 +16,6 @@ import torch
 from models.calibrate import fit_platt, fit_temperature, source_weights
 from models.metrics import detection_metrics, ece, label_metrics, span_metrics, wilson
 from models.network import Head, HeadSpec
-from models.predict import decode_spans
 from models.refit import fit_head, logits, root_sample
 from models.routing import compare_routers, cost_quality, costs, route_metrics
 
@@ -73,14 +72,6 @@ def test_spans() -> None:
     assert found["precision"] == 1.0
     assert found["recall"] == 0.5
     assert found["clean_rows_with_spans"] == 0
-
-
-def test_decoding_joins_what_only_punctuation_parts() -> None:
-    labels = ("O", "B-E", "I-E")
-    text = "x a.b y"
-    offsets = [(0, 0), (0, 1), (2, 3), (3, 4), (4, 5), (6, 7), (0, 0)]
-    probs = np.asarray([[1, 0, 0], [1, 0, 0], [0, 1, 0], [1, 0, 0], [0, 1, 0], [1, 0, 0], [1, 0, 0]], np.float32)
-    assert decode_spans(text, offsets, probs, labels) == [(2, 5, "E", 1.0)]
 
 
 def test_routing_controls() -> None:

@@ -122,15 +122,16 @@ def test_every_row_gets_a_prediction_and_those_with_labels_count(trained: Path, 
 @pytest.mark.filterwarnings("ignore")
 def test_training_that_was_killed_goes_on_from_its_checkpoint(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "not there yet" / "m"
-    arguments = ["--data", str(folder), "--out", str(out), "--token-budget", "16384", "--threads", "1"]
+    arguments = ["--data", str(folder), "--out", str(out), "--pool-rows", "256", "--threads", "1"]
     checkpoint = out.with_name("m.checkpoint.pt")
     command = [sys.executable, "-m", "models.train", *arguments, "--steps", "100000", "--checkpoint-every", "1"]
-    training = subprocess.Popen(command, cwd=Path(train.__file__).parents[1], stderr=subprocess.DEVNULL)
-    while not checkpoint.exists():
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            pytest.fail(f"training ended with {training.wait(0.05)}")
-    training.kill()
-    training.wait()
+    with subprocess.Popen(command, cwd=Path(train.__file__).parents[1], stderr=subprocess.DEVNULL) as training:
+        try:
+            while not checkpoint.exists():
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    pytest.fail(f"training ended with {training.wait(0.05)}")
+        finally:
+            training.kill()
     reached = torch.load(checkpoint, weights_only=True)["step"]
     assert reached >= 1
     train.train(train.parse([*arguments, "--steps", str(reached + 1), "--resume"]))

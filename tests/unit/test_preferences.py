@@ -23,7 +23,7 @@ BASE: dict[str, Any] = {
         for name, tier in (("tiny", "light"), ("mid", "middle"), ("big", "premium"), ("huge", "premium"))
     },
     "default": ["big", "huge"],
-    "virtual_models": {"auto": {}, "auto:cheap": {"prefer": "cheap"}},
+    "virtual_models": {"auto": {}, "auto:cheap": {"prefer": "cheap"}, "auto:local": {"default": "mid"}},
 }
 ROUTED = Decision("code", Band.RECOMMENDED, 0.95, ("tiny", "mid"), "why", ("big",), "weighted(cost=1)")
 NAMED = Decision("named", Band.NAMED, 1.0, ("big",), "the client named the model", ("huge",))
@@ -117,6 +117,8 @@ def test_when_the_route_has_nothing_left_the_default_models_help_as_far_as_they_
     given = preferences(everyone={"only": {"tier": "premium"}})
     unlucky = Decision("code", Band.RECOMMENDED, 0.95, ("tiny",), "why", ("mid",))
     assert applied(given, unlucky).candidates == ("big", "huge")
+    alone = Decision("code", Band.RECOMMENDED, 0.95, ("tiny", "big"), "why")
+    assert applied(preferences(everyone={"forbidden": "tiny"}), alone, "auto:local").fallbacks == ("mid",)
 
 
 DEFAULTS = Decision("default", Band.DEFAULT, 0, ("big", "huge"), "no rule matched", selection="cheapest")

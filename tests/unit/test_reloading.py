@@ -303,12 +303,14 @@ async def test_what_envoy_has_to_be_told_is_said_until_the_restart(
     await served.new_configuration(CONFIG.replace("input: 1", "input: 2"))
     assert told() == []
     assert served.runtimes.envoy is None
-    await served.new_configuration(CONFIG + "retry: {first_byte_seconds: 5}\n")
+    await served.new_configuration(CONFIG + "retry: {first_byte_seconds: 5}\n")  # the sidecar tells it per request
+    assert told() == []
+    await served.new_configuration(CONFIG + "retry: {answer_seconds: 99}\n")
     assert len(told()) == 1
     assert "`router-extproc envoy`" in told()[0]
-    assert "generation 4" in told()[0]
+    assert "generation 5" in told()[0]
     # What Envoy runs is not known here, so a harmless change takes nothing back.
-    await served.new_configuration(CONFIG + "retry: {first_byte_seconds: 5}\nbands: {recommended: 0.8}\n")
+    await served.new_configuration(CONFIG + "retry: {answer_seconds: 99}\nbands: {recommended: 0.8}\n")
     assert len(told()) == 1
     assert served.runtimes.envoy == told()[0]
 

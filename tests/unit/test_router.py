@@ -61,7 +61,7 @@ def route(text: str = CONFIG, **changes: Any) -> Routed:
         ({"api": "messages"}, ("claude",)),
         ({"model": "wide"}, ("wide", "seeing")),
         ({"model": "tiny"}, ("tiny", "wide", "seeing")),
-        ({"model": "auto:plain"}, ("tiny", "wide", "seeing")),
+        ({"model": "auto:plain"}, ("tiny",)),
     ],
 )
 def test_the_plan_holds_only_models_that_can_take_the_request(changes: dict[str, Any], plan: tuple[str, ...]) -> None:

@@ -137,7 +137,7 @@ retries: {{ sub ($limits.max_attempts | default 3) 1 }}
 statuses: {{ hasKey $retry "statuses" | ternary $retry.statuses (list 429) | toJson }}
 totalMs: {{ mulf ($retry.total_seconds | default 600) 1000 | int64 }}
 # Only where it is asked for: an answer that does not stream has its first byte when it is whole.
-firstByteMs: {{ mulf ($retry.first_byte_seconds | default 0) 1000 | int64 }}
+perTryMs: {{ mulf ($retry.answer_seconds | default $retry.first_byte_seconds | default 0) 1000 | int64 }}
 {{- end -}}
 
 {{/* Retries of a gateway of another: its own value, or what `router` says. Call: list value exchange */}}
@@ -611,7 +611,7 @@ topologySpreadConstraints:
 {{- end -}}
 {{- end -}}
 {{- if and (has $v.attach.provider (list "istio" "envoy-gateway")) ($router.retry | default dict).per_try_seconds -}}
-{{- fail "router.retry.per_try_seconds: attach.provider envoy can do this; Istio and Envoy Gateway objects cannot. They know first_byte_seconds and total_seconds" -}}
+{{- fail "router.retry.per_try_seconds: attach.provider envoy can do this; Istio and Envoy Gateway objects cannot. They know answer_seconds, first_byte_seconds and total_seconds" -}}
 {{- end -}}
 {{- if and (eq $v.attach.provider "envoy-gateway") $router.passthrough -}}
 {{- fail "router.passthrough: attach.provider envoy can do this; with envoy-gateway, write an HTTPRoute of your own for the paths that are no LLM API" -}}

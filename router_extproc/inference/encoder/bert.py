@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +20,6 @@ from torch import Tensor
 
 from router_extproc.inference.artifact import EncoderSpec
 from router_extproc.inference.encoder.int8 import Int8Inner, Int8Linear, Steps, Weights
-from router_extproc.inference.tokens import TokenWindow
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +29,18 @@ to 30 % slower from 16 to 256 tokens (measured)."""
 ROUND = 16
 """Batches, and in attention rows, are filled up to a multiple of this many tokens: matrix kernels are built and kept
 per shape, and attention over 110 tokens takes twice as long as over 112, of which two are masked (measured)."""
+
+
+class Row(Protocol):
+    """Tokens of one row; those from `second` on are segment B's."""
+
+    @property
+    def ids(self) -> list[int]:
+        """All tokens, with the special ones."""
+
+    @property
+    def second(self) -> int:
+        """Where segment B begins, `len(ids)` where there is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +64,7 @@ class Batch:
     full: bool
 
 
-def assemble(rows: Sequence[TokenWindow], device: torch.device) -> Batch:
+def assemble(rows: Sequence[Row], device: torch.device) -> Batch:
     """Lays rows end to end and works out how attention finds them."""
     lengths = np.array([len(row.ids) for row in rows])
     longest = -(-int(lengths.max()) // ROUND) * ROUND
