@@ -10,6 +10,7 @@ import os
 import shutil
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -114,6 +115,14 @@ def load_encoder(folder: str | Path, *, training: bool = False) -> tuple[nn.Modu
         **({"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0} if training else {}),
     )
     return encoder, AutoTokenizer.from_pretrained(str(folder))
+
+
+def first_tokens(tokenizer: Any, texts: Sequence[str], limit: int) -> list[list[int]]:
+    """Ids of the first `limit` tokens of each text, special ones included. What is far beyond them is not tokenised."""
+    found: list[list[int]] = tokenizer([text[: limit * 12] for text in texts], truncation=True, max_length=limit)[
+        "input_ids"
+    ]
+    return found
 
 
 def fastest_type(device: torch.device) -> torch.dtype:

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from models import ngrams
-from models.network import NGRAMS, load
+from models.network import NGRAMS, first_tokens, load
 from router_extproc.inference import artifact
 from router_extproc.inference.encoder.bert import Encoder, assemble
 from router_extproc.inference.encoder.device import choose
@@ -57,7 +57,7 @@ class Predictor:
         `use` gets the indices of some texts, their last hidden states [texts, tokens, width] and which of these are
         tokens [texts, tokens], 0/1.
         """
-        tokens = self.tokenizer([text[: limit * 12] for text in texts], truncation=True, max_length=limit)["input_ids"]
+        tokens = first_tokens(self.tokenizer, texts, limit)
         order = sorted(range(len(texts)), key=lambda i: len(tokens[i]))
         begin = 0
         while begin < len(order):

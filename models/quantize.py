@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from models.data import LABEL_FILES, read_rows
 from models.files import replace_tensors
-from models.network import RouterNetwork, load
+from models.network import RouterNetwork, first_tokens, load
 from models.synthetic.written import written
 from router_extproc.inference.artifact import STEPS
 from router_extproc.inference.encoder.int8 import LEVELS, Steps, as_tensors, inner, rounded_weight
@@ -129,14 +129,13 @@ def fit_steps(name: str, weight: Tensor, seen: Inputs) -> tuple[float, Steps]:
 def quantize(data: Path, model: Path, seed: int = 17) -> dict[str, float]:
     """Writes the file into the folder `model`; returns the error of each product."""
     network, tokenizer, described, _ = load(model)
-    longest = int(described["max_tokens"])
     rng = random.Random(seed)
     texts: list[str] = []
     for file in LABEL_FILES.values():
         rows = [row["text"] for row in read_rows(data, file) if row["split"] == "train"]
         texts += rng.sample(rows, min(TEXTS, len(rows)))
     texts += [row["text"] for row in rng.sample(written(), min(TEXTS, len(written())))]
-    windows = tokenizer([text[: longest * 12] for text in texts], truncation=True, max_length=longest)["input_ids"]
+    windows = first_tokens(tokenizer, texts, int(described["max_tokens"]))
     encoder: Any = network.encoder
     names = products(encoder.config.num_hidden_layers)
     seen = inputs(network, windows, names, seed)
