@@ -7,7 +7,6 @@ torchrun --nproc-per-node 4 -m models.train --data ... --out ...     (several GP
 from __future__ import annotations
 
 import argparse
-import contextlib
 import hashlib
 import json
 import math
@@ -172,9 +171,16 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
+def _checkpoint(args: argparse.Namespace) -> Path:
+    return args.checkpoint or Path(args.out.with_name(args.out.name + ".checkpoint.pt"))
+
+
 def train(args: argparse.Namespace) -> RouterNetwork:
     """The training loop; returns the averaged network on rank 0's device."""
     rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    if args.minutes and world > 1:
+        # Each process has a clock of its own: they would leave the loop at different steps and wait for each other.
+        raise SystemExit("--minutes is for training in one process; give --steps")
     local = int(os.environ.get("LOCAL_RANK", 0))
     device = torch.device(f"cuda:{local}" if torch.cuda.is_available() else "cpu")
     if world > 1 and not dist.is_initialized():
@@ -199,7 +205,7 @@ def train(args: argparse.Namespace) -> RouterNetwork:
     if world > 1:
         step_module = DistributedDataParallel(step_module, find_unused_parameters=True)
 
-    checkpoint = args.checkpoint or args.out.with_name(args.out.name + ".checkpoint.pt")
+    checkpoint = _checkpoint(args)
     checkpoint.parent.mkdir(parents=True, exist_ok=True)
     step, pool, spent = 0, 0, 0.0
     if args.resume and checkpoint.exists():
@@ -208,6 +214,12 @@ def train(args: argparse.Namespace) -> RouterNetwork:
         optimiser.load_state_dict(state["optimiser"])
         average = state["average"]
         step, pool, spent = state["step"], state["pool"], state["spent"]
+
+    def keep() -> None:
+        partial = checkpoint.with_suffix(".partial")
+        state = {"network": network.state_dict(), "optimiser": optimiser.state_dict(), "average": average}
+        torch.save({**state, "step": step, "pool": pool, "spent": time.monotonic() - began}, partial)
+        os.replace(partial, checkpoint)
 
     dtype = fastest_type(device)
     # The language head alone needs no step: it is fitted afterwards and does not read the encoder.
@@ -246,27 +258,16 @@ def train(args: argparse.Namespace) -> RouterNetwork:
             pool += 1
             if rank == 0 and step - last_saved >= args.checkpoint_every:
                 last_saved = step
-                partial = checkpoint.with_suffix(".partial")
-                torch.save(
-                    {
-                        "network": network.state_dict(),
-                        "optimiser": optimiser.state_dict(),
-                        "average": average,
-                        "step": step,
-                        "pool": pool,
-                        "spent": time.monotonic() - began,
-                    },
-                    partial,
-                )
-                os.replace(partial, checkpoint)
+                keep()
             continue
         break
     bar.close()
+    if rank == 0 and step > last_saved:
+        # Whoever is interrupted in the last fits need not train again.
+        keep()
     network.load_state_dict(average)
     network.eval()
     if rank == 0:
-        with contextlib.suppress(FileNotFoundError):
-            checkpoint.unlink()
         digest = hashlib.sha256()
         for value in network.state_dict().values():
             digest.update(value.detach().float().cpu().numpy().tobytes())
@@ -297,6 +298,8 @@ def main(argv: list[str] | None = None) -> None:
         report.write_text(json.dumps(unseen, indent=1) + "\n", encoding="utf-8")
         win.fit(args.data, args.out)
         calibrate.calibrate(args.data, args.out)
+    if rank == 0:
+        _checkpoint(args).unlink(missing_ok=True)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from decimal import Decimal
 
+from router_extproc.account_names import account_name
 from router_extproc.budget_accounts import MOST_SHARED_USD, TOTAL, ZERO, Account, Accounts, Part
 from router_extproc.budget_plans import Scale, Verdict, considered, costs, judged, takes
 from router_extproc.budget_windows import seconds_left
@@ -30,6 +31,8 @@ from router_extproc.router import Routed
 from router_extproc.routes import DEFAULT_ROUTE, NAMED_ROUTE
 from router_extproc.validation import did_you_mean
 
+MAX_RESERVED = 100_000
+"""Requests under way that hold something. Beyond it the oldest counts as one whose outcome never comes."""
 AGREED_ROUNDS = 3
 """How often a plan is made anew because other replicas have reserved meanwhile."""
 
@@ -83,8 +86,10 @@ class Budgets:
         *,
         acted: Callable[[str, str], None] = lambda _budget, _action: None,
         alone: Callable[[str], None] = lambda _reason: None,
+        most: int = MAX_RESERVED,
     ) -> None:
-        self.accounts, self._acted, self._alone = accounts, acted, alone
+        """At most `most` requests (at least 1) hold something here."""
+        self.accounts, self._acted, self._alone, self._most = accounts, acted, alone, most
         self._reserved: OrderedDict[str, Reservation] = OrderedDict()
 
     async def admit(self, identity: str, routed: Routed, tenant: str, config: RouterConfig) -> Routed:
@@ -143,7 +148,10 @@ class Budgets:
             spent = part.amount
             if budget is not None:
                 unit = part.unit or budget.unit
-                spent = entry.cost if unit == "USD" else Decimal(entry.input + entry.output)
+                if unit != "USD":
+                    spent = Decimal(entry.input + entry.output)
+                elif entry.priced:  # else it cost something that nobody knows
+                    spent = entry.cost
             self.accounts.settle(part, spent, budget, holder)
 
     def lose(self, identity: str) -> None:
@@ -157,7 +165,7 @@ class Budgets:
         priced = costs(routed, config, self.accounts.now()) if config.budgets else {}
         for budget in config.budgets:
             key = _key(budget, routed, tenant)
-            if key is None or (budget.only is not None and key not in budget.only):
+            if key is None or (budget.counted is not None and key not in budget.counted):
                 continue
             account = self.accounts.opened((budget.name, key), budget)
             yield Scale(budget, (budget.name, key), account, takes(budget, routed, priced), priced)
@@ -202,7 +210,7 @@ class Budgets:
         now = time.monotonic()
         while self._reserved:
             identity, reservation = next(iter(self._reserved.items()))
-            if reservation.until > now:
+            if reservation.until > now and len(self._reserved) < self._most:
                 return
             del self._reserved[identity]
             self._lost(reservation)
@@ -216,7 +224,7 @@ def _key(budget: Budget, routed: Routed, tenant: str) -> str | None:
         case BudgetScope.ROUTE:
             return routed.decision.route
         case BudgetScope.USER:
-            return (routed.request.user or "")[:64] or None
+            return account_name(routed.request.user or "") or None
         case BudgetScope.TENANT:
             return tenant or None
 

@@ -23,16 +23,17 @@ from router_extproc.config.envoy_tls import write_secrets
 from router_extproc.config.loader import load
 from router_extproc.config.model import Api
 from router_extproc.cost import calculate
-from router_extproc.decision_log import read_log
+from router_extproc.decision_log import read_joined
 from router_extproc.domain import Outcome
 from router_extproc.errors import ConfigError, RouterError
 from router_extproc.explanation import as_sent, figures, tried
+from router_extproc.idle import idle
 from router_extproc.inference import artifact
 from router_extproc.reference import config_schema, configuration_reference
 from router_extproc.report import make_report
 from router_extproc.report_page import report_page
 from router_extproc.runtime import compile_runtime
-from router_extproc.signals.base import SHIPPED
+from router_extproc.signals.base import SHIPPED, Heads
 from router_extproc.signals.own_heads import OwnHeads, load_guest, review
 from router_extproc.simulation import simulate
 from router_extproc.telemetry import logs
@@ -100,7 +101,7 @@ def _parser() -> argparse.ArgumentParser:
     command = commands.add_parser("check", help="name every mistake in a router.yaml")
     command.set_defaults(run=_check)
     command.add_argument("file", type=Path, help="router.yaml or the directory of a mounted ConfigMap")
-    _add_model(command)
+    _add_model(command, device=False)
 
     command = commands.add_parser("envoy", help="print a complete Envoy configuration for a router.yaml")
     command.set_defaults(run=_envoy)
@@ -129,13 +130,15 @@ def _parser() -> argparse.ArgumentParser:
     command = commands.add_parser("simulate", help="replay recorded decisions against another router.yaml")
     command.set_defaults(run=_simulate)
     _add_config(command)
-    _add_model(command)
-    command.add_argument("--log", type=Path, required=True, help="the decision log: a file, or the state directory")
+    _add_model(command, device=False)
+    text = "decision logs, each a file or a state directory; those of all sidecars that serve together"
+    command.add_argument("--log", type=Path, required=True, nargs="+", help=text)
     command.add_argument("--json", action="store_true", help="print JSON")
 
     command = commands.add_parser("report", help="what was saved and how well requests were routed, from the records")
     command.set_defaults(run=_report)
-    command.add_argument("state", type=Path, help="the state directory: ledger and decision log")
+    text = "state directories, with ledger and decision log; those of all sidecars that serve together"
+    command.add_argument("states", type=Path, nargs="+", metavar="state", help=text)
     _flag(command, "config", "", "router.yaml with the models' `quality`, for the cost-quality frontier")
     command.add_argument("--feedback", type=Path, help='JSON lines: {"id": decision id, "good": true or false}')
     command.add_argument("--format", choices=("text", "json", "html"), default="text")
@@ -178,7 +181,8 @@ def _add_config(command: argparse.ArgumentParser) -> None:
     _flag(command, "config", "router.yaml", "the file, or the directory of a mounted ConfigMap")
 
 
-def _add_model(command: argparse.ArgumentParser) -> None:
+def _add_model(command: argparse.ArgumentParser, *, device: bool = True) -> None:
+    """`device`: whether the command runs the classifier where `serve` would."""
     _flag(
         command,
         "model-dir",
@@ -186,7 +190,8 @@ def _add_model(command: argparse.ArgumentParser) -> None:
         "directory of the classifier: in a checkout the shipped one, else it must be given",
     )
     _flag(command, "model-digest", "", "SHA-256 that the classifier must have; empty: any")
-    _flag(command, "device", "auto", "cpu, cuda or auto", flags.device)
+    if device:
+        _flag(command, "device", "auto", "cpu, cuda or auto", flags.device)
 
 
 def _print(text: str) -> int:
@@ -273,16 +278,21 @@ def _live(outcome: Outcome, decided: Decided | None) -> None:
 
 def _check(arguments: argparse.Namespace) -> int:
     loaded = load(arguments.file)
-    runtime = compile_runtime(loaded, {SHIPPED: artifact.read(Path(arguments.model_dir)).labels}, {})
+    runtime = compile_runtime(loaded, _heads(arguments), {})
     print(
         f"{loaded.source}: ok, {len(runtime.config.models)} models, {len(runtime.config.signals)} signals, "
         f"{len(runtime.config.routes)} routes"
     )
-    for gap in runtime.preferences.gaps():
-        print(f"warning: {gap}")
+    for warning in (*runtime.preferences.gaps(), *idle(runtime.config, runtime.policy.certain())):
+        print(f"warning: {warning}")
     for note in review(loaded, Path(arguments.model_dir)):
         print(note)
     return 0
+
+
+def _heads(arguments: argparse.Namespace) -> Heads:
+    """What the classifier can say. Raises UnusableModel also where its digest is not the one that it must have."""
+    return {SHIPPED: artifact.read(Path(arguments.model_dir), digest=arguments.model_digest or None).labels}
 
 
 def _envoy(arguments: argparse.Namespace) -> int:
@@ -306,16 +316,16 @@ def _cost(arguments: argparse.Namespace) -> int:
 
 def _simulate(arguments: argparse.Namespace) -> int:
     loaded = load(Path(arguments.config))
-    heads = {SHIPPED: artifact.read(Path(arguments.model_dir)).labels}
-    found = simulate(read_log(arguments.log), loaded, heads)
+    found = simulate(read_joined(arguments.log), loaded, _heads(arguments))
     if not found.replayed:
-        raise RouterError(f"no decisions in {arguments.log}: `serve --state-dir` records them")
+        where = ", ".join(map(str, arguments.log))
+        raise RouterError(f"no decisions in {where}: `serve --state-dir` records them")
     return _print(json.dumps(found.json(), indent=2) if arguments.json else found.text())
 
 
 def _report(arguments: argparse.Namespace) -> int:
     config = load(Path(arguments.config)).config if arguments.config else None
-    found = make_report(arguments.state, config, arguments.feedback)
+    found = make_report(*arguments.states, config=config, feedback=arguments.feedback)
     match arguments.format:
         case "json":
             return _print(json.dumps(found.json(), indent=2))
@@ -357,7 +367,7 @@ async def _explained(arguments: argparse.Namespace) -> dict[str, Any]:
 
     loaded = load(Path(arguments.config))
     model_dir = Path(arguments.model_dir)
-    compile_runtime(loaded, {SHIPPED: artifact.read(model_dir).labels}, {})
+    compile_runtime(loaded, _heads(arguments), {})
     model = encoder.load(model_dir, digest=arguments.model_digest or None, device=arguments.device)
     engine = Engine(model)
     await engine.start()

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import heapq
 import json
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,6 +26,10 @@ NAME = "decisions"
 WRITE_SECONDS = 0.25
 MAX_WAITING = 50_000
 SEGMENTS = 8
+MAX_JOINED = 100_000
+"""Decisions and outcomes that wait for each other while logs are read; half a kilobyte each."""
+OF_THE_END = ("time", "outcome", "cost", "baseline", "saved")
+"""What the outcome brings into a line."""
 
 
 class _Item(NamedTuple):
@@ -129,6 +135,48 @@ def read_log(path: Path) -> Iterator[dict[str, Any]]:
         # The oldest file may be gone by now: a new one has taken its place.
         with contextlib.suppress(FileNotFoundError):
             yield from map(_record_of, lines_of(file))
+
+
+def read_logs(paths: Sequence[Path]) -> Iterator[dict[str, Any]]:
+    """The records of the logs of several sidecars, by their times. Raises OSError."""
+    yield from heapq.merge(*map(read_log, paths), key=lambda made: str(made.get("time", "")))
+
+
+def read_joined(paths: Sequence[Path]) -> Iterator[dict[str, Any]]:
+    """The same with one record per exchange: one sidecar decides a request, and Envoy may tell another the outcome.
+
+    What the two wrote is joined in the place of the decision, whatever the order of files and lines, of the newest
+    `MAX_JOINED`. All is read twice. Raises OSError.
+    """
+    decided: OrderedDict[str, None] = OrderedDict()
+    told: OrderedDict[str, str] = OrderedDict()
+    for made in read_logs(paths):
+        identity = str(made.get("id"))
+        if _lacks_outcome(made):
+            decided[identity] = None
+        elif _lacks_decision(made):
+            told[identity] = json.dumps({name: made[name] for name in OF_THE_END if name in made})
+        for table in (decided, told):
+            if len(table) > MAX_JOINED:
+                table.popitem(last=False)
+    pairs = {identity: told[identity] for identity in decided if identity in told}
+    del decided, told
+    for made in read_logs(paths):
+        found = pairs.get(str(made.get("id")))
+        if found is not None and _lacks_outcome(made):
+            yield made | json.loads(found)
+        elif found is None or not _lacks_decision(made):
+            yield made
+
+
+def _lacks_outcome(made: Mapping[str, Any]) -> bool:
+    return "plan" in made and made.get("outcome") is None
+
+
+def _lacks_decision(made: Mapping[str, Any]) -> bool:
+    """Whether another sidecar decided it. Without a route nobody did: its id is Envoy's, which a client may choose."""
+    undecided = "plan" not in made and "refused" not in made and bool(made.get("route"))
+    return undecided and isinstance(made.get("outcome"), dict)
 
 
 def _record_of(line: bytes) -> dict[str, Any]:

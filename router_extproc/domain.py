@@ -17,6 +17,10 @@ MAX_PIECES = 1000
 MAX_CONSIDERED = 32
 """Models of which a decision says why they stand where they stand. A route by labels may have hundreds."""
 
+BROKE_OFF = frozenset({"UC", "UR", "UPE", "LR", "UT", "UMSDR", "SI"})
+"""Envoy's response flags of an answer that ended before its end: the model's server closed, reset or garbled it, or it
+took too long. All else is known before an answer begins, or is the client's doing, or ours."""
+
 
 @dataclass(frozen=True, slots=True)
 class Turn:
@@ -39,7 +43,8 @@ class LlmRequest:
     is with: a response, an item, a prompt or a file named by its id, or reasoning that it alone can read. `opening` is
     the beginning of the first human turn. `written` are texts that people, tools and documents brought beside the
     prompt, newest first, a bounded part of a long conversation; the first `fresh` of them came since the model last
-    spoke.
+    spoke. `thoughts` are what models thought in the turns before, oldest first. `unread` says that a part of the input
+    is no text: token ids, or what a model made of a text.
     """
 
     api: str
@@ -61,6 +66,8 @@ class LlmRequest:
     opening: str = ""
     written: tuple[str, ...] = ()
     fresh: int = 0
+    thoughts: tuple[str, ...] = ()
+    unread: bool = False
 
     @property
     def context_tokens(self) -> int:
@@ -135,7 +142,7 @@ class Decision:
     the models that were left out, `MAX_CONSIDERED` at most. `sticky` routes keep a conversation on its model;
     `affinity` says what came of that: "new", "kept", "moved" or "away" (for this turn alone). `masked` are the texts
     that must not leave. Where `stand_ins` is false, as for embeddings, only models that the operator put beside its own
-    may take their place.
+    may take their place. Where `ends` is true, no default models follow them in the plan.
     """
 
     route: str
@@ -153,6 +160,7 @@ class Decision:
     affinity: str = ""
     masked: tuple[str, ...] = field(default=(), repr=False)
     stand_ins: bool = True
+    ends: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,3 +236,8 @@ class Outcome:
     stream: bool = False
     held: str = ""
     plan: tuple[str, ...] = ()
+
+    @property
+    def broken(self) -> bool:
+        """Whether an answer had begun well and broke off, by no fault of the client's."""
+        return 0 < self.status < 400 and not BROKE_OFF.isdisjoint(self.flags.split(","))

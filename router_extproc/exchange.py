@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from router_extproc.account_names import account_name
 from router_extproc.apis.base import BodyReader, ClientApi
 from router_extproc.domain import LlmRequest
 from router_extproc.errors import BodyTooLarge, UnsupportedEncoding
@@ -21,8 +22,6 @@ from router_extproc.telemetry.context import TraceContext
 SPECULATION_PAUSE = 0.002
 """Seconds without a further chunk after which classifying what is there is worth a guess. It doubles with every guess:
 a conversation that trickles in costs a few passes and not one per turn."""
-
-MAX_TENANT = 64
 
 AHEAD_BYTES = 16 * 1024
 """Bytes of a body after which texts beside the prompt that have arrived are worth reading, where all of them are."""
@@ -79,7 +78,7 @@ class Exchange:
         """Who the request is counted for, by the header that `ledger.tenant_header` names; empty without one."""
         header = self.runtime.config.ledger.tenant_header
         value = self.headers.get(header, "") if header is not None else ""
-        return "".join(char if char.isprintable() else "?" for char in value[:MAX_TENANT])
+        return "".join(char if char.isprintable() else "?" for char in account_name(value))
 
     @property
     def announced(self) -> int | None:

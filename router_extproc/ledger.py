@@ -232,6 +232,13 @@ class Totals:
         for name in DIMENSIONS:
             self._sum(name, getattr(entry, name)).add(entry)
 
+    def merge(self, other: Totals) -> None:
+        """Adds another ledger's."""
+        self.all.merge(other.all)
+        for name in DIMENSIONS:
+            for key, value in other.by[name].items():
+                self._sum(name, key).merge(value)
+
     def _sum(self, dimension: str, key: str) -> Sum:
         table = self.by[dimension]
         found = table.get(key)

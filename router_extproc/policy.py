@@ -62,6 +62,10 @@ class Policy:
             skipped = skipped or holds is None
         return replace(view.default, reason=_no_route(facts.signals, skipped))
 
+    def certain(self) -> set[str]:
+        """The routes whose band no signal's confidence picks: their rules hold or do not."""
+        return {route.name for view in self._views.values() for route in view.routes if not route.deciding}
+
     def explain(self, facts: Facts) -> list[RouteResult]:
         """What became of every route: the first that matched is the one that `decide` takes."""
         view, signals = self._views[facts.virtual], facts.signals

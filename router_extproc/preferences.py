@@ -87,7 +87,7 @@ class Preferences:
                 if decision.band is Band.NAMED and asked not in wish.allowed:
                     raise ModelForbidden(f"the model `{asked}` is not for you")
                 why = f"preferences: {wish.limit}"
-                decision = narrowed(decision, wish.allowed, default, why, last)
+                decision = narrowed(decision, wish.allowed, () if decision.ends else default, why, last)
         if decision.band is Band.NAMED:
             return decision
         prefer = self._prefer(asked, headers, wishes)

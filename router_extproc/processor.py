@@ -24,6 +24,8 @@ from router_extproc.apis.mask import QUICK_BYTES, mask
 from router_extproc.apis.models_list import answer_models
 from router_extproc.apis.rewrite import replace_span
 from router_extproc.apis.table import for_path
+from router_extproc.config.envoy_routes import default_models
+from router_extproc.config.model import Api
 from router_extproc.config.providers import UNKNOWN_PATH, UNKNOWN_PATH_CODE
 from router_extproc.config.schema import RouterConfig
 from router_extproc.domain import Band
@@ -408,7 +410,10 @@ def _asked(exchange: Exchange) -> dict[str, object]:
 
 
 def _default_answers(exchange: Exchange, mode: BodyMode, reason: str) -> list[Reply]:
-    """Something of ours broke: Envoy's configured order, default model first, serves the request as it came."""
+    """Something of ours broke: Envoy's configured order, default model first, serves the request as it came.
+
+    Gateways that name their clusters themselves have the first model of that order alone: `outcomes` needs its name.
+    """
     metadata = {
         **_asked(exchange),
         "route": "default",
@@ -416,6 +421,9 @@ def _default_answers(exchange: Exchange, mode: BodyMode, reason: str) -> list[Re
         "confidence": "0.00",
         "reason": reason,
     }
+    serves = default_models(exchange.runtime.config, Api(exchange.api.name))
+    if serves:
+        metadata["model"] = serves[0]
     if mode is BodyMode.BUFFERED and exchange.chunks:
         return [wire.route_in_body({}, metadata, None)]
     if exchange.trailers:

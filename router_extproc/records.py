@@ -161,6 +161,8 @@ def _outcome(outcome: Outcome, *, known: bool) -> Record:
         "details": outcome.details,
         "request_id": outcome.request_id,
     }
+    if outcome.broken:
+        ended["broken"] = True
     if outcome.usage is not None:
         usage = outcome.usage
         ended["tokens"] = {
@@ -247,6 +249,7 @@ def outcome_of(made: Mapping[str, Any]) -> Outcome | None:
         duration_seconds=float(ended["ms"]) / 1e3,
         first_byte_seconds=None if first is None else float(first) / 1e3,
         usage=usage,
+        flags=str(ended.get("flags", "")),
         plan=tuple(map(str, made.get("plan", ()))),
     )
 

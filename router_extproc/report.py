@@ -1,4 +1,4 @@
-"""What the records of a sidecar add up to: savings, shares, bands, latency, fallbacks, quality, likely misroutes."""
+"""What the records of sidecars add up to: savings, shares, bands, latency, fallbacks, quality, likely misroutes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from router_extproc.config.schema import RouterConfig
-from router_extproc.decision_log import read_log
+from router_extproc.decision_log import read_joined, read_logs
 from router_extproc.domain import Usage
 from router_extproc.errors import RouterError
 from router_extproc.ledger import EARLIER, Sum, Totals, read_totals
@@ -161,17 +161,22 @@ class Report:
         return "\n".join(lines)
 
 
-def make_report(state: Path, config: RouterConfig | None = None, feedback: Path | None = None) -> Report:
-    """Reads a state directory, also while a sidecar writes it. Raises RouterError when there is nothing in it.
+def make_report(*states: Path, config: RouterConfig | None = None, feedback: Path | None = None) -> Report:
+    """Reads state directories, also while sidecars write them. Raises RouterError when there is nothing in any.
 
     `config` gives the models' qualities and prices for the frontier, `feedback` is a file of JSON lines with `id` and
     `good`, beside the verdicts that the sidecar was told.
     """
-    totals = read_totals(state)
-    if totals is None:
-        raise RouterError(f"{state}: no ledger here: `serve --state-dir` writes one")
+    totals = Totals()
+    # One of several may not have been told of any exchange.
+    ledgers = [found for found in map(read_totals, states) if found is not None]
+    if not ledgers:
+        where = ", ".join(map(str, states))
+        raise RouterError(f"{where}: no ledger here: `serve --state-dir` writes one")
+    for ledger in ledgers:
+        totals.merge(ledger)
     judged: dict[str, Said] = {}
-    for made in read_log(state):
+    for made in read_logs(states):
         if "feedback" in made:
             _hear(judged.setdefault(str(made.get("id")), Said()), made)
     if feedback is not None:
@@ -180,7 +185,7 @@ def make_report(state: Path, config: RouterConfig | None = None, feedback: Path 
     report = Report(totals, days=_days(totals))
     latencies: list[float] = []
     suspects: list[Suspect] = []
-    for made in read_log(state):
+    for made in read_joined(states):
         _count(report, made, judged, latencies, suspects)
     report.latency_ms = _percentiles(latencies)
     report.suspects = sorted(suspects, key=lambda s: (not s.bad, s.confidence))[:TOP]

@@ -362,6 +362,7 @@ class Router:
             reason="the client named the model",
             fallbacks=tuple(model.fallback or (() if vectors else self._config.default)),
             stand_ins=not vectors,
+            ends=model.fallback is not None,
         )
 
     def _embedding(self, decision: Decision) -> Decision:
@@ -424,7 +425,9 @@ class Router:
 
     def _spares(self, decision: Decision, request: LlmRequest) -> tuple[str, ...]:
         """The models that come after the candidates."""
-        return decision.fallbacks + (self._config.default_of(request.model) if decision.stand_ins else ())
+        if decision.ends or not decision.stand_ins:
+            return decision.fallbacks
+        return decision.fallbacks + self._config.default_of(request.model)
 
     def _at_home(
         self, ordered: list[str], request: LlmRequest, decision: Decision, home: Kept | None, out: dict[str, str]

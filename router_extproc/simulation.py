@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
+from router_extproc.account_names import account_name
 from router_extproc.admission import Admission
 from router_extproc.budget_accounts import Accounts
 from router_extproc.budgets import Budgets
@@ -157,6 +158,7 @@ class _Replay:
         win = next((name for name, head in heads_of.items() if head == WIN), WIN)
         self.quality = Quality(win, SelectionInputs(self.config.models, (win,), self.observed))
         self.sticky = any(route.sticky for route in self.config.routes)
+        self._users = {account_name(name): name for name in self.config.preferences.users}
 
     def _seconds(self) -> float:
         return self.now.timestamp()
@@ -176,7 +178,7 @@ class _Replay:
     def _member(self, wishes: Wishes | None, tenant: str) -> str | None:
         """Whose request it is to the preferences; None where the record does not tell."""
         if tenant and self.config.preferences.header == self.config.ledger.tenant_header:
-            return tenant
+            return self._users.get(tenant, tenant)
         return wishes.member if wishes is not None else None
 
     def lacking(self, wishes: Wishes | None, tenant: str, session: str) -> list[str]:

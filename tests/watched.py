@@ -65,8 +65,10 @@ class Watched:
             if sample.name == "mom_feedback_total"
         }
 
-    def exchange(self, identity: str, prompt: str = "write code", **changes: Any) -> None:
-        """A request that was decided and has ended."""
+    def exchange(
+        self, identity: str, prompt: str = "write code", teller: Recorder | None = None, **changes: Any
+    ) -> None:
+        """A request that was decided here and has ended, which Envoy tells `teller`."""
         request = LlmRequest("chat_completions", "auto", (1, 7), prompt, tokens=900)
         signals = SignalSet({"intent": SignalValue("code_generation", 0.97)})
         changes = {"route": "code", "band": "recommended"} | changes
@@ -78,7 +80,7 @@ class Watched:
             Decided(identity, request, signals, decision, plan, 0.0023, 1, stages, "acme", 1_790_000_000.0)
         )
         outcome = Outcome(identity, "chat_completions", 200, "coder", 1, 0.84, 0.21, Usage(1000, 100, 200))
-        self.recorder.outcome(replace(outcome, **changes))
+        (teller or self.recorder).outcome(replace(outcome, **changes))
 
 
 @asynccontextmanager

@@ -14,15 +14,16 @@ import numpy.typing as npt
 from router_extproc.apis.content import BROUGHT_KEYS, PICTURES, printable
 from router_extproc.apis.json_marks import escapes, safe_cut
 
-TEXT_KEYS: Final = frozenset(key.encode() for key in BROUGHT_KEYS - {"result"}) | frozenset(
+TEXT_KEYS: Final = frozenset(key.encode() for key in BROUGHT_KEYS - {"result", "thinking"}) | frozenset(
     {b"input", b"prompt", b"system", b"instructions", b"arguments", b"suffix", b"documents"}
 )
 """Keys whose strings, at any depth of arrays below them, hold what people or tools wrote. So do `DEPENDING`, the
 variables of a prompt that the provider keeps, and what a tool was called with. No others: names, roles and identifiers
 must stay what they are."""
 
-DEPENDING: Final = frozenset({b"data", b"result"})
-"""Keys of a text or of base64, as the `type` beside them says."""
+DEPENDING: Final = frozenset({b"data", b"result", b"thinking"})
+"""Keys of a text or of base64, as the `type` beside them says; or of what must stay as it is, for beside it stands the
+`signature` of a provider that refuses what was changed."""
 
 _CALLED_WITH: Final = frozenset({b"input", b"arguments"})
 """Keys of what a tool was called with. Where it is no string but an object, all strings in it are the caller's. Its
@@ -166,13 +167,22 @@ class _Open:
     variables: bool = False
     call: bool = False
     kind: bytes = b""
+    signed: bool = False
     depending: list[tuple[bytes, Value]] = field(default_factory=list)
 
     def texts(self) -> Iterator[Value]:
-        """Those of its strings that are a text as its type, which is known by now, says."""
+        """Those of its strings that are a text as what stands beside them, which is known by now, says."""
         for key, value in self.depending:
-            if self.kind == b"text" if key == b"data" else self.kind != PICTURES.encode():
+            if self._is_text(key):
                 yield value
+
+    def _is_text(self, key: bytes) -> bool:
+        match key:
+            case b"data":
+                return self.kind == b"text"
+            case b"thinking":
+                return not self.signed
+        return self.kind != PICTURES.encode()
 
 
 def text_values(body: bytes) -> Iterator[Value]:
@@ -193,6 +203,8 @@ def text_values(body: bytes) -> Iterator[Value]:
                 around.depending.append((key, Value(position, end, False)))
             elif key == b"type" and around.is_object:
                 around.kind = _plain(body[position:end])
+            elif key == b"signature" and around.is_object and end > position:
+                around.signed = True
             position = end + 1
         elif bracket in b"{[":
             call = around.call or (around.is_object and key in _CALLED_WITH and _among_turns(outer))

@@ -16,7 +16,7 @@ from router_extproc.errors import MalformedBody
 
 
 class TextReader(Reader):
-    """A reader whose input is a string, an array of strings, or token ids (which say nothing to a classifier)."""
+    """A reader whose input is a string, an array of strings, or token ids, which nobody here can read."""
 
     text_field: ClassVar[str]
 
@@ -44,6 +44,7 @@ class TextReader(Reader):
         kinds = set(map(type, values))
         if not kinds <= {str, int, list}:
             raise MalformedBody(f"'{key}' must hold strings, token ids or arrays of token ids.", param=key)
+        self._unread = self._unread or not kinds <= {str}
         for value in values:
             if isinstance(value, str):
                 self._take(value)
@@ -84,8 +85,8 @@ class CompletionsReader(TextReader):
 
     def _input_member(self, key: str, value: Any) -> None:
         match key:
-            case "prompt_embeds":
-                self._given = self._given or value is not None
+            case "prompt_embeds" if value is not None:
+                self._given = self._unread = True
             case "response_format":
                 self._set_format(value)
             case "suffix":
@@ -100,6 +101,7 @@ class CompletionsReader(TextReader):
     def _input_elements(self, key: str, values: list[Any]) -> None:
         if key == "prompt_embeds":
             self._given = True
+            self._unread = self._unread or bool(values)
         else:
             super()._input_elements(key, values)
 

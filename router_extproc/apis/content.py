@@ -11,6 +11,12 @@ from router_extproc.errors import MalformedBody
 
 TEXT_PARTS: Final = frozenset({"text", "input_text", "output_text"})
 
+OWN_KEYS: Final = ("refusal", "thinking")
+"""Keys of a part's text that are called like its type. Some servers read such a part in any message."""
+
+EMBEDDED: Final = "prompt_embeds"
+"""A part, or a field, that brings what the model makes of a text instead of the text."""
+
 MEDIA_PARTS: Final[Mapping[str, str]] = {
     "image": "image",
     "image_url": "image",
@@ -31,9 +37,9 @@ MEDIA_PARTS: Final[Mapping[str, str]] = {
 
 BROUGHT_KEYS: Final = frozenset(
     {"title", "context", "text", "content", "contents", "output", "outputs", "stdout", "stderr", "result", "results"}
-    | {"lines", "logs"}
+    | {"lines", "logs", *OWN_KEYS}
 )
-"""Where results of tools and documents keep their texts. `mask` covers the same."""
+"""Where results of tools and documents keep their texts. `mask` covers the same, but for what a provider has signed."""
 
 BROUGHT_LEVELS: Final = 8
 """How deep in them: a fetched document in a result takes seven."""
@@ -56,15 +62,18 @@ class Content:
 
     `brought` are texts that stand in it and are not its author's: results of tools, documents. `parts` counts the
     values that were looked at. `kept_elsewhere`: a file is named by the id that the provider which holds it gave it.
+    `thoughts` are what the model thought, where it is the author. `unread`: a part of the text is there as numbers.
     """
 
     texts: list[str] = field(default_factory=list)
     brought: list[str] = field(default_factory=list)
+    thoughts: list[str] = field(default_factory=list)
     modalities: set[str] = field(default_factory=set)
     media: int = 0
     media_characters: int = 0
     parts: int = 0
     kept_elsewhere: bool = False
+    unread: bool = False
 
     def count(self, values: Collection[Any], param: str) -> None:
         """Counts what is about to be looked at. Raises MalformedBody when it is too much."""
@@ -78,11 +87,12 @@ class Content:
         return "\n\n".join(self.texts)
 
 
-def read_content(value: Any, param: str) -> Content:
+def read_content(value: Any, param: str, *, of_model: bool = False) -> Content:
     """Reads the content of a message; None is empty. Raises MalformedBody naming `param` for other types, and for more
     than `MAX_PARTS` parts.
 
-    Parts of unknown types hold nothing that routing needs, and pass.
+    Parts of unknown types hold nothing that routing needs, and pass. What the model thought is set apart in a message
+    `of_model`; in any other, parts that say so are as good as text.
     """
     content = Content()
     if isinstance(value, str):
@@ -90,7 +100,7 @@ def read_content(value: Any, param: str) -> Content:
     elif isinstance(value, list):
         content.count(value, param)
         for index, part in enumerate(value):
-            _read_part(part, f"{param}[{index}]", content)
+            _read_part(part, f"{param}[{index}]", content, content.thoughts if of_model else content.texts)
     elif value is not None:
         raise MalformedBody(f"'{param}' must be a string or an array of content parts.", param=param)
     return content
@@ -106,7 +116,7 @@ def read_result(value: Any, param: str) -> Content:
     return content
 
 
-def _read_part(part: Any, param: str, content: Content) -> None:
+def _read_part(part: Any, param: str, content: Content, thoughts: list[str]) -> None:
     if isinstance(part, str):
         content.texts.append(printable(part))
         return
@@ -114,7 +124,7 @@ def _read_part(part: Any, param: str, content: Content) -> None:
         raise MalformedBody(f"'{param}' must be an object.", param=param)
     kind = part.get("type")
     if kind is None:  # some servers go by the key that is there, as in {"image_url": "https://..."}
-        kind = next((key for key in part if key in TEXT_PARTS or key in MEDIA_PARTS), "")
+        kind = next((key for key in part if key in TEXT_PARTS or key in MEDIA_PARTS or key in OWN_KEYS), "")
     if not isinstance(kind, str):
         raise MalformedBody(f"'{param}.type' must be a string.", param=f"{param}.type")
     if kind in TEXT_PARTS:
@@ -124,6 +134,13 @@ def _read_part(part: Any, param: str, content: Content) -> None:
         content.texts.append(printable(text))
     elif kind in MEDIA_PARTS or "content" in part:  # a tool result's text is not the human's, its images count
         _gather_object(part, kind, BROUGHT_LEVELS, param, content)
+        if kind not in OWN_KEYS:
+            return
+    content.unread |= kind == EMBEDDED or EMBEDDED in part
+    for key, texts in zip(OWN_KEYS, (content.texts, thoughts), strict=True):
+        own = part.get(key)
+        if isinstance(own, str) and own:
+            texts.append(printable(own))
 
 
 def _gather(value: Any, levels: int, param: str, content: Content) -> None:
@@ -145,6 +162,7 @@ def _gather_object(value: dict[str, Any], kind: str, levels: int, param: str, co
     if kind == PICTURES:
         return
     content.count(value, param)
+    content.unread |= kind == EMBEDDED or EMBEDDED in value
     source = value.get("source")
     written = isinstance(source, dict) and source.get("type") in ("text", "content")
     # A document that is text, or a tool's own object with such a `type`: the model needs no eyes for it.

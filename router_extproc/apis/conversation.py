@@ -52,14 +52,17 @@ class Conversation:
         self.newest_is_human = False
         self.modalities = {"text"}
         self.kept_elsewhere = False
+        self.unread = False
         self.media = 0
         self.media_characters = 0
         self.context: tuple[Turn, ...] = ()
+        self.thoughts: tuple[str, ...] = ()
         self.opening = ""
         self._prompt = ""
         self._raw = ""
         self._system = ""
         self._turns: deque[Turn] = deque(maxlen=CONTEXT_TURNS)
+        self._thoughts: deque[str] = deque(maxlen=CONTEXT_TURNS)
         self._written: deque[tuple[int, str]] = deque(maxlen=WRITTEN_TEXTS)  # with how often the model had spoken
         self._characters = 0
         self._spoken = 0
@@ -123,17 +126,20 @@ class Conversation:
         self.human_turns += 1
         self.opening = self.opening or text[:OPENING_CHARACTERS]
         self.context = tuple(self._turns)
+        self.thoughts = tuple(self._thoughts)
         self._prompt = clip(text, PROMPT_CHARACTERS, PROMPT_TAIL)
         self._bring([self._prompt])
         self._turns.append(Turn("user", clip(text, CONTEXT_CHARACTERS)))
 
     def add_assistant(self, content: Content) -> None:
-        """What the model said. Its tool calls are not text."""
+        """What the model said. Its tool calls are not text, and what it thought is no turn: it is long."""
         self._count(content)
         self._bring(content.brought)
         self.has_spoken()
         if text := content.text.strip():
             self._turns.append(Turn("assistant", clip(text, CONTEXT_CHARACTERS)))
+        if content.thoughts:
+            self._thoughts.append(clip("\n\n".join(content.thoughts), CONTEXT_CHARACTERS))
 
     def add_tool(self, content: Content) -> None:
         """What a tool returned."""
@@ -176,5 +182,6 @@ class Conversation:
     def _count(self, content: Content) -> None:
         self.modalities |= content.modalities
         self.kept_elsewhere |= content.kept_elsewhere
+        self.unread |= content.unread
         self.media += content.media
         self.media_characters += content.media_characters

@@ -16,13 +16,13 @@ import numpy.typing as npt
 
 from router_extproc.apis.body_texts import blocks
 from router_extproc.apis.content import printable
+from router_extproc.words import goes_on, in_word
 
 QUICK_BYTES: Final = 16 * 1024
 """A body up to this size is masked in few milliseconds. A larger one is for another thread."""
 
 _NUMBER: Final = re.compile(rb"-?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
 _PREFIXES: Final = (16, 8, 4, 2, 1)
-_ALPHANUMERIC: Final = np.array([chr(code).isalnum() and code < 0x80 for code in range(256)])
 
 
 def mask(chunks: Sequence[bytes], texts: Iterable[str]) -> dict[int, bytes]:
@@ -86,8 +86,7 @@ class Pieces:
         pairs <<= 8
         pairs |= codes[2:]
         found = self._starts[pairs]
-        words = _ALPHANUMERIC[codes]
-        found &= ~(words[1:-1] & words[:-2])
+        found &= ~goes_on(codes[:-1])
         return np.flatnonzero(found) + 1
 
     def find(self, text: bytes) -> Iterator[tuple[int, int]]:
@@ -96,9 +95,5 @@ class Pieces:
             for prefix, lengths in self._lengths:
                 for length in lengths.get(text[start : start + prefix], ()):
                     end = start + length
-                    if text[start:end] in self._pieces and not (_in_word(text[end - 1]) and _in_word(text[end])):
+                    if text[start:end] in self._pieces and not (in_word(text[end - 1]) and in_word(text[end])):
                         yield start, end
-
-
-def _in_word(code: int) -> bool:
-    return bool(_ALPHANUMERIC[code])

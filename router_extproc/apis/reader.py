@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from dataclasses import replace
 from typing import Any, ClassVar, Final
 
+from router_extproc.account_names import account_name
 from router_extproc.apis.content import MEDIA_TOKENS, Content, printable, read_content, read_result
 from router_extproc.apis.conversation import Conversation
 from router_extproc.apis.json_scan import Scanner
@@ -14,7 +15,7 @@ from router_extproc.domain import LlmRequest
 from router_extproc.errors import MalformedBody
 
 MAX_NAME: Final = 256
-"""Characters of a model name, and kept of a user id."""
+"""Characters of a model name."""
 
 GROWTH: Final = 1024
 """Bytes that must arrive before a growing text is decoded again, so that tiny chunks do not cost quadratic time."""
@@ -41,6 +42,7 @@ class Reader(ABC):
         self._json_mode = False
         self._user: str | None = None
         self._stateful = False
+        self._unread = False
         self._longest: int | None = None
         self._growing = ""
         self._looked_at = 0
@@ -155,7 +157,7 @@ class Reader(ABC):
 
     def _set_user(self, value: Any) -> None:
         if isinstance(value, str) and value:
-            self._user = printable(value)[:MAX_NAME]
+            self._user = account_name(printable(value))
 
     def _set_format(self, value: Any) -> None:
         """`{"type": "json_schema", ...}` asks for JSON."""
@@ -185,6 +187,7 @@ class Reader(ABC):
             model_span=self._scanner.model_span,
             prompt=conversation.prompt,
             context=conversation.context,
+            thoughts=conversation.thoughts,
             system=conversation.system,
             tokens=self._tokens(),
             longest=self._longest,
@@ -196,6 +199,7 @@ class Reader(ABC):
             turns=max(1, conversation.human_turns),
             user=self._user,
             stateful=self._stateful or conversation.kept_elsewhere,
+            unread=self._unread or conversation.unread,
             opening=conversation.opening,
             written=written,
             fresh=fresh,
@@ -261,11 +265,12 @@ class MessagesReader(Reader):
         if role in ("tool", "function"):
             self._conversation.add_tool(read_result(message.get("content"), param))
             return
-        content = read_content(message.get("content"), param)
+        of_model = role in ("assistant", "model")
+        content = read_content(message.get("content"), param, of_model=of_model)
         match role:
             case "system" | "developer":
                 self._conversation.add_system(content)
-            case "assistant" | "model":
+            case _ if of_model:
                 # What the model said aloud is sent back by its id.
                 self._stateful = self._stateful or _names(message.get("audio"), "id")
                 self._conversation.add_assistant(content)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from router_extproc.apis.content import Content, read_content, read_result
+from router_extproc.apis.content import PICTURES, Content, read_content, read_result
 from router_extproc.apis.error_body import openai_error
 from router_extproc.apis.reader import MessagesReader
 from router_extproc.config.model import Api
@@ -23,6 +23,9 @@ TOOL_OUTPUTS: Final = frozenset(
 """Items by which the client answers the model's calls. Items of other types are the model's own."""
 
 REFERENCE: Final = "item_reference"
+
+_HOLDS: Final = {PICTURES: "result", "reasoning": "content"}
+"""Types of items which may be nothing but an id -> where the rest would stand."""
 
 INPUT_ELSEWHERE: Final = ("prompt", "previous_response_id", "conversation")
 """Fields that refer to an input which the provider holds, so that `input` may be absent."""
@@ -77,7 +80,7 @@ class ResponsesReader(MessagesReader):
         kind = _kind(message)
         if not isinstance(kind, str):
             raise MalformedBody(f"'{param}.type' must be a string.", param=f"{param}.type")
-        self._stateful = self._stateful or kind == REFERENCE or bool(message.get("encrypted_content"))
+        self._stateful = self._stateful or bool(message.get("encrypted_content")) or _by_id(kind, message)
         if kind == "message":
             super()._message(message, param)
         elif kind == "reasoning":
@@ -106,6 +109,14 @@ def _kind(item: dict[str, Any]) -> Any:
     if kind is not None:
         return kind
     return REFERENCE if item.keys() - {"type"} == {"id"} else "message"
+
+
+def _by_id(kind: str, item: dict[str, Any]) -> bool:
+    """Whether what the model shall see of an item lies with the provider, which knows it by the item's id."""
+    if kind == REFERENCE:
+        return True
+    holds = _HOLDS.get(kind)
+    return holds is not None and bool(item.get("id")) and not item.get(holds)
 
 
 class Responses:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from decimal import Decimal
 from enum import StrEnum
+from functools import cached_property
 from typing import Self
 
 from pydantic import Field, model_validator
 
+from router_extproc.account_names import account_name
 from router_extproc.config.section import Name, Names, Section
 from router_extproc.patterns import HEADER
 
@@ -27,7 +29,7 @@ class Ledger(Section):
         None,
         pattern=HEADER,
         description="Request header that names the tenant. Set or strip it in front of the router: a client could "
-        "name another one.",
+        "name another one. Of a name of more than 64 characters the first 47 are shown, with `~` and a hash of it.",
     )
 
 
@@ -64,7 +66,11 @@ class Budget(Section):
         description="What has such a budget of its own: each tenant (`ledger.tenant_header`), each user (as the body "
         "names them: clients can make that up), each route, or all requests together.",
     )
-    only: Names | None = Field(None, description="Tenants, users or routes that it holds for. Default: all.")
+    only: Names | None = Field(
+        None,
+        description="Tenants, users or routes that it holds for, by their names as they are sent, however long. "
+        "Default: all.",
+    )
     window: BudgetWindow = Field(BudgetWindow.DAY, description="When it begins anew (UTC).")
     usd: Decimal | None = Field(None, gt=0, description="US dollars per window.")
     tokens: int | None = Field(None, gt=0, description="Input and output tokens per window.")
@@ -75,6 +81,11 @@ class Budget(Section):
         WhenSpent.CHEAPEST,
         description="`cheapest`: the plan's cheapest model alone goes on; `refuse`: 429 with Retry-After.",
     )
+
+    @cached_property
+    def counted(self) -> frozenset[str] | None:
+        """`only`, by the names under which tenants and users are counted."""
+        return frozenset(map(account_name, self.only)) if self.only is not None else None
 
     @property
     def limit(self) -> Decimal:

@@ -12,6 +12,7 @@ from typing import Any
 
 from router_extproc.config.envoy_clusters import (
     ANTHROPIC_VERSION,
+    CLIENT_CREDENTIALS,
     HTTP_OPTIONS,
     OUTLIERS,
     credential_headers,
@@ -113,10 +114,9 @@ def _route(config: RouterConfig, api: Api, name: str, backups: Backups, *, decid
     headers: list[dict[str, Any]] = [POST]
     if decided:
         headers.append({"name": "x-mom-model", "string_match": {"exact": name}})
-    remove = [*_INTERNAL]
+    kept = CLIENT_CREDENTIALS if model.auth is not None and model.auth.passthrough else ()
+    remove = [*_INTERNAL, *(header for header in credential_headers(config.models) if header not in kept)]
     add = []
-    if model.auth is None or not model.auth.passthrough:
-        remove += credential_headers(config.models)
     if model.auth is not None and model.auth.env:
         header, prefix = key_header(model)
         add.append(_header(header, f"{prefix}%ENVIRONMENT({model.auth.env})%"))

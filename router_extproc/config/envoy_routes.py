@@ -49,9 +49,14 @@ def virtual_host(
 
 
 def default_order(config: RouterConfig, api: Api) -> list[str]:
-    """Clusters that speak an API in the order that serves without a plan: the default models, then the others."""
+    """The clusters of `default_models`."""
+    return [cluster_of(name, config.models[name]) for name in default_models(config, api)]
+
+
+def default_models(config: RouterConfig, api: Api) -> list[str]:
+    """Models that speak an API in the order that serves without a plan: the default ones, then the others."""
     names = [*config.default, *(name for name in config.models if name not in config.default)]
-    return [cluster_of(n, config.models[n]) for n in names if n in config.models and api in config.models[n].speaks]
+    return [name for name in names if name in config.models and api in config.models[name].speaks]
 
 
 def _planned_routes(config: RouterConfig, api: Api) -> list[Any]:

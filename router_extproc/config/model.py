@@ -84,12 +84,18 @@ class Auth(Section):
         description="Header that carries the key. Default by provider: `authorization`, `x-api-key` or `api-key`.",
     )
     prefix: str | None = Field(None, description="Text before the key, for instance `Bearer `. Default by provider.")
-    passthrough: bool = Field(False, description="Send the client's own credential headers instead of a key of ours.")
+    passthrough: bool = Field(
+        False,
+        description="Send the client's own credential headers (`authorization`, `x-api-key`, `api-key`, "
+        "`openai-organization`, `openai-project`) instead of a key of ours. Without `header` and `prefix`.",
+    )
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
         if sum((self.env is not None, self.file is not None, self.passthrough)) != 1:
             raise ValueError("give exactly one of env, file, passthrough: true")
+        if self.passthrough and (self.header is not None or self.prefix is not None):
+            raise ValueError("header and prefix are for a key of ours: with passthrough the client's go on as they are")
         return self
 
 
@@ -126,8 +132,8 @@ class Model(Section):
     json_mode: bool = Field(True, description="Whether it can be held to JSON output.")
     fallback: Names | None = Field(
         None,
-        description="Models tried when this one fails and a client had named it. Default: the file's `default`, for "
-        "embeddings none.",
+        description="Models tried when this one fails and a client had named it, and no others. Default: the file's "
+        "`default`, for embeddings none.",
     )
     labels: dict[str, str] = Field(default_factory=dict, description="Free labels, for instance `tier: premium`.")
     quality: float | None = Field(

@@ -118,6 +118,11 @@ function showServing(state) {
   }).catch(() => {});
 }
 
+function ended(status, broken) {
+  if (broken) return ["broke off", true];
+  return [status || "left", status >= 400 || !status];
+}
+
 function showModels(state) {
   const names = [...new Set([...state.catalogue, ...Object.keys(state.models)])];
   byId("models").replaceChildren(...names.map((name) => {
@@ -127,8 +132,8 @@ function showModels(state) {
     for (const value of health ? [health.answers, health.failures, health.retried, millis(health.first_byte_ms)] : ["0", "0", "0", "\u2013"]) {
       row.append(element("td", value, "number"));
     }
-    const status = health ? health.last_status : null;
-    row.append(element("td", status === null ? "\u2013" : status, status >= 400 || status === 0 ? "bad" : ""));
+    const [last, wrong] = health ? ended(health.last_status, health.last_broken) : ["\u2013", false];
+    row.append(element("td", last, wrong ? "bad" : ""));
     return row;
   }));
 }
@@ -173,7 +178,7 @@ function explanation(found) {
   const outcome = found.outcome;
   if (outcome) {
     const first = outcome.first_byte_ms === null ? "" : `, first byte ${millis(outcome.first_byte_ms)}`;
-    pairs.push(["answer", `${outcome.model || "no model"}, status ${outcome.status}, ${outcome.attempts} attempt(s), ${millis(outcome.ms)}${first}`]);
+    pairs.push(["answer", `${outcome.model || "no model"}, status ${outcome.status}${outcome.broken ? ", broke off" : ""}, ${outcome.attempts} attempt(s), ${millis(outcome.ms)}${first}`]);
     pairs.push(["flags", [outcome.flags, outcome.details].filter(Boolean).join(", ")]);
     if (outcome.tokens) {
       const estimated = outcome.tokens.estimated ? ", estimated" : "";
@@ -250,9 +255,10 @@ function showExchange(found) {
   band.append(element("span", found.band || "\u2013", "band " + (BANDS.includes(found.band) ? found.band : "")));
   const tokens = outcome.tokens ? `${outcome.tokens.estimated ? "~" : ""}${whole(outcome.tokens.input)} + ${whole(outcome.tokens.output)}` : "\u2013";
   const model = (outcome.model || "\u2013") + (outcome.attempts > 1 ? ` (${outcome.attempts} attempts)` : "");
+  const [last, wrong] = ended(outcome.status, outcome.broken);
   row.append(
     time, element("td", prompt || "", "prompt"), element("td", found.route || "\u2013"), band, element("td", model),
-    element("td", outcome.status || "left", "number" + (outcome.status >= 400 || !outcome.status ? " bad" : "")),
+    element("td", last, "number" + (wrong ? " bad" : "")),
     element("td", tokens, "number"), element("td", millis(outcome.ms), "number"), element("td", money(found.saved, true), "number"),
   );
   const rows = byId("rows");

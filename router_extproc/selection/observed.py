@@ -58,7 +58,7 @@ class Observed:
         if outcome.model is None or outcome.status == 0:
             return
         now = self._clock()
-        failed = outcome.status >= 500 or outcome.status == 429
+        failed = outcome.status >= 500 or outcome.status == 429 or outcome.broken
         self._failures.setdefault(outcome.model, _Mean()).add(float(failed), now)
         for name in _given_up(outcome):
             self._failures.setdefault(name, _Mean()).add(1.0, now)

@@ -10,6 +10,7 @@ from router_extproc.inference.base import Classified
 from router_extproc.inference.pooling import harmless, points, strictest, watches
 from router_extproc.signals.base import READS, SHIPPED, Heads, Reads, SignalInputs
 from router_extproc.validation import did_you_mean
+from router_extproc.words import whole_words
 
 
 class ClassifierParams(BaseModel):
@@ -64,7 +65,7 @@ def read_head(inputs: SignalInputs, classifier: str, head: str, reads: Reads = R
     """One head of a pass as a signal value; None when the pass or the head is missing.
 
     Where more than the prompt is read, a text without a pass makes it None too, unless something was found in others.
-    Nothing found in a text that was cut short is `partial`.
+    Nothing found in a text that was cut short, or beside what is no text, is `partial`.
     """
     prompt = inputs.request.prompt
     texts: list[tuple[str, Classified | str | None]] = [(prompt, inputs.classified.get(classifier))]
@@ -78,12 +79,16 @@ def read_head(inputs: SignalInputs, classifier: str, head: str, reads: Reads = R
     if not read:
         return None
     answers = [found.heads[head] for _, found in read]
-    pieces = dict.fromkeys(text[span.start : span.end] for text, found in read for span in found.heads[head].spans)
+    pieces = dict.fromkeys(
+        piece
+        for text, found in read
+        for piece in whole_words(text, ((span.start, span.end) for span in found.heads[head].spans))
+    )
     result = answers[0] if len(answers) == 1 else strictest(answers)
     clean, unread = harmless(result), len(read) < len(texts)
     if unread and clean:
         return None
-    short = any(found.cut_short for _, found in read)
+    short = inputs.request.unread or any(found.cut_short for _, found in read)
     return SignalValue(
         *(result.label, result.confidence, result.value, result.probs),
         pieces=tuple(pieces)[:MAX_PIECES],

@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
-import re
+import math
+import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Annotated, Self
 
+import regex
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from router_extproc.config.section import one_or_many
 from router_extproc.domain import MAX_PIECES, LlmRequest, SignalValue
-from router_extproc.signals.backtracking import worst_case
 from router_extproc.signals.base import FALSE, TRUE, TRUTH, Heads, SignalInputs
+from router_extproc.words import whole_words
 
-REGEX_CHARS = 2_048
-"""How much of the text the slowest regular expressions see: its beginning."""
-MAX_STEPS = REGEX_CHARS
-"""Most ways in which a regular expression may be tried at one place of the text: those of one `*`. The worst text for
-the worst expression then takes some 50 ms."""
-MOST_STEPS = REGEX_CHARS * MAX_STEPS
-"""Characters that one expression may look at, again and again. One that takes few steps at each place sees more text,
-nearly always all of it."""
-LONGEST_TEXT = 1_000_000
-"""Characters, more than readers keep of a request (`apis.conversation`): some 300,000. Words are sought in all of them,
-which takes some 0.2 ms a word."""
+REGEX_SECONDS = 0.05
+"""CPU time of the process, in seconds, that the expressions of one signal may take for one text: none that is slow to
+search can hold up the event loop for longer. Ordinary ones take 0.1 ms, for the longest texts a few."""
+MOST_REPEATED = 100_000
+"""Product of the counts in an expression: `(a{1000}){1000}` would take 275 MB to compile (measured)."""
 
 Texts = Annotated[
     list[Annotated[str, Field(min_length=1, max_length=256)]],
@@ -54,9 +51,9 @@ class KeywordsParams(BaseModel):
     none: Texts = Field([], description="True when none of these is there.")
     regex: bool = Field(
         False,
-        description="The entries are regular expressions (Python's `re`), not words. One with `*`, `+` or many "
-        "alternatives may see the beginning of a long text only, 2,048 characters at least; finding nothing there, the "
-        "signal is `false` to routes and absent to guards. Expressions that could take very long are refused.",
+        description="The entries are regular expressions (of Python's `regex`, so also those of `re`), not words. "
+        "Together they have 50 ms of CPU time for a text; where that was too little and nothing was found by then, the "
+        "signal is absent to guards, and routes go by that.",
     )
     case_sensitive: bool = Field(False, description="Whether upper and lower case differ.")
     mark: bool = Field(False, description="Point at what `any` and `all` find, so that a `mask` guard can cover it.")
@@ -73,14 +70,12 @@ class KeywordsParams(BaseModel):
         if not entries:
             raise ValueError("give at least one of any, all, none")
         for entry in entries if self.regex else ():
+            if math.prod(_counts(entry)) > MOST_REPEATED:
+                raise ValueError(f"the counts of `{entry}` multiply to more than {MOST_REPEATED:,}")
             try:
-                worst = worst_case(entry, REGEX_CHARS).ways
-            except re.error as error:
+                regex.compile(entry)
+            except regex.error as error:
                 raise ValueError(f"`{entry}` is not a regular expression: {error}") from None
-            if worst > MAX_STEPS:
-                raise ValueError(
-                    f"`{entry}` could take very long on some texts: do not nest or chain `*` and `+`, write {{0,20}}"
-                )
         return self
 
 
@@ -95,66 +90,87 @@ class KeywordsSignal:
     def __init__(self, params: KeywordsParams, heads: Heads) -> None:
         self._text = _TEXTS[params.where]
         self._fold = not params.regex and not params.case_sensitive
-        flags = re.NOFLAG if params.case_sensitive else re.IGNORECASE
-        self._reach = LONGEST_TEXT
+        flags = 0 if params.case_sensitive else regex.IGNORECASE
 
         def finders(entries: Sequence[str]) -> list[Finder]:
-            if not params.regex:
-                return [_word(_folded(entry) if self._fold else entry) for entry in entries]
-            reaches = [_reach(entry) for entry in entries]
-            self._reach = min([self._reach, *reaches])
-            return [_pattern(entry, flags, reach) for entry, reach in zip(entries, reaches, strict=True)]
+            if params.regex:
+                return [_pattern(entry, flags) for entry in entries]
+            return [_word(_folded(entry) if self._fold else entry) for entry in entries]
 
-        self._any = finders(params.any)
-        self._all = finders(params.all)
+        self._any, self._all, self._none = finders(params.any), finders(params.all), finders(params.none)
         self._marks = [*self._any, *self._all] if params.mark else []
-        self._marks_reach = self._reach  # before `none`, which points at nothing, may make it shorter
-        self._none = finders(params.none)
         self.marks = bool(self._marks)
 
     def evaluate(self, inputs: SignalInputs) -> SignalValue:
-        """The truth; where it could read a part of the text only, a `false` says so, and a `true` that points at what
-        it found."""
+        """The truth. Where it could read a part of the text only, a `false` of `any` and `all` says so, a `true` of
+        `none` alone, and a `true` that points at what it found. What was found stays found, whatever `none` missed."""
         whole = self._text(inputs.request)
         text = _folded(whole) if self._fold else whole
-        if (self._any and not any(_stands(found, text) for found in self._any)) or not all(
-            _stands(found, text) for found in self._all
-        ):
-            return PARTLY_FALSE if len(text) > self._reach else FALSE
-        if any(_stands(found, text) for found in self._none):
+        search = _Search(text, inputs.request.unread)
+        if (self._any and not any(map(search.finds, self._any))) or not all(map(search.finds, self._all)):
+            return PARTLY_FALSE if search.partial else FALSE
+        if any(map(search.finds, self._none)):
             return FALSE
+        if not self._any and not self._all:
+            return PARTLY_TRUE if search.partial else TRUE
         if not self._marks:
             return TRUE
-        found_texts = dict.fromkeys(whole[start:end] for found in self._marks for start, end in found(text))
-        more = len(found_texts) > MAX_PIECES or len(text) > self._marks_reach
-        return SignalValue("true", value=1.0, pieces=tuple(found_texts)[:MAX_PIECES], more=more)
+        search = _Search(text, inputs.request.unread)
+        pieces = dict.fromkeys(whole_words(whole, (place for finder in self._marks for place in finder(search))))
+        more = len(pieces) > MAX_PIECES or search.partial
+        return SignalValue("true", value=1.0, pieces=tuple(pieces)[:MAX_PIECES], more=more)
 
 
 PARTLY_FALSE = SignalValue("false", partial=True)
+PARTLY_TRUE = SignalValue("true", value=1.0, partial=True)
 
-Finder = Callable[[str], Iterator[tuple[int, int]]]
+
+@dataclass(slots=True)
+class _Search:
+    """One text that is searched. `partial`: something of it was not read, `seconds` are left for expressions."""
+
+    text: str
+    partial: bool
+    seconds: float = REGEX_SECONDS
+
+    def finds(self, finder: Finder) -> bool:
+        return next(finder(self), None) is not None
+
+
+Finder = Callable[[_Search], Iterator[tuple[int, int]]]
 """Where something stands in a text: start and end."""
 
 
-def _stands(finder: Finder, text: str) -> bool:
-    return next(finder(text), None) is not None
+def _counts(entry: str) -> Iterator[int]:
+    """The counts of all repetitions in a regular expression: of `{2,5}` the 5."""
+    for found in regex.finditer(r"\{(\d*),?(\d*)\}", entry):
+        yield max([1, *(int(count) for count in found.groups() if count)])
 
 
-def _reach(entry: str) -> int:
-    """How much of the text a regular expression sees, in characters."""
-    return max(REGEX_CHARS, MOST_STEPS // max(1, worst_case(entry, LONGEST_TEXT).steps))
+def _pattern(entry: str, flags: int) -> Finder:
+    finditer = regex.compile(entry, flags).finditer
 
+    def places(search: _Search) -> Iterator[tuple[int, int]]:
+        began = time.process_time()  # the clock that `regex` goes by
+        try:
+            if search.seconds <= 0:
+                raise TimeoutError
+            for found in finditer(search.text, timeout=search.seconds):
+                yield found.span()
+        except TimeoutError:
+            search.partial = True
+        finally:
+            search.seconds -= time.process_time() - began
 
-def _pattern(entry: str, flags: re.RegexFlag, reach: int) -> Finder:
-    finditer = re.compile(entry, flags).finditer
-    return lambda text: (found.span() for found in finditer(text, 0, reach))
+    return places
 
 
 def _word(word: str) -> Finder:
     """Finds `word`, not as a part of another word."""
     before, after = _has_edge(word[0]), _has_edge(word[-1])
 
-    def places(text: str) -> Iterator[tuple[int, int]]:
+    def places(search: _Search) -> Iterator[tuple[int, int]]:
+        text = search.text
         # Many times faster than a regular expression, and nearly always there is nothing.
         start = text.find(word)
         while start >= 0:
@@ -190,7 +206,7 @@ def _all_text(request: LlmRequest) -> str:
 
 
 def _context(request: LlmRequest) -> str:
-    return "\n".join(turn.text for turn in reversed(request.context))
+    return "\n".join((*(turn.text for turn in reversed(request.context)), *reversed(request.thoughts)))
 
 
 def _untrusted(request: LlmRequest) -> str:

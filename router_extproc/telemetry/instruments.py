@@ -151,7 +151,7 @@ OUTCOMES = Instrument(
     "mom.outcomes",
     "{exchange}",
     "Finished exchanges",
-    ("model", "status"),
+    ("model", "status", "error.type"),
 )
 ATTEMPTS = Instrument(
     "counter",

@@ -261,7 +261,7 @@ class Recorder:
     def _measure_exchange(self, outcome: Outcome, decided: Decided | None, served: Served | None) -> None:
         metrics, model = self._metrics, outcome.model or "none"
         context = decided.trace.within if decided is not None and decided.trace is not None else None
-        metrics.add(instruments.OUTCOMES, 1, model, str(outcome.status), context=context)
+        metrics.add(instruments.OUTCOMES, 1, model, str(outcome.status), error_type(outcome), context=context)
         metrics.record(instruments.EXCHANGE_SECONDS, outcome.duration_seconds, outcome.route or "none", context=context)
         for tried, attempts in _tried(outcome).items():
             metrics.add(instruments.ATTEMPTS, attempts, tried, context=context)
@@ -328,7 +328,10 @@ def _without_texts(request: LlmRequest) -> LlmRequest:
 
 
 def error_type(outcome: Outcome) -> str:
-    """OpenTelemetry's `error.type`: the status, or that the client left; empty for a success."""
+    """OpenTelemetry's `error.type`: the status, that the client left, or that the answer broke off; empty for a
+    success."""
     if outcome.status == 0 or any(flag in CLIENT_LEFT for flag in outcome.flags.split(",")):
         return "client_disconnected"
+    if outcome.broken:
+        return "stream_broken"
     return str(outcome.status) if outcome.status >= 400 else ""

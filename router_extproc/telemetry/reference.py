@@ -36,7 +36,8 @@ _ENDING = """\
 - Tokens that were estimated are in `mom.tokens` (`estimated="true"`) only: the conventions forbid reporting them.
 - `gen_ai.provider.name` is `vllm` for vLLM, for which the conventions have no value; of Responses, Messages and Chat
   Completions alike `gen_ai.operation.name` is `chat`.
-- `error.type` is the status, or `client_disconnected` when the client did not wait for the whole answer.
+- `error.type` is the status; `client_disconnected` when the client did not wait for the whole answer; `stream_broken`
+  when the answer had begun and broke off, by a reset of the model's server or by a time limit: its status is a 200.
 """
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import httpx
 import pytest
+from simulated_models import SimulatedModel
 
 from router_extproc.config.envoy import BodyMode, Profile
 from tests.e2e.conftest import LIMITS, registered
@@ -87,20 +88,33 @@ BACKED = """
 models:
   one: {{url: "http://127.0.0.1:{0}", upstream_model: llama, price: {{input: 1, output: 1}}}}
   other: {{url: "http://127.0.0.1:{1}", upstream_model: llama, price: {{input: 1, output: 1}}}}
+  theirs:
+    {{url: "http://127.0.0.1:{2}", provider: anthropic, upstream_model: llama, auth: {{passthrough: true}},
+     price: {{input: 1, output: 1}}}}
 default: [one]
 limits: {{deadline_ms: 5000}}
 retry: {{first_byte_seconds: 5}}
 """
 
 
+def theirs_wants(servers: dict[str, SimulatedModel]) -> None:
+    servers["theirs"].key = "client"
+
+
 @pytest.mark.parametrize("version", ["1.40", "1.36"])
 def test_a_backup_takes_over_and_without_a_sidecar_the_default_model_is_asked(version: str, tmp_path: Path) -> None:
     config = tmp_path / "router.yaml"
-    config.write_text(BACKED.format(*free_ports(2)))
-    options: dict[str, Any] = {"profile": Profile.COMPATIBLE, "backups": {"one": ("other",)}}
+    config.write_text(BACKED.format(*free_ports(3)))
+    options: dict[str, Any] = {"profile": Profile.COMPATIBLE, "backups": {"one": ("other",)}, "prepare": theirs_wants}
     with running(tmp_path, config, sidecars=0, proxy=envoy_of(version), **options) as stack:
         body = {"model": "llama", "messages": [{"role": "user", "content": "hello"}]}
         stack.server("one").fail("status", status=503)
         answer = httpx.post(f"{stack.url}/v1/chat/completions", json=body, timeout=30)
         assert (answer.status_code, answer.headers["x-mom-attempts"]) == (200, "2"), answer.text
         assert [len(stack.server(name).seen) for name in ("one", "other")] == [1, 1]
+        headers = {"x-api-key": "client", "cookie": "a=b", "x-goog-api-key": "client"}
+        headers |= {"proxy-authorization": "Basic client"}
+        answer = httpx.post(f"{stack.url}/v1/messages", json={**body, "max_tokens": 9}, headers=headers, timeout=30)
+        assert answer.status_code == 200, answer.text
+        (seen,) = stack.server("theirs").seen
+        assert headers.keys() & seen.headers.keys() == {"x-api-key"}

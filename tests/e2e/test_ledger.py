@@ -146,6 +146,7 @@ def test_every_end_of_an_exchange_is_priced(books: Stack, http: httpx.Client) ->
     assert by["estimated"]["output"] > by["aborted"]["output"]
     assert Decimal(by["moved"]["cost"]) == price(config, moved.headers["x-mom-model"], moved.json()["usage"])
     assert (by["failed"]["cost"], by["failed"]["answered"], by["failed"]["saved"]) == ("0", 0, "-0.00002")
+    assert "refused" not in by
     # The models that failed are those that the attempts count for.
     assert failed_attempts(books, "coder") == 2
     for table in ("routes", "models", "tenants", "bands", "hours"):
@@ -153,6 +154,25 @@ def test_every_end_of_an_exchange_is_priced(books: Stack, http: httpx.Client) ->
     text = books.sidecars[0].metrics()
     assert f'mom_cost_total{{model="{model}",route="code"}}' in text
     assert 'gen_ai_client_token_usage_count{gen_ai_operation_name="chat",gen_ai_provider_name="openai"' in text
+
+
+def test_a_stream_that_breaks_off_is_no_success(books: Stack, http: httpx.Client) -> None:
+    def told(answer: httpx.Response) -> dict[str, Any]:
+        url = f"{books.sidecars[0].admin}/decisions/{answer.headers['x-mom-decision-id']}"
+        found: dict[str, Any] = wait_until(lambda: json.loads(get(url)).get("outcome"), "the outcome")
+        return found
+
+    # What was given up for another model has not broken off.
+    books.server("coder").fail("reset")
+    assert "broken" not in told(post(books, http, CODE | {"stream": True}))
+    books.server("coder").fail("cut", chunks=4)
+    with http.stream("POST", f"{books.url}/v1/chat/completions", json=CODE | {"stream": True}) as answer:
+        with pytest.raises(httpx.RemoteProtocolError):
+            list(answer.iter_raw())
+        found = told(answer)
+    assert (found["status"], found["model"], found["broken"]) == (200, "coder", True)
+    labels = 'model="coder",status="200",error_type="stream_broken"'
+    assert f"mom_outcomes_total{{{labels}}} 1.0" in books.sidecars[0].metrics()
 
 
 def failed_attempts(stack: Stack, model: str) -> float:

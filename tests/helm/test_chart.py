@@ -18,6 +18,7 @@ from tests.helm.rendering import (
     NEWEST_MINOR,
     OLDEST_MINOR,
     ROOT,
+    Object,
     UniqueKeys,
     built_in,
     cases,
@@ -120,6 +121,29 @@ def test_every_value_is_described() -> None:
         return [leaf for key, value in node.items() for leaf in leaves(value, f"{at}.{key}" if at else key)]
 
     assert set(leaves(yaml.safe_load(text), "")) == described
+
+
+@pytest.mark.parametrize(
+    ("case", "changes", "warns"),
+    [
+        ("redis", {}, False),
+        ("redis", {"redis": {}}, True),
+        ("redis", {"redis": {}, "replicaCount": 1}, False),
+        ("redis", {"redis": {}, "replicaCount": 1, "autoscaling": {"type": "hpa"}}, True),
+        ("redis", {"redis": {}, "store": {"url": "redis://valkey:6379/0"}}, False),
+        ("redis", {"store": {"budgets": False}}, True),
+        ("redis", {"redis": {}, "budgets": []}, False),
+        ("envoy-sidecar", {"budgets": [{"name": "all", "usd": 9}]}, True),
+        ("own-routes", {}, False),
+    ],
+)
+def test_the_notes_warn_of_budgets_that_each_pod_counts_alone(case: str, changes: Object, warns: bool) -> None:
+    given = values(case)
+    routes = {name: changes[name] for name in ("store", "budgets") if name in changes}
+    if routes:
+        given["router"] = {**given["router"], **routes}
+    given |= {name: value for name, value in changes.items() if name not in routes}
+    assert ("Budgets are not shared" in texts(given)["NOTES.txt"]) is warns
 
 
 @pytest.mark.parametrize("case", cases())

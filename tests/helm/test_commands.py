@@ -66,9 +66,10 @@ def test_the_job_of_the_hook_refuses_what_the_envoy_cannot_run(
     assert "models.premium.auth.file" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("case", ["minimal", "models-download"])
+@pytest.mark.parametrize("case", ["minimal", "models-download", "gpu"])
 def test_the_job_of_the_hook_has_the_environment_of_the_sidecar(case: str) -> None:
-    """Or it could not load a classifier from a hub, which the sidecar can."""
+    """Or it could not load a classifier from a hub, which the sidecar can, and would take one that the sidecar does
+    not."""
     more: Object = {
         "extraEnv": [{"name": "HF_HUB_OFFLINE", "value": "0"}],
         "extraEnvFrom": [{"secretRef": {"name": "hub-token"}}],
@@ -76,9 +77,10 @@ def test_the_job_of_the_hook_has_the_environment_of_the_sidecar(case: str) -> No
     found = objects(values(case, **more))
     (check,) = one(found, "Job")["spec"]["template"]["spec"]["containers"]
     assert check["envFrom"] == more["extraEnvFrom"]
-    weights = one(found, "ConfigMap", "router-extproc-static")["data"].get("ROUTER_EXTPROC_MODEL_DIR")
-    own = [{"name": "ROUTER_EXTPROC_MODEL_DIR", "value": weights}] if weights else []
-    assert check["env"] == own + more["extraEnv"]
+    static = one(found, "ConfigMap", "router-extproc-static")["data"]
+    weights = [name for name in ("ROUTER_EXTPROC_MODEL_DIR", "ROUTER_EXTPROC_MODEL_DIGEST") if name in static]
+    assert check["env"] == [{"name": name, "value": static[name]} for name in weights] + more["extraEnv"]
+    assert len(weights) == {"minimal": 0, "models-download": 1, "gpu": 2}[case]
 
 
 def test_the_job_of_the_hook_runs_what_the_init_container_runs() -> None:

@@ -231,6 +231,24 @@ async def test_a_bug_of_ours_costs_the_route_and_not_the_request(sidecar: Sideca
     assert answers.upstream_body() == content
 
 
+@pytest.mark.parametrize(
+    ("path", "default", "model"),
+    [
+        ("/v1/chat/completions", "[premium, claude]", "premium"),
+        ("/v1/messages", "[premium, claude]", "claude"),
+        ("/v1/messages", "[premium]", "claude"),
+    ],
+)
+async def test_the_model_is_named_that_serves_without_a_plan(
+    sidecar: Sidecar, path: str, default: str, model: str
+) -> None:
+    """A gateway may call its cluster what it likes: nothing else tells then whose price it is."""
+    sidecar.runtimes.swap(compiled(CONFIG.replace("[premium, claude]", default), sidecar.classifier, 2))
+    sidecar.classifier.error = RuntimeError("a bug")
+    answers = await send(sidecar, chat("write code", max_tokens=9), path=path)
+    assert (answers.metadata["reason"], answers.metadata["model"]) == ("internal error", model)
+
+
 LEDGER = CONFIG + "ledger: {tenant_header: x-tenant}\n"
 
 
@@ -247,6 +265,13 @@ async def test_who_goes_to_the_default_model_for_a_fault_of_ours_is_counted_all_
         assert [broken[name] for name in told] == [routed[name] for name in told]
         assert [broken[name] for name in told][:3] == ["acme", "chat_completions", "chat"]
         assert broken["tokens"] == (len(content) + 3) // 4
+
+
+async def test_tenants_whose_long_names_begin_alike_are_told_apart(sidecar: Sidecar) -> None:
+    sidecar.runtimes.swap(compiled(LEDGER, sidecar.classifier, 2))
+    told = [(await sidecar.exchange(request(chat("hi"), x_tenant="t" * 70 + end))).metadata["tenant"] for end in "ab"]
+    assert [name[:48] for name in told] == ["t" * 47 + "~"] * 2
+    assert told[0] != told[1]
 
 
 async def test_what_was_read_of_a_body_before_there_was_no_room_is_estimated(sidecar: Sidecar) -> None:

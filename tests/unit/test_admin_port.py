@@ -93,13 +93,15 @@ async def test_state_and_savings_agree_with_the_ledger(client: ClientSession) ->
         for number in range(5):
             sidecar.exchange(str(number))
         sidecar.exchange("failed", status=503, usage=None)
+        sidecar.exchange("broken", flags="UR", usage=None)
         await asyncio.to_thread(sidecar.books.ledger.flush)
         state = await ask(client, f"{sidecar.url}/state")
-        assert state["savings"]["total"]["requests"] == 6
+        assert state["savings"]["total"]["requests"] == 7
         assert state["savings"]["total"]["cost"] == "0.0026"
-        assert state["bands"] == {"recommended": 6}
-        assert sum(state["latency"]["counts"]) == 6
-        health = {"answers": 6, "failures": 1, "retried": 0, "first_byte_ms": 210.0, "last_status": 503}
+        assert state["bands"] == {"recommended": 7}
+        assert sum(state["latency"]["counts"]) == 7
+        health = {"answers": 7, "failures": 2, "retried": 0, "first_byte_ms": 210.0, "last_status": 200}
+        health |= {"last_broken": True}
         assert state["models"]["coder"] == health
         assert (await ask(client, f"{sidecar.url}/savings"))["total"] == state["savings"]["total"]
 

@@ -12,6 +12,7 @@ from router_extproc.apis.body_texts import BLOCK, EDGE, LEVELS, TEXT_KEYS
 from router_extproc.apis.content import BROUGHT_KEYS
 from router_extproc.apis.mask import Pieces, mask
 from router_extproc.apis.table import for_path
+from router_extproc.words import whole_words
 
 
 def masked(body: bytes, *texts: str, size: int = 1 << 20) -> bytes:
@@ -101,6 +102,14 @@ def test_words_stay_whole() -> None:
     assert masked(body, "Ann") == b'{"content": "*** Annette Joann\\nAnn\\u0041nn xAnn Ann7"}'
 
 
+@given(st.text(alphabet="aZ7é😀- \n\\n", max_size=12), st.integers(0, 12), st.integers(0, 12), st.booleans())
+def test_wherever_a_signal_points_something_is_masked(text: str, start: int, end: int, ascii_only: bool) -> None:
+    pieces = list(whole_words(text, [(min(start, len(text)), min(end, len(text)))]))
+    body = json.dumps({"content": text}, ensure_ascii=ascii_only).encode()
+    assert bool(pieces) == bool(text[start:end].strip())
+    assert (masked(body, *pieces) != body) == bool(pieces)
+
+
 def test_nothing_to_do_changes_nothing() -> None:
     assert mask([b'{"content": "x"}'], []) == {}
     assert mask([b'{"content": "x"}'], ["", " ", "y"]) == {}
@@ -165,6 +174,11 @@ def test_arguments_of_tools_stay_json() -> None:
         ),
         ('{"tools": [{"settings": {"input": {"x": "Ann"}}}]}', '{"tools": [{"settings": {"input": {"x": "Ann"}}}]}'),
         ('{"con\\u0074ent" : "Ann"}', '{"con\\u0074ent" : "***"}'),
+        ('{"type": "refusal", "refusal": "Ann"}', '{"type": "refusal", "refusal": "***"}'),
+        ('{"type": "thinking", "thinking": "Ann"}', '{"type": "thinking", "thinking": "***"}'),
+        ('{"thinking": "Ann", "signature": ""}', '{"thinking": "***", "signature": ""}'),
+        ('{"thinking": "Ann", "signature": "x"}', '{"thinking": "Ann", "signature": "x"}'),
+        ('{"signature": "x", "thinking": "Ann"}', '{"signature": "x", "thinking": "Ann"}'),
     ],
 )
 def test_where_a_text_is_told_from_what_is_none(before: str, after: str) -> None:

@@ -136,6 +136,65 @@ CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
         {"model": "m", "messages": [{"role": "user", "content": "Hi"}, {"role": "human", "content": "Build a bomb"}]},
         {"prompt": "Build a bomb"},
     ),
+    "chat, parts that are called like their text": (
+        CHAT,
+        {
+            "model": "m",
+            "messages": [
+                {
+                    "role": "user",
+                    "content": [
+                        {"type": "text", "text": "Hi"},
+                        {"type": "refusal", "refusal": "Build a bomb"},
+                        {"type": "thinking", "thinking": "with care", "signature": "x"},
+                        {"type": "refusal", "refusal": None},
+                        {"refusal": "and hide it", "content": ""},
+                    ],
+                }
+            ],
+        },
+        {"prompt": "Hi\n\nBuild a bomb\n\nwith care\n\nand hide it", "thoughts": ()},
+    ),
+    "chat, what the model thought and refused": (
+        CHAT,
+        {
+            "model": "m",
+            "messages": [
+                {"role": "user", "content": "Build a bomb"},
+                {"role": "assistant", "content": [{"type": "thinking", "thinking": "A trap"}, {"text": "Why?"}]},
+                {"role": "assistant", "content": [{"type": "refusal", "refusal": "No."}]},
+                {"role": "assistant", "content": [{"type": "thinking", "thinking": "Firm"}]},
+                {"role": "user", "content": "Please"},
+            ],
+        },
+        {
+            "prompt": "Please",
+            "context": (Turn("user", "Build a bomb"), Turn("assistant", "Why?"), Turn("assistant", "No.")),
+            "thoughts": ("A trap", "Firm"),
+            "written": ("Build a bomb",),
+        },
+    ),
+    "chat, a part of the prompt as numbers": (
+        CHAT,
+        {"model": "m", "messages": [{"role": "user", "content": [{"type": "prompt_embeds", "data": "AAAA"}]}]},
+        {"prompt": "", "unread": True},
+    ),
+    "chat, a tool's result as numbers": (
+        CHAT,
+        {
+            "model": "m",
+            "messages": [
+                {"role": "user", "content": "Hi"},
+                {"role": "tool", "content": [{"type": "prompt_embeds", "data": "AAAA"}]},
+            ],
+        },
+        {"prompt": "Hi", "unread": True},
+    ),
+    "chat, a long name of a user": (
+        CHAT,
+        {"model": "m", "messages": [{"role": "user", "content": "Hi"}], "user": "u" * 300},
+        {"user": "u" * 47 + "~beb0af38b32a4ede"},
+    ),
     "chat, only reminders": (
         CHAT,
         {"model": "m", "messages": [{"role": "user", "content": REMINDER}]},
@@ -273,6 +332,29 @@ CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
         RESPONSES,
         {"model": "auto", "input": [{"type": "item_reference", "id": "rs_1"}, {"role": "user", "content": "Hi"}]},
         {"prompt": "Hi", "stateful": True},
+    ),
+    "responses, an image by its id": (
+        RESPONSES,
+        {"model": "m", "input": [{"role": "user", "content": "Hi"}, {"type": "image_generation_call", "id": "ig_1"}]},
+        {"prompt": "Hi", "stateful": True},
+    ),
+    "responses, reasoning by its id": (
+        RESPONSES,
+        {"model": "m", "input": [{"type": "reasoning", "id": "r_1", "summary": []}, {"role": "user", "content": "Hi"}]},
+        {"prompt": "Hi", "stateful": True},
+    ),
+    "responses, an image and reasoning that are there": (
+        RESPONSES,
+        {
+            "model": "auto",
+            "input": [
+                {"role": "user", "content": "Hi"},
+                {"type": "reasoning", "id": "rs_1", "content": [{"type": "reasoning_text", "text": "Hm"}]},
+                {"type": "image_generation_call", "id": "ig_1", "result": "iVBORw0KGgo"},
+                {"type": "reasoning", "summary": []},
+            ],
+        },
+        {"prompt": "Hi", "stateful": False},
     ),
     "responses, a message whose type is null": (
         RESPONSES,
@@ -501,10 +583,25 @@ CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
         {"model": "auto", "prompt": "def add(a, b):\n    ", "max_tokens": 16},
         {"api": "completions", "prompt": "def add(a, b):", "max_output_tokens": 16},
     ),
-    "completions, several": (TEXT, {"model": "auto", "prompt": ["one", "two"]}, {"prompt": "one\n\ntwo"}),
-    "completions, token ids": (TEXT, {"model": "auto", "prompt": [1, 2, 3]}, {"prompt": ""}),
-    "completions, lists of token ids": (TEXT, {"model": "auto", "prompt": [[1, 2], [3]]}, {"prompt": ""}),
-    "completions, embeddings as prompt": (TEXT, {"model": "auto", "prompt_embeds": "AAAA"}, {"prompt": ""}),
+    "completions, several": (
+        TEXT,
+        {"model": "auto", "prompt": ["one", "two"]},
+        {"prompt": "one\n\ntwo", "unread": False},
+    ),
+    "completions, token ids": (TEXT, {"model": "auto", "prompt": [1, 2, 3]}, {"prompt": "", "unread": True}),
+    "completions, lists of token ids": (TEXT, {"model": "m", "prompt": [[1, 2], [3]]}, {"prompt": "", "unread": True}),
+    "completions, embeddings as prompt": (TEXT, {"model": "m", "prompt_embeds": "A"}, {"prompt": "", "unread": True}),
+    "completions, several embeddings": (TEXT, {"model": "m", "prompt_embeds": ["A"]}, {"prompt": "", "unread": True}),
+    "completions, no embeddings": (
+        TEXT,
+        {"model": "m", "prompt": "Hi", "prompt_embeds": None},
+        {"prompt": "Hi", "unread": False},
+    ),
+    "embeddings, a text and token ids": (
+        EMBEDDINGS,
+        {"model": "m", "input": ["Hi", [1]]},
+        {"prompt": "Hi", "unread": True},
+    ),
     "embeddings": (
         EMBEDDINGS,
         {"input": ["a", "b"], "model": "e", "encoding_format": "base64"},

@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from router_extproc.account_names import account_name
 from router_extproc.budget_accounts import Accounts
 from router_extproc.budget_plans import expected
 from router_extproc.budgets import Budgets, check_budgets
@@ -79,6 +80,29 @@ async def test_a_reservation_becomes_what_the_answer_cost(clock: Clock) -> None:
     assert used(budgets, found) == {"day/total": ("0.001", "0")}
     budgets.settle(outcome("a", "small", 500), found)
     assert used(budgets, found) == {"day/total": ("0.001", "0")}
+
+
+async def test_an_answer_whose_price_nobody_knows_costs_what_was_reserved(clock: Clock) -> None:
+    """A reload has taken its model out meanwhile."""
+    found = config("[{name: day, usd: 1}, {name: words, tokens: 9000}]")
+    left = {name: model for name, model in found.models.items() if name != "premium"}
+    gone = found.model_copy(update={"models": left, "default": ("small",)})
+    budgets = Budgets(Accounts(now=clock))
+    await budgets.admit("a", routed("premium"), "", found)
+    assert used(budgets, found)["day/total"] == ("0", "0.2")
+    budgets.settle(outcome("a", "premium", 500), gone)
+    assert used(budgets, found) == {"day/total": ("0.2", "0"), "words/total": ("1000", "0")}
+
+
+async def test_the_oldest_of_too_many_requests_under_way_counts_as_spent(clock: Clock) -> None:
+    """Several sidecars without a store: Envoy tells others what became of them."""
+    found, budgets = config("[{name: day, usd: 1}]"), Budgets(Accounts(now=clock), most=2)
+    for identity in "abc":
+        await budgets.admit(identity, routed("small"), "", found)
+    assert used(budgets, found) == {"day/total": ("0.002", "0.004")}
+    for identity in "ac":
+        budgets.settle(outcome(identity, "small", 500), found)
+    assert used(budgets, found) == {"day/total": ("0.003", "0.002")}
 
 
 async def test_a_failed_exchange_gives_its_reservation_back(clock: Clock) -> None:
@@ -156,6 +180,18 @@ async def test_accounts_are_kept_apart(clock: Clock) -> None:
     await budgets.admit("b", routed("small"), "globex", found)
     budgets.settle(outcome("a", "small", 700), found)
     assert used(budgets, found) == {"t/acme": ("0.0014", "0"), "t/globex": ("0", "0.002"), "u/ann": ("1400", "0")}
+
+
+async def test_long_names_that_begin_alike_are_kept_apart(clock: Clock) -> None:
+    one, other = (f"spiffe://corp.example/ns/payments-production/sa/checkout-service-{end}" for end in "ab")
+    only = f"{{name: o, per: user, only: [{one}], usd: 1}}, {{name: u, per: tenant, only: [{one}], usd: 1}}"
+    found, budgets = config(f"[{{name: all, per: user, usd: 1}}, {only}]"), Budgets(Accounts(now=clock))
+    for identity, name in (("a", one), ("b", other)):
+        await budgets.admit(identity, routed("small", user=name), account_name(name), found)
+    keys = [(row["budget"], row["key"]) for row in budgets.accounts.shown(found)]
+    assert sorted(name for name, _ in keys) == ["all", "all", "o", "u"]
+    assert all(len(key) == 64 and key.startswith(f"{one[:47]}~") for _, key in keys)
+    assert len({key for _, key in keys}) == 2
 
 
 async def test_what_was_spent_outlives_the_process(tmp_path: Path, clock: Clock) -> None:

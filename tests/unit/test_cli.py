@@ -8,6 +8,7 @@ import pytest
 from router_extproc.cli import main
 from router_extproc.config.envoy_clusters import socket_address
 from router_extproc.flags import BadValue, address_or_socket, host_and_port
+from router_extproc.inference import artifact
 from router_extproc.testing import tiny_model_directory
 
 GOOD = """
@@ -47,6 +48,35 @@ def test_check_warns_of_who_is_left_without_a_model(
     assert main(["check", write(tmp_path, text), "--model-dir", model]) == 0
     warned = "warning: preferences.users.lab: allows no model that guard `house` allows: such requests get a 403"
     assert warned in capsys.readouterr().out.splitlines()
+
+
+def test_check_warns_of_what_has_no_effect(tmp_path: Path, model: str, capsys: pytest.CaptureFixture[str]) -> None:
+    models = """
+  azure: {url: "https://a", provider: azure_openai, api_version: "2024-10-21", price: {input: 1, output: 1}}
+  claude:
+    {url: "https://b", provider: anthropic, api_version: "2023-06-01", price: {input: 1, output: 1},
+     paths: {messages: /messages, responses: /responses}}
+  dated: {url: "https://c", api_version: "2024-10-21", price: {input: 1, output: 1}}
+signals:
+  word: {type: keywords, any: word}
+"""
+    routes = """
+  - {name: chosen, when: 'word.label == "true"', models: big, confidence: intent, bands: {}, second_opinion: word}
+  - {name: plain, when: 'word.label == "false"', models: big, bands: {}, second_opinion: intent}
+schedules: [{name: night, from: "22:00"}, {name: day, favourite: big}, {name: noon, scale: {big: 2}}]
+default: big
+"""
+    text = GOOD.replace("\nsignals:\n", models).replace("\ndefault: big\n", routes)
+    assert main(["check", write(tmp_path, text), "--model-dir", model]) == 0
+    warned = [line for line in capsys.readouterr().out.splitlines() if line.startswith("warning: ")]
+    why = "has no effect: the rule of `plain` reads no classifier's signal, and `confidence` names none"
+    assert warned == [
+        "warning: models.claude.paths.responses: has no effect: the model does not speak this API",
+        "warning: models.dated.api_version: has no effect: only azure_openai and anthropic are asked for a version",
+        f"warning: routes[2].bands: {why}",
+        f"warning: routes[2].second_opinion: {why}",
+        "warning: schedules[0]: `night` has no effect: it has neither `favourite` nor `scale`",
+    ]
 
 
 def test_check_names_every_mistake_with_file_line_and_key(
@@ -236,7 +266,7 @@ def test_half_of_tls_to_the_sidecar_is_refused(
         (["serve", "--threads", "2.5"], "argument --threads: '2.5' is not a whole number"),
         (["explain", "--header", "x-team", "hello"], "argument --header: 'x-team' is not NAME=VALUE"),
         (["explain", "--api", "chat", "hello"], "choose from 'chat_completions'"),
-        (["check", "--device", "tpu", "router.yaml"], "argument --device: 'tpu' is not cpu, cuda, cuda:NUMBER or auto"),
+        (["explain", "--device", "tpu", "hello"], "argument --device: 'tpu' is not cpu, cuda, cuda:NUMBER or auto"),
         (["envoy", "--listen", "foo", "router.yaml"], "argument --listen: 'foo' is not HOST:PORT"),
         (["envoy", "--sidecar", "foo", "router.yaml"], "argument --sidecar: 'foo' is neither HOST:PORT nor unix:/PATH"),
         (["envoy", "--message-timeout", "-1", "router.yaml"], "argument --message-timeout: '-1' is not a number"),
@@ -276,6 +306,7 @@ def test_an_empty_variable_counts_as_unset(
     tmp_path: Path, model: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("ROUTER_EXTPROC_DEVICE", "")
+    monkeypatch.setenv("ROUTER_EXTPROC_MODEL_DIGEST", "")
     monkeypatch.setenv("ROUTER_EXTPROC_THREADS", "")
     assert main(["check", write(tmp_path, GOOD), "--model-dir", model]) == 0
     assert main(["serve", "--config", "/nowhere/router.yaml", "--admin", "127.0.0.1:0"]) == 1
@@ -329,6 +360,33 @@ def test_a_folder_without_a_classifier_says_which_flag_names_one(
         "none: no classifier here, heads.json is missing; give the folder of one with --model-dir"
         in capsys.readouterr().err
     )
+
+
+@pytest.mark.parametrize(
+    ("command", "status", "said"),
+    [
+        (["check", "{file}"], 0, "ok, 2 models"),
+        (["simulate", "--config", "{file}", "--log", "{file}"], 1, "no decisions in"),
+    ],
+)
+def test_what_runs_before_the_sidecar_looks_at_the_pinned_digest_too(
+    command: list[str], status: int, said: str, tmp_path: Path, model: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file, digest = write(tmp_path, GOOD), artifact.read(Path(model)).digest
+    arguments = [*(argument.format(file=file) for argument in command), "--model-dir", model, "--model-digest"]
+    assert main([*arguments, digest]) == status
+    assert said in "".join(capsys.readouterr())
+    assert main([*arguments, "0" * 64]) == 1
+    assert f"digest is {digest}, pinned is 000" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["check", "simulate"])
+def test_no_device_is_offered_where_nothing_runs_on_it(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main([command, "--help"])
+    told = capsys.readouterr().out
+    assert "--model-digest" in told
+    assert "--device" not in told
 
 
 def test_a_gpu_that_is_not_here_is_said(tmp_path: Path, model: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -152,6 +152,11 @@ NO_KEY = "write `auth: {env: NAME}`, the name of an environment variable of Envo
         ("{env: $SECRET}", "auth.env", NO_KEY),
         ("{env: 12SECRET}", "auth.env", NO_KEY),
         ("{env: A, header: sk-SECRET}", "auth.header", "write headers in lower case, letters, digits and `-`"),
+        (
+            "{passthrough: true, prefix: sk-SECRET}",
+            "auth",
+            "header and prefix are for a key of ours: with passthrough the client's go on as they are",
+        ),
         ("{passthrough: sk-SECRET}", "auth.passthrough", "input should be a valid boolean, unable to interpret input"),
         ("{sk-SECRET: 1, sk-SECRET: 2}", "auth", "a key stands twice: lines 5 and 5"),
         ("{12345: SECRET}", "auth", "YAML reads a key as int, not text: put it in quotes"),

@@ -13,7 +13,7 @@ import pytest
 from router_extproc.config.loader import parse
 from router_extproc.decision_log import DecisionLog, read_log
 from router_extproc.domain import Band, Decision, LlmRequest, Outcome, Plan, SignalSet, SignalValue, Usage
-from router_extproc.records import record, request_of, signals_of
+from router_extproc.records import outcome_of, record, request_of, signals_of
 from router_extproc.telemetry.recorder import Decided
 
 CONFIG = parse(
@@ -108,6 +108,15 @@ def test_a_record_gives_back_what_a_policy_needs() -> None:
     assert signals_of(made).values["intent"].scores == {"chat": 0.9123, "code": 0.1}
     partly = replace(DECIDED, signals=SignalSet({"words": SignalValue("false", partial=True)}))
     assert signals_of(record(None, partly)) == partly.signals
+
+
+def test_a_record_says_that_an_answer_broke_off() -> None:
+    made = json.loads(json.dumps(record(replace(OUTCOME, flags="UC"), DECIDED)))
+    assert made["outcome"]["broken"] is True
+    told = outcome_of(made)
+    assert told is not None
+    assert told.broken
+    assert "broken" not in record(replace(OUTCOME, flags="DC"), DECIDED)["outcome"]
 
 
 def test_the_files_are_bounded_and_read_in_order(tmp_path: Path) -> None:

@@ -146,6 +146,17 @@ def test_every_cluster_removes_the_key_headers_of_all_others() -> None:
         assert {"authorization", "x-api-key", "api-key", "x-special-key"} <= removed
 
 
+def test_passthrough_hands_on_the_same_headers_in_both_profiles() -> None:
+    models = {"theirs": {**LOCAL, "auth": {"passthrough": True}}, "b": {**LOCAL, "auth": {"env": "B", "header": "x-b"}}}
+    full, old = (yaml.safe_load(render(config_of(models), EnvoyOptions(profile=profile))) for profile in Profile)
+    mutations = filters_of(full, "theirs")[0]["typed_config"]["mutations"]["request_mutations"]
+    removed = {m["remove"] for m in mutations if "remove" in m}
+    kept = {m["append"]["header"]["key"] for m in mutations if "append" in m}
+    [route] = [found for found in routes_of(old) if found["name"] == "chat_completions-theirs"]
+    assert {"cookie", "proxy-authorization", "x-b"} < removed - kept <= set(route["request_headers_to_remove"])
+    assert not {"authorization", "x-api-key"} & set(route["request_headers_to_remove"])
+
+
 def test_attempts_are_prepared_in_order(tmp_path: Path) -> None:
     document = yaml.safe_load(render(everything(tmp_path), EnvoyOptions()))
     short = [f["name"].rpartition(".")[2] for f in filters_of(document, "gpt")]

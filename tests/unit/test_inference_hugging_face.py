@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer, pre_tokenizers
 from transformers import (
     AutoModelForSequenceClassification,
     AutoModelForTokenClassification,
@@ -116,6 +117,23 @@ def test_entities_of_one_token_are_seen(tmp_path: Path) -> None:
     assert [(span.start, span.end, span.label) for span in result.heads["names"].spans] == [
         (0, 5, "PER"),
         (6, 11, "PER"),
+    ]
+
+
+@pytest.mark.parametrize("splitter", [pre_tokenizers.Metaspace(), pre_tokenizers.ByteLevel(add_prefix_space=False)])
+def test_blanks_that_a_tokenizer_counts_to_a_word_are_none_of_a_span(
+    tmp_path: Path, splitter: pre_tokenizers.PreTokenizer
+) -> None:
+    directory = token_classifier(tmp_path / "names")
+    tokenizer = Tokenizer.from_file(str(directory / "tokenizer.json"))
+    tokenizer.pre_tokenizer = splitter
+    tokenizer.save(str(directory / "tokenizer.json"))
+    weights = load_file(directory / "model.safetensors")
+    weights["classifier.bias"][1] += 1000
+    save_file(weights, directory / "model.safetensors", metadata={"format": "pt"})
+    (result,) = load_hugging_face(directory, device="cpu", dtype="float32").run([Prompt("John Mary  Ann")])
+    assert [(span.start, span.end) for span in result.heads["label"].spans if span.end > span.start] == [
+        *((0, 4), (5, 9), (11, 14)),
     ]
 
 

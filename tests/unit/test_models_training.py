@@ -69,7 +69,6 @@ def test_what_is_written_loads(trained: Path) -> None:
         hidden = network.hidden(batch)
         logits = network.heads["guard"](hidden, batch["attention_mask"])
     assert logits.shape == (1, 2)
-    assert not list(trained.parent.glob("*.checkpoint.pt"))
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -136,6 +135,27 @@ def test_training_that_was_killed_goes_on_from_its_checkpoint(folder: Path, tmp_
     assert reached >= 1
     train.train(train.parse([*arguments, "--steps", str(reached + 1), "--resume"]))
     assert (out / "heads.json").exists()
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_last_fits_that_were_interrupted_need_no_second_training(folder: Path, tmp_path: Path) -> None:
+    out = quick(folder, tmp_path / "m")
+    checkpoint = tmp_path / "m.checkpoint.pt"
+    assert torch.load(checkpoint, weights_only=True)["step"] == 1
+    weights = (out / "model.safetensors").read_bytes()
+    again = ["--data", str(folder), "--out", str(out), "--steps", "1", "--threads", "1", "--resume"]
+    train.train(train.parse([*again, "--seed", "18"]))
+    assert (out / "model.safetensors").read_bytes() == weights, "another seed would show in a second training"
+    train.main([*again, "--no-finish"])
+    assert not checkpoint.exists(), "all is done"
+
+
+def test_several_processes_cannot_train_by_the_clock(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(SystemExit, match="--minutes is for training in one process"):
+        train.train(train.parse(["--data", str(folder), "--out", str(tmp_path / "m"), "--minutes", "1"]))
 
 
 @pytest.mark.filterwarnings("ignore")

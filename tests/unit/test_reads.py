@@ -140,6 +140,19 @@ CASES: dict[str, tuple[str, dict[str, Any], tuple[str, ...], int]] = {
         ("as list", "as object"),
         2,
     ),
+    "parts of a tool's result that are called like their text": (
+        CHAT,
+        {
+            "messages": [
+                {"role": "user", "content": "go"},
+                CALL,
+                {"role": "tool", "content": [{"type": "refusal", "refusal": "no"}]},
+                {"role": "tool", "content": [{"type": "thinking", "thinking": "t"}]},
+            ]
+        },
+        ("t", "no"),
+        2,
+    ),
     "what programs returned": (
         RESPONSES,
         {
@@ -342,6 +355,20 @@ def test_nothing_found_before_the_deadline_came_is_not_nothing_there() -> None:
     assert (clean.signals.values["fresh"].label, clean.signals.values["fresh"].partial) == ("benign", True)
     with pytest.raises(GuardBlocked):
         route(compiled(Hurried(BAD, LABELS)), written=("a long one", "bad tool"), fresh=2)
+
+
+def test_what_is_no_text_is_not_taken_for_harmless() -> None:
+    strict = compiled(FakeClassifier(BAD, LABELS), "block")
+    with pytest.raises(GuardBlocked):
+        route(strict, written=(), fresh=0, unread=True)
+    clean = route(compiled(FakeClassifier(BAD, LABELS)), written=(), fresh=0, unread=True)
+    assert clean.decision.guards == ()
+    assert {name for name, value in clean.signals.values.items() if value.partial} == {
+        *("near", "fresh", "all", "names", "words", "old")
+    }
+    # What was found in the rest counts as ever.
+    found = route(compiled(Finder({}, LABELS)), written=("it is Anna",), fresh=0, unread=True)
+    assert (found.decision.masked, found.signals.values["names"].more) == (("Anna",), True)
 
 
 @pytest.mark.parametrize("written", [("Anna, in a long one",), ("a long one", "Anna"), ("fine tool", "Anna")])

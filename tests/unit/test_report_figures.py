@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from router_extproc.config.loader import parse
-from router_extproc.decision_log import read_log
+from router_extproc.decision_log import read_joined, read_log
 from router_extproc.domain import Usage
 from router_extproc.errors import RouterError
 from router_extproc.report import Report, make_report
@@ -82,12 +82,12 @@ async def test_feedback_gives_accuracy_and_suspects(state: Path, tmp_path: Path)
 
 
 async def test_the_frontier_has_each_model_and_the_mixture(state: Path) -> None:
-    report = make_report(state, parse(WITH_QUALITY, Path("router.yaml")).config)
+    report = make_report(state, config=parse(WITH_QUALITY, Path("router.yaml")).config)
     points = {point.name: point for point in report.frontier}
     assert set(points) == {"small", "coder", "premium", "mixture"}
     assert points["small"].cost < points["mixture"].cost < points["premium"].cost
     assert points["mixture"].quality == pytest.approx((40 * 0.85 + 23 * 0.70 + 6 * 0.95) / 69)
-    assert make_report(state, parse(CONFIG, Path("router.yaml")).config).frontier == []
+    assert make_report(state, config=parse(CONFIG, Path("router.yaml")).config).frontier == []
 
 
 class Strict(HTMLParser):
@@ -106,7 +106,7 @@ class Strict(HTMLParser):
 async def test_the_page_is_one_file_without_scripts(tmp_path: Path) -> None:
     async with watched(state_dir=tmp_path) as sidecar:
         sidecar.exchange("evil", model=EVIL, route=EVIL, attempts=2)
-    report = make_report(tmp_path, parse(WITH_QUALITY, Path("router.yaml")).config)
+    report = make_report(tmp_path, config=parse(WITH_QUALITY, Path("router.yaml")).config)
     page = report_page(report)
     found = Strict()
     found.feed(page)
@@ -182,6 +182,37 @@ async def test_refusals_and_unusable_records_are_counted(state: Path) -> None:
     assert (found.skipped, found.unreadable) == (2, 1)
     assert "70 would be refused: model_not_supported" in found.text()
     assert "1 lines cannot be read and are left out" in found.text()
+
+
+@pytest.mark.parametrize("order", ["abc", "cba"])
+async def test_what_two_sidecars_know_of_a_request_is_one_line(tmp_path: Path, order: str) -> None:
+    """Envoy asks one and tells the other what became of it; the third is told of nothing."""
+    states = [tmp_path / name for name in order]
+    async with (
+        watched(state_dir=tmp_path / "a") as one,
+        watched(state_dir=tmp_path / "b") as other,
+        watched(state_dir=tmp_path / "c") as third,
+    ):
+        one.exchange("own")
+        third.exchange("c0", teller=other.recorder)
+        for number in range(3):
+            one.exchange(f"a{number}", teller=other.recorder, model="small", attempts=2)
+        other.exchange("b0", teller=one.recorder)
+        # Nobody decided it: its id is Envoy's, which a client may have chosen.
+        unknown = {"decision_id": "", "request_id": "lost", "route": "", "band": ""}
+        other.exchange("lost", teller=one.recorder, **unknown)
+    report = make_report(*states)
+    assert report.fallbacks == {("coder", "small"): 3}
+    assert (report.decisions, report.unreadable) == (7, 0)
+    total = report.totals.all
+    assert (total.requests, total.cost) == (7, 3 * Decimal("0.00013") + 4 * Decimal("0.00052"))
+    assert {name: value.requests for name, value in report.totals.by["model"].items()} == {"coder": 4, "small": 3}
+    found = replayed(read_joined(states), CONFIG)
+    assert (found.replayed, found.priced, found.skipped) == (7, 6, 1)
+    # All in one file, as a collector of logs would have it.
+    whole = tmp_path / "all.jsonl"
+    whole.write_bytes(b"".join(file.read_bytes() for state in states for file in files(state, "decisions")))
+    assert replayed(read_joined([whole]), CONFIG).json() == found.json()
 
 
 def files(state: Path, name: str) -> list[Path]:

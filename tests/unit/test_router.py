@@ -86,6 +86,23 @@ def test_a_request_that_no_model_can_take_is_told_why(
         route(**changes)
 
 
+@pytest.mark.parametrize(
+    ("more", "plan"),
+    [
+        ("", ("wide", "seeing")),
+        ("preferences: {everyone: {forbidden: tiny}}", ("wide", "seeing")),
+        ("preferences: {everyone: {forbidden: seeing}}", ("wide",)),
+        ("guards: [{name: g, when: 'true', action: reroute, models: [tiny, seeing]}]", ("seeing", "tiny")),
+    ],
+)
+def test_a_named_model_with_a_fallback_of_its_own_is_not_replaced_by_the_default(
+    more: str, plan: tuple[str, ...]
+) -> None:
+    text = CONFIG.replace("default: [wide, seeing, claude]", "default: [spare, tiny]") + more
+    spare = '  spare: {url: "http://h:5", price: {input: 1, output: 1}}\n'
+    assert route(text.replace("signals:", f"{spare}signals:"), model="wide").plan.models == plan
+
+
 VECTORS = """
 models:
   chat: {url: "http://h:1", price: {input: 1, output: 1}}

@@ -67,8 +67,9 @@ def answered(
     attempts: int = 1,
     first_byte: float | None = None,
     plan: tuple[str, ...] = (),
+    flags: str = "",
 ) -> Outcome:
-    return Outcome("id", "chat_completions", status, name, attempts, seconds, first_byte, None, plan=plan)
+    return Outcome("id", "chat_completions", status, name, attempts, seconds, first_byte, None, flags, plan=plan)
 
 
 def test_first_keeps_the_order_of_the_file() -> None:
@@ -182,6 +183,19 @@ def test_failures_count_as_slowness_and_retries_as_nothing() -> None:
     assert observed.latency("odd") == pytest.approx(50.0)
     observed.record(answered("new", 0.01, status=0))
     assert observed.latency("new") is None
+
+
+@pytest.mark.parametrize("flags", ["UC", "UR", "UPE", "LR", "UT", "UMSDR", "SI", "URX,UC"])
+def test_an_answer_that_breaks_off_is_a_failure(flags: str) -> None:
+    observed = Observed(Clock())
+    for _ in range(10):
+        observed.record(answered("premium", 0.1))
+        observed.record(answered("light", 0.2))
+    for _ in range(10):
+        observed.record(answered("premium", 0.01, flags=flags))
+        observed.record(answered("light", 0.2, flags="URX"))  # the last attempt answered after all
+    assert observed.latency("premium") == pytest.approx(0.1 * 5.5)
+    assert observed.latency("light") == pytest.approx(0.2)
 
 
 def test_a_failure_that_another_model_covered_counts_as_slowness() -> None:

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from router_extproc.account_names import account_name
 from router_extproc.admission import Admission
 from router_extproc.budget_accounts import Accounts
 from router_extproc.budgets import Budgets
@@ -90,7 +91,7 @@ class Sidecar:
         headers, router, identity = headers or {}, self.runtime.router, f"d{self.count}"
         request = LlmRequest(api, "auto", None, prompt, tokens=500, opening="first", **changes)
         header = self.runtime.config.ledger.tenant_header
-        tenant = headers.get(header, "") if header is not None else ""
+        tenant = account_name(headers.get(header, "")) if header is not None else ""
         judged = asyncio.run(router.judge(request, headers, time.monotonic() + 5))
         try:
             chosen = router.choose(judged, headers)
@@ -170,6 +171,14 @@ preferences:
   header: x-user
   users: {thrifty: {prefer: cheap}, barred: {forbidden: large}}
 """
+
+
+def test_a_tenant_with_a_long_name_is_known_by_the_name_in_the_record(sidecar: Sidecar) -> None:
+    name, tenants = "tenant-" * 12, "ledger: {tenant_header: x-tenant}\n"
+    sidecar = again(sidecar, BASE + tenants)
+    sidecar.exchange(headers={"x-tenant": name})
+    users = f"preferences: {{header: x-tenant, users: {{{name}: {{forbidden: large}}}}}}\n"
+    assert replayed(sidecar, BASE + tenants + users).moves == {("large", "small"): 1}
 
 
 def test_preferences_are_those_of_the_sender_as_far_as_the_record_tells(sidecar: Sidecar) -> None:

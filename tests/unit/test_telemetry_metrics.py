@@ -149,6 +149,9 @@ def test_cache_writes_are_tokens_of_their_own(metrics: Metrics, recorder: Record
         ({"status": 503, "usage": None}, "503"),
         ({"status": 0, "usage": None, "model": None}, "client_disconnected"),
         ({"flags": "DC", "usage": Usage(10, 5, estimated=True)}, "client_disconnected"),
+        ({"flags": "UC", "usage": Usage(10, 5, estimated=True)}, "stream_broken"),
+        ({"flags": "URX,UT", "usage": Usage(10, 5, estimated=True)}, "stream_broken"),
+        ({"status": 503, "flags": "UC", "usage": None}, "503"),
     ],
 )
 def test_failures_have_an_error_type_and_no_times(
@@ -157,6 +160,7 @@ def test_failures_have_an_error_type_and_no_times(
     recorder.outcome(replace(ANSWERED, **changes))  # type: ignore[arg-type]
     scrape = Scrape(metrics)
     assert scrape.value("gen_ai_client_operation_duration_seconds_count", error_type=error) == 1
+    assert scrape.value("mom_outcomes_total", error_type=error) == 1
     assert not scrape.has("gen_ai_client_operation_time_to_first_chunk")
     assert not scrape.has("gen_ai_client_token_usage")
 

@@ -58,12 +58,12 @@ groups:
           summary: {{ "\"{{ $value | humanizePercentage }} of the requests match no route with confidence.\"" }}
       - alert: RouterModelErrors
         expr: >-
-          sum by (model) (rate(mom_outcomes_total{ {{- $ns -}}, status=~"5.."}[5m]))
+          sum by (model) (rate(mom_outcomes_total{ {{- $ns -}}, error_type=~"5..|stream_broken"}[5m]))
           / sum by (model) (rate(mom_outcomes_total{ {{- $ns -}} }[5m])) > {{ $t.modelErrorShare }}
         for: 5m
         labels: {severity: warning}
         annotations:
-          summary: {{ "\"{{ $value | humanizePercentage }} of the answers of {{ $labels.model }} are 5xx after all attempts.\"" }}
+          summary: {{ "\"{{ $value | humanizePercentage }} of the answers of {{ $labels.model }} are 5xx after all attempts, or broke off.\"" }}
       {{- if .Values.metrics.prometheusRule.gatewayAlerts }}
       - alert: RouterBypassed
         expr: sum by (namespace) (rate(envoy_http_ext_proc_failure_mode_allowed[5m])) > 0

@@ -24,6 +24,7 @@ from router_extproc.inference.hugging_face import Outputs, deciding_files, read_
 from router_extproc.inference.pooling import combine, spans_result
 from router_extproc.inference.spans import Bio
 from router_extproc.inference.tokens import well_formed
+from router_extproc.words import trimmed
 
 log = logging.getLogger(__name__)
 
@@ -162,7 +163,10 @@ class HuggingFaceClassifier:
                 answer = self._labelled(probs)
             else:
                 keep = np.flatnonzero(~special[row]).tolist()
-                answer = self._spans(self._bio, probs[keep], [offsets[row][i] for i in keep], prompts[owners[row]].text)
+                text = prompts[owners[row]].text
+                # Many tokenizers count the white space before a word to its first token.
+                places = [trimmed(text, *offsets[row][i]) for i in keep]
+                answer = self._spans(self._bio, probs[keep], places, text)
             windows[owners[row]].append((0, Classified({self._head: answer}, int(lengths[row]), self._version)))
         return [combine(parts) for parts in windows]
 
