@@ -35,23 +35,35 @@ class Admission:
         self, identity: str, routed: Routed, headers: Mapping[str, str], tenant: str, config: RouterConfig
     ) -> Routed:
         """The plan to follow. Raises BudgetSpent."""
-        deadline = headers.get(DEADLINE_HEADER)
-        if deadline is not None and routed.decision.band is not Band.NAMED:
-            routed = self._deferred(routed, deadline, config)
-        return await self._budgets.admit(identity, routed, tenant, config)
+        routed = deferred(routed, headers, config, self._now())
+        routed = await self._budgets.admit(identity, routed, tenant, config)
+        return _elsewhere(routed, "moved")
 
-    def _deferred(self, routed: Routed, deadline: str, config: RouterConfig) -> Routed:
-        now = self._now()
-        due = due_at(deadline, now)
-        if due is None or due - now < DEFERRABLE:
-            return routed
-        usage = expected(routed.request)
-        costs = {name: cost_of(price_at(config.models[name].price, now), usage) for name in routed.plan.models}
-        models = tuple(sorted(costs, key=lambda name: costs[name]))
-        if models == routed.plan.models:
-            return routed
-        decision = replace(routed.decision, reason=f"{routed.decision.reason}; can wait, cheapest now"[:199])
-        return replace(routed, decision=decision, plan=Plan(models))
+
+def deferred(routed: Routed, headers: Mapping[str, str], config: RouterConfig, now: datetime) -> Routed:
+    """The plan of a client that can wait: its models, the cheapest at `now` (aware) first. That of others as it is.
+
+    A conversation of a sticky route comes back after it: only this turn can wait.
+    """
+    deadline = headers.get(DEADLINE_HEADER)
+    due = due_at(deadline, now) if deadline is not None and routed.decision.band is not Band.NAMED else None
+    if due is None or due - now < DEFERRABLE:
+        return routed
+    usage = expected(routed.request)
+    costs = {name: cost_of(price_at(config.models[name].price, now), usage) for name in routed.plan.models}
+    models = tuple(sorted(costs, key=lambda name: costs[name]))
+    if models == routed.plan.models:
+        return routed
+    decision = replace(routed.decision, reason=f"{routed.decision.reason}; can wait, cheapest now"[:199])
+    return _elsewhere(replace(routed, decision=decision, plan=Plan(models)), "away")
+
+
+def _elsewhere(routed: Routed, affinity: str) -> Routed:
+    """Calls a conversation `affinity` that is said to be kept, though its plan begins with another model by now."""
+    kept, decision = routed.kept, routed.decision
+    if decision.affinity != "kept" or kept is None or kept.model == routed.plan.pick:
+        return routed
+    return replace(routed, decision=replace(decision, affinity=affinity))
 
 
 def due_at(deadline: str, now: datetime) -> datetime | None:

@@ -8,7 +8,7 @@ import json
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,6 +28,8 @@ MAX_WAITING = 50_000
 SEGMENTS = 8
 MAX_JOINED = 100_000
 """Decisions and outcomes that wait for each other while logs are read; half a kilobyte each."""
+MAX_UNSORTED = 20_000
+"""Records that are held while logs are read, to hand them on by their times."""
 OF_THE_END = ("time", "outcome", "cost", "baseline", "saved")
 """What the outcome brings into a line."""
 
@@ -138,15 +140,33 @@ def read_log(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def read_logs(paths: Sequence[Path]) -> Iterator[dict[str, Any]]:
-    """The records of the logs of several sidecars, by their times. Raises OSError."""
-    yield from heapq.merge(*map(read_log, paths), key=lambda made: str(made.get("time", "")))
+    """The records of the logs of several sidecars, about by their times. Raises OSError."""
+    return heapq.merge(*map(read_log, paths), key=_time_of)
+
+
+def _time_of(made: Mapping[str, Any]) -> str:
+    return str(made.get("time", ""))
+
+
+def _by_time(records: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Sorted, but for those that stand more than `MAX_UNSORTED` records behind their place: a decision whose outcome
+    does not come is written minutes later, with its own time."""
+    held: list[tuple[str, int, dict[str, Any]]] = []
+    for number, made in enumerate(records):
+        item = (_time_of(made), number, made)
+        if len(held) < MAX_UNSORTED:
+            heapq.heappush(held, item)
+        else:
+            yield heapq.heappushpop(held, item)[2]
+    while held:
+        yield heapq.heappop(held)[2]
 
 
 def read_joined(paths: Sequence[Path]) -> Iterator[dict[str, Any]]:
     """The same with one record per exchange: one sidecar decides a request, and Envoy may tell another the outcome.
 
-    What the two wrote is joined in the place of the decision, whatever the order of files and lines, of the newest
-    `MAX_JOINED`. All is read twice. Raises OSError.
+    What the two wrote is joined, whatever the order of files and lines, of the newest `MAX_JOINED`, and stands at the
+    time of the outcome. All is read twice. Raises OSError.
     """
     decided: OrderedDict[str, None] = OrderedDict()
     told: OrderedDict[str, str] = OrderedDict()
@@ -161,8 +181,13 @@ def read_joined(paths: Sequence[Path]) -> Iterator[dict[str, Any]]:
                 table.popitem(last=False)
     pairs = {identity: told[identity] for identity in decided if identity in told}
     del decided, told
+    yield from _by_time(_paired(paths, pairs))
+
+
+def _paired(paths: Sequence[Path], told: Mapping[str, str]) -> Iterator[dict[str, Any]]:
+    """The records, decisions with their outcomes of `told`."""
     for made in read_logs(paths):
-        found = pairs.get(str(made.get("id")))
+        found = told.get(str(made.get("id")))
         if found is not None and _lacks_outcome(made):
             yield made | json.loads(found)
         elif found is None or not _lacks_decision(made):

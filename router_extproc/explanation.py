@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any
 
+from router_extproc.admission import deferred
 from router_extproc.apis.table import APIS
 from router_extproc.config.model import Api
 from router_extproc.domain import LlmRequest, SignalSet
@@ -75,14 +77,14 @@ def figures(row: Mapping[str, Any]) -> str:
 
 
 async def tried(runtime: Runtime, request: LlmRequest, headers: Mapping[str, str], deadline: float) -> dict[str, Any]:
-    """Decides as for a real request, sends nothing. What refuses the request is told as `refused`, beside what led
-    to it. Raises UnknownModel: nothing leads to that.
+    """Decides as for a real request, sends nothing and counts nothing. Budgets are not asked: they would reserve. What
+    refuses the request is told as `refused`, beside what led to it. Raises UnknownModel: nothing leads to that.
 
     `deadline` is in `time.monotonic()` seconds.
     """
     judged = await runtime.router.judge(request, headers, deadline)
     try:
-        routed = runtime.router.choose(judged, headers)
+        routed = deferred(runtime.router.choose(judged, headers), headers, runtime.config, datetime.now(UTC))
     except UnknownModel:
         raise
     except ClientError as error:

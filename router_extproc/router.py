@@ -159,7 +159,8 @@ class Router:
         keys: SessionKeys | None = None,
         affinity: Affinity | None = None,
     ) -> None:
-        """`picked` is told of each model that a plan begins with. `keys` and `affinity` outlive generations."""
+        """`picked` is told of each model that a plan begins with which is followed. `keys` and `affinity` outlive
+        generations."""
         self._config = config
         self._keys = keys or SessionKeys()
         self._affinity = affinity if affinity is not None else MemoryAffinity()
@@ -242,15 +243,16 @@ class Router:
         """The second half of `route`, and raises what that raises."""
         began = time.monotonic()
         decision, plan = self.plan_for(judged.request, judged.signals, headers, judged.kept, home=judged.home)
-        self._picked(plan.pick)
         stages = (*judged.stages, ("policy", time.monotonic() - began))
         known = (judged.session, judged.kept, judged.wishes)
         return Routed(judged.request, judged.signals, decision, plan, stages, *known)
 
     def keep(self, routed: Routed) -> None:
-        """Remembers where a conversation of a sticky route is now; after a turn away from there, where it was. And who
-        answers a request that a later one may refer to."""
+        """Told of each plan that is followed, as admission left it: counts the pick, and remembers where a conversation
+        of a sticky route is now; after a turn away from there, where it was. And who answers a request that a later one
+        may refer to."""
         decision, kept = routed.decision, routed.kept
+        self._picked(routed.plan.pick)
         if routed.request.api == Api.RESPONSES and routed.session:
             self._keep_home(routed.session, Kept(routed.plan.pick, decision.band.value))
         if not decision.sticky or not routed.session:

@@ -169,10 +169,24 @@ class RouteCompiler:
                 suggestion = did_you_mean(name, self._config.signals)
                 self._wrong((*path, field), f"unknown signal `{name}`{suggestion}")
         try:
-            return compile_rule(route.when, self._labels)
+            rule = compile_rule(route.when, self._labels)
         except ConfigMistakes as error:
             self.mistakes += [Mistake((*path, "when"), mistake.message) for mistake in error.mistakes]
             return None
+        self._check_second(route, rule, path)
+        return rule
+
+    def _check_second(self, route: Route, rule: Rule, path: Path) -> None:
+        """One that can never agree would only take the route away: what it says is always another label."""
+        own = self._labels.get(route.second_opinion or "")
+        deciding = self._deciding(route, rule)
+        if own is None or not deciding:
+            return
+        for labels in map(self._labels.get, deciding):
+            if labels is None or not set(own).isdisjoint(labels):
+                return
+        others = ", ".join(f"`{name}`" for name in deciding)
+        self._wrong((*path, "second_opinion"), f"`{route.second_opinion}` has none of the labels of {others}")
 
     def _view(self, name: str, virtual: VirtualModel, rules: list[Rule | None], path: Path) -> View:
         if name in self._config.models:
@@ -204,7 +218,7 @@ class RouteCompiler:
         wanted = expand((*route.models, *(route.fallback or ())), self._config.models)
         outside = [name for name in wanted if allowed is not None and name not in allowed][:MAX_CONSIDERED]
         out = tuple(Considered(name, out=f"require {_shown(route.require)}") for name in outside)
-        deciding = (route.confidence,) if route.confidence else tuple(self._uncertain(rule))
+        deciding = self._deciding(route, rule)
         return CompiledRoute(
             name=route.name,
             rule=rule,
@@ -240,6 +254,9 @@ class RouteCompiler:
                 route.name, Band.DEFAULT, 0.0, default, "", allowed=allowed, considered=out, sticky=route.sticky
             ),
         )
+
+    def _deciding(self, route: Route, rule: Rule) -> tuple[str, ...]:
+        return (route.confidence,) if route.confidence else tuple(self._uncertain(rule))
 
     def _uncertain(self, rule: Rule) -> Iterator[str]:
         for name in rule.signals:

@@ -214,7 +214,6 @@ class _Replay:
         routed = Routed(request, signals, decision, plan, session=session, kept=kept)
         routed = _at_once(self.admission.admit(identity, routed, headers, tenant, self.config))
         router.keep(routed)
-        self.observed.picked(routed.plan.pick)
         return routed
 
     def settle(self, identity: str, routed: Routed, outcome: Outcome | None) -> None:

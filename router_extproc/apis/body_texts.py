@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from router_extproc.apis.content import BROUGHT_KEYS, PICTURES, printable
+from router_extproc.apis.content import BROUGHT_KEYS, PICTURES, THOUGHT_KEYS, printable
 from router_extproc.apis.json_marks import escapes, safe_cut
 
 TEXT_KEYS: Final = frozenset(key.encode() for key in BROUGHT_KEYS - {"result", "thinking"}) | frozenset(
@@ -21,7 +21,9 @@ TEXT_KEYS: Final = frozenset(key.encode() for key in BROUGHT_KEYS - {"result", "
 variables of a prompt that the provider keeps, and what a tool was called with. No others: names, roles and identifiers
 must stay what they are."""
 
-DEPENDING: Final = frozenset({b"data", b"result", b"thinking"})
+_THOUGHTS: Final = frozenset({b"thinking", *(key.encode() for key in THOUGHT_KEYS)})
+
+DEPENDING: Final = frozenset({b"data", b"result", *_THOUGHTS})
 """Keys of a text or of base64, as the `type` beside them says; or of what must stay as it is, for beside it stands the
 `signature` of a provider that refuses what was changed."""
 
@@ -177,11 +179,10 @@ class _Open:
                 yield value
 
     def _is_text(self, key: bytes) -> bool:
-        match key:
-            case b"data":
-                return self.kind == b"text"
-            case b"thinking":
-                return not self.signed
+        if key in _THOUGHTS:
+            return not self.signed
+        if key == b"data":
+            return self.kind == b"text"
         return self.kind != PICTURES.encode()
 
 

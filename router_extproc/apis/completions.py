@@ -73,7 +73,8 @@ class TextReader(Reader):
 
 
 class CompletionsReader(TextReader):
-    """Reads `prompt`. vLLM takes `prompt_embeds` in its place. `suffix` counts as input, of each prompt."""
+    """Reads `prompt`. vLLM takes `prompt_embeds` in its place. `suffix`, which stands behind each prompt, is as much a
+    text of people."""
 
     api = Api.COMPLETIONS
     text_field = "prompt"
@@ -91,6 +92,8 @@ class CompletionsReader(TextReader):
                 self._set_format(value)
             case "suffix":
                 self._suffixed = bool(value)
+                if isinstance(value, str):
+                    self._conversation.add_variables(Content([printable(value)]))
             case _:
                 super()._input_member(key, value)
 

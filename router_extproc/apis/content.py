@@ -14,6 +14,9 @@ TEXT_PARTS: Final = frozenset({"text", "input_text", "output_text"})
 OWN_KEYS: Final = ("refusal", "thinking")
 """Keys of a part's text that are called like its type. Some servers read such a part in any message."""
 
+THOUGHT_KEYS: Final = ("reasoning", "reasoning_content")
+"""Keys beside a model's content that hold what the model thought: some servers put it back into the prompt."""
+
 EMBEDDED: Final = "prompt_embeds"
 """A part, or a field, that brings what the model makes of a text instead of the text."""
 
@@ -104,6 +107,12 @@ def read_content(value: Any, param: str, *, of_model: bool = False) -> Content:
     elif value is not None:
         raise MalformedBody(f"'{param}' must be a string or an array of content parts.", param=param)
     return content
+
+
+def read_thoughts(message: dict[str, Any]) -> list[str]:
+    """What stands beside the content of a model's message under `THOUGHT_KEYS`. Some clients send it under both."""
+    values = [message.get(key) for key in THOUGHT_KEYS]
+    return list(dict.fromkeys(printable(value) for value in values if isinstance(value, str) and value))
 
 
 def read_result(value: Any, param: str) -> Content:

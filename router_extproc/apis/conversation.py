@@ -73,7 +73,7 @@ class Conversation:
     @property
     def prompt(self) -> str:
         """The newest turn in which a human says something; if there is none, the newest user turn as it stands, or
-        else the variables of a prompt that the provider keeps."""
+        else what `add_variables` was given."""
         return self._prompt or self._raw or self._variables
 
     @property
@@ -101,7 +101,8 @@ class Conversation:
             self._room -= len(self._documents[-1])
 
     def add_variables(self, content: Content) -> None:
-        """What is put into a prompt that the provider keeps: the prompt where there is no other, else beside it."""
+        """What is put into a prompt that the provider keeps, or behind one: the prompt where there is no other, else
+        beside it."""
         self._variables = clip(content.text, PROMPT_CHARACTERS, PROMPT_TAIL)
         self.add_documents(replace(content, brought=[*content.texts, *content.brought]))
 

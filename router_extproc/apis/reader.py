@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any, ClassVar, Final
 
 from router_extproc.account_names import account_name
-from router_extproc.apis.content import MEDIA_TOKENS, Content, printable, read_content, read_result
+from router_extproc.apis.content import MEDIA_TOKENS, Content, printable, read_content, read_result, read_thoughts
 from router_extproc.apis.conversation import Conversation
 from router_extproc.apis.json_scan import Scanner
 from router_extproc.config.model import Api
@@ -220,16 +220,18 @@ def _works_on_kept_files(tool: Any) -> bool:
     """Whether a tool works on what lies with a provider: files, stores of them, the container of an earlier answer."""
     if not isinstance(tool, dict):
         return False
-    container = tool.get("container")
+    container, environment = tool.get("container"), tool.get("environment")
     return (
         isinstance(container, str)
-        or _names(container, "file_ids")
-        or _names(tool.get("input_image_mask"), "file_id")
-        or _names(tool, "vector_store_ids")
+        or names(container, "file_ids")
+        or names(environment, "container_id")
+        or names(environment, "file_ids")
+        or names(tool.get("input_image_mask"), "file_id")
+        or names(tool, "vector_store_ids")
     )
 
 
-def _names(value: Any, key: str) -> bool:
+def names(value: Any, key: str) -> bool:
     """Whether an object names something by an id."""
     return isinstance(value, dict) and bool(value.get(key))
 
@@ -272,7 +274,8 @@ class MessagesReader(Reader):
                 self._conversation.add_system(content)
             case _ if of_model:
                 # What the model said aloud is sent back by its id.
-                self._stateful = self._stateful or _names(message.get("audio"), "id")
+                self._stateful = self._stateful or names(message.get("audio"), "id")
+                content.thoughts += read_thoughts(message)
                 self._conversation.add_assistant(content)
             case _:
                 self._conversation.add_user(content)

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from router_extproc.apis.content import PICTURES, Content, read_content, read_result
 from router_extproc.apis.error_body import openai_error
-from router_extproc.apis.reader import MessagesReader
+from router_extproc.apis.reader import MessagesReader, names
 from router_extproc.config.model import Api
 from router_extproc.errors import MalformedBody
 
@@ -84,7 +84,8 @@ class ResponsesReader(MessagesReader):
         if kind == "message":
             super()._message(message, param)
         elif kind == "reasoning":
-            self._conversation.has_spoken()
+            thoughts = read_result([message.get("summary"), message.get("content")], param).brought
+            self._conversation.add_assistant(Content(thoughts=thoughts))
         else:
             # What the provider's own tools found stands in their calls. Calls may alternate with what the client's
             # tools returned, all for one answer of the model, so only its reasoning tells that it spoke again.
@@ -112,8 +113,9 @@ def _kind(item: dict[str, Any]) -> Any:
 
 
 def _by_id(kind: str, item: dict[str, Any]) -> bool:
-    """Whether what the model shall see of an item lies with the provider, which knows it by the item's id."""
-    if kind == REFERENCE:
+    """Whether what the model shall see of an item lies with the provider, which knows it by the item's id; or the
+    container in which its code or its commands ran does."""
+    if kind == REFERENCE or names(item, "container_id") or names(item.get("environment"), "container_id"):
         return True
     holds = _HOLDS.get(kind)
     return holds is not None and bool(item.get("id")) and not item.get(holds)

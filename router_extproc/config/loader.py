@@ -252,7 +252,8 @@ class _Document:
             return node.value
         try:
             return self._scalars.construct_object(node, deep=True)
-        except (yaml.YAMLError, ValueError):
+        except (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError):
+            # PyYAML's constructors trust a tag that the file gives: `!!int ""` is an IndexError, `!!bool x` a KeyError.
             self._unusable(node, path)
             return None
 

@@ -8,11 +8,14 @@ inotify watches, which nodes run out of.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from router_extproc.config.loader import digest_of, read, users_file_of
 from router_extproc.errors import ConfigError
+
+log = logging.getLogger(__name__)
 
 MISSING = ""
 """Stands for the digest of a file that is not there or cannot be read."""
@@ -49,13 +52,20 @@ async def watch(
     changes. A file that is gone counts as a change when it is still gone at the next look: some editors leave a gap.
 
     Something else than a router.yaml is watched with another `digest`; with `settle` any change counts only when the
-    next look finds the same.
+    next look finds the same. A look that ends in an error which nobody has foreseen is logged, and the next one counts.
     """
     known = since if since is not None else await asyncio.to_thread(digest, path)
-    before = known
+    before, failed = known, ""
     while True:
         await asyncio.sleep(interval)
-        now = await asyncio.to_thread(digest, path)
+        try:
+            now = await asyncio.to_thread(digest, path)
+        except Exception as error:
+            if repr(error) != failed:  # once, not at every look
+                log.exception("%s cannot be looked at", path)
+            failed = repr(error)
+            continue
+        failed = ""
         settled = now == before if settle else now != MISSING or before == MISSING
         before = now
         if now != known and settled:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -18,10 +17,13 @@ from router_extproc.signals.base import FALSE, TRUE, TRUTH, Heads, SignalInputs
 from router_extproc.words import whole_words
 
 REGEX_SECONDS = 0.05
-"""CPU time of the process, in seconds, that the expressions of one signal may take for one text: none that is slow to
-search can hold up the event loop for longer. Ordinary ones take 0.1 ms, for the longest texts a few."""
+"""CPU time, in seconds, that the expressions of one signal may take for one text, so that none that is slow to search
+holds up the event loop. Ordinary ones take 0.1 ms, for the longest texts some milliseconds."""
+WORTH_ANOTHER = REGEX_SECONDS / 10
+"""Of it, what must be left to go on after `regex` has given up."""
 MOST_REPEATED = 100_000
-"""Product of the counts in an expression: `(a{1000}){1000}` would take 275 MB to compile (measured)."""
+"""Atoms of an expression with its counted repetitions written out: `(a{1000}){1000}` would take 275 MB to compile
+(measured)."""
 
 Texts = Annotated[
     list[Annotated[str, Field(min_length=1, max_length=256)]],
@@ -70,8 +72,8 @@ class KeywordsParams(BaseModel):
         if not entries:
             raise ValueError("give at least one of any, all, none")
         for entry in entries if self.regex else ():
-            if math.prod(_counts(entry)) > MOST_REPEATED:
-                raise ValueError(f"the counts of `{entry}` multiply to more than {MOST_REPEATED:,}")
+            if _written_out(entry) > MOST_REPEATED:
+                raise ValueError(f"`{entry}` is too large: its counts multiply to more than {MOST_REPEATED:,}")
             try:
                 regex.compile(entry)
             except regex.error as error:
@@ -141,26 +143,49 @@ Finder = Callable[[_Search], Iterator[tuple[int, int]]]
 """Where something stands in a text: start and end."""
 
 
-def _counts(entry: str) -> Iterator[int]:
-    """The counts of all repetitions in a regular expression: of `{2,5}` the 5."""
-    for found in regex.finditer(r"\{(\d*),?(\d*)\}", entry):
-        yield max([1, *(int(count) for count in found.groups() if count)])
+_TOKEN = regex.compile(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]|\{(\d*),?(\d*)\}|.", regex.DOTALL)
+
+
+def _written_out(entry: str) -> int:
+    """How many atoms a regular expression has when `(ab{3}){2}` is written as `abbbabbb`; about, and never less."""
+    groups, last = [0], 0
+    for found in _TOKEN.finditer(entry):
+        counts = [int(count) for count in found.groups() if count]
+        if found[0] == "(":
+            groups.append(0)
+            continue
+        if found[0] == ")" and len(groups) > 1:
+            last = groups.pop()
+        elif counts:
+            last *= max(counts) - 1
+            groups[-1] += last
+            continue
+        else:
+            last = 1
+        groups[-1] += last
+    return sum(groups)
 
 
 def _pattern(entry: str, flags: int) -> Finder:
     finditer = regex.compile(entry, flags).finditer
 
     def places(search: _Search) -> Iterator[tuple[int, int]]:
-        began = time.process_time()  # the clock that `regex` goes by
-        try:
-            if search.seconds <= 0:
-                raise TimeoutError
-            for found in finditer(search.text, timeout=search.seconds):
-                yield found.span()
-        except TimeoutError:
-            search.partial = True
-        finally:
-            search.seconds -= time.process_time() - began
+        end, share = 0, 1.0
+        while search.seconds > WORTH_ANOTHER:
+            own, whole = time.thread_time(), time.process_time()
+            try:
+                for found in finditer(search.text, end, timeout=search.seconds * share):
+                    end = found.end()
+                    yield found.span()
+                return
+            except TimeoutError:
+                pass
+            finally:
+                own = max(time.thread_time() - own, 1e-4)
+                search.seconds -= own
+            # `regex` counts the time of all threads, those of the classifier too.
+            share = max(1.0, (time.process_time() - whole) / own)
+        search.partial = True
 
     return places
 

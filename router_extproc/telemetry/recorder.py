@@ -321,10 +321,11 @@ def _at_once(work: Work) -> None:
 
 def _without_texts(request: LlmRequest) -> LlmRequest:
     """Thousands of these are kept, and a conversation may be megabytes long: only the prompt's beginning stays."""
-    texts = request.context or request.system or request.written or request.opening
+    texts = request.context or request.system or request.written or request.opening or request.thoughts
     if not texts and len(request.prompt) <= KEPT_PROMPT:
         return request
-    return replace(request, prompt=request.prompt[:KEPT_PROMPT], context=(), system="", written=(), fresh=0, opening="")
+    prompt = request.prompt[:KEPT_PROMPT]
+    return replace(request, prompt=prompt, context=(), system="", written=(), fresh=0, opening="", thoughts=())
 
 
 def error_type(outcome: Outcome) -> str:

@@ -179,6 +179,15 @@ def test_arguments_of_tools_stay_json() -> None:
         ('{"thinking": "Ann", "signature": ""}', '{"thinking": "***", "signature": ""}'),
         ('{"thinking": "Ann", "signature": "x"}', '{"thinking": "Ann", "signature": "x"}'),
         ('{"signature": "x", "thinking": "Ann"}', '{"signature": "x", "thinking": "Ann"}'),
+        ('{"reasoning": "Ann", "reasoning_content": "Ann"}', '{"reasoning": "***", "reasoning_content": "***"}'),
+        ('{"reasoning": "Ann", "signature": "x"}', '{"reasoning": "Ann", "signature": "x"}'),
+        ('{"reasoning": {"effort": "Ann"}}', '{"reasoning": {"effort": "Ann"}}'),
+        (
+            '{"type": "reasoning", "summary": [{"text": "Ann"}], "encrypted_content": "Ann"}',
+            '{"type": "reasoning", "summary": [{"text": "***"}], "encrypted_content": "Ann"}',
+        ),
+        ('{"type": "reasoning", "content": [{"text": "Ann"}]}', '{"type": "reasoning", "content": [{"text": "***"}]}'),
+        ('{"prompt": "Ann", "suffix": "Ann"}', '{"prompt": "***", "suffix": "***"}'),
     ],
 )
 def test_where_a_text_is_told_from_what_is_none(before: str, after: str) -> None:

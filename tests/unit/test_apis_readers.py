@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from router_extproc.account_names import account_name
 from router_extproc.apis.table import APIS, for_path
 from router_extproc.config.model import Api
 from router_extproc.domain import Turn
@@ -173,6 +174,20 @@ CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
             "thoughts": ("A trap", "Firm"),
             "written": ("Build a bomb",),
         },
+    ),
+    "chat, what the model thought beside what it said": (
+        CHAT,
+        {
+            "model": "m",
+            "messages": [
+                {"role": "user", "content": "Hi", "reasoning": "not the model's"},
+                {"role": "assistant", "content": [{"type": "thinking", "thinking": "A"}], "reasoning_content": "B"},
+                {"role": "assistant", "content": None, "reasoning": "C", "reasoning_content": "C", "tool_calls": []},
+                {"role": "assistant", "content": "Yes", "reasoning": None, "reasoning_content": ["D"]},
+                {"role": "user", "content": "Please"},
+            ],
+        },
+        {"context": (Turn("user", "Hi"), Turn("assistant", "Yes")), "thoughts": ("A\n\nB", "C"), "written": ("Hi",)},
     ),
     "chat, a part of the prompt as numbers": (
         CHAT,
@@ -355,6 +370,75 @@ CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
             ],
         },
         {"prompt": "Hi", "stateful": False},
+    ),
+    "responses, what the model thought": (
+        RESPONSES,
+        {
+            "model": "m",
+            "input": [
+                {"role": "user", "content": "Hi"},
+                {
+                    "type": "reasoning",
+                    "summary": [{"type": "summary_text", "text": "In short"}],
+                    "content": [{"type": "reasoning_text", "text": "At length"}, 7],
+                },
+                {"type": "reasoning", "summary": None},
+                {"role": "assistant", "content": "Yes"},
+                {"role": "user", "content": "Please"},
+            ],
+        },
+        {
+            "context": (Turn("user", "Hi"), Turn("assistant", "Yes")),
+            "thoughts": ("In short\n\nAt length",),
+            "written": ("Hi",),
+            "fresh": 0,
+            "stateful": False,
+        },
+    ),
+    "responses, code that ran in a container": (
+        RESPONSES,
+        {
+            "model": "m",
+            "input": [
+                {"type": "code_interpreter_call", "id": "ci_1", "code": "1", "container_id": "cntr_1"},
+                {"role": "user", "content": "Hi"},
+            ],
+        },
+        {"prompt": "Hi", "stateful": True},
+    ),
+    "responses, a command that ran in a container": (
+        RESPONSES,
+        {
+            "model": "m",
+            "input": [
+                {"type": "shell_call", "environment": {"type": "container_reference", "container_id": "cntr_1"}},
+                {"role": "user", "content": "Hi"},
+            ],
+        },
+        {"prompt": "Hi", "stateful": True},
+    ),
+    "responses, a command that ran with the client": (
+        RESPONSES,
+        {
+            "model": "m",
+            "input": [
+                {"type": "shell_call", "environment": {"type": "local"}},
+                {"type": "code_interpreter_call", "code": "1", "container_id": None},
+                {"role": "user", "content": "Hi"},
+            ],
+            "tools": [{"type": "shell", "environment": {"type": "container_auto"}}],
+        },
+        {"prompt": "Hi", "stateful": False},
+    ),
+    "responses, a shell in a container": (
+        RESPONSES,
+        {"model": "m", "input": "Hi", "tools": [{"type": "shell", "environment": {"container_id": "cntr_1"}}]},
+        {"stateful": True},
+    ),
+    "responses, a shell with files": (
+        RESPONSES,
+        {"model": "m", "input": "Hi", "tools": [{"type": "shell", "environment": {"file_ids": ["file-1"]}}]},
+        {"stateful": True},
     ),
     "responses, a message whose type is null": (
         RESPONSES,
@@ -588,6 +672,16 @@ CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
         {"model": "auto", "prompt": ["one", "two"]},
         {"prompt": "one\n\ntwo", "unread": False},
     ),
+    "completions, what comes behind": (
+        TEXT,
+        {"model": "m", "suffix": "and hide it", "prompt": "Build a bomb"},
+        {"prompt": "Build a bomb", "written": ("and hide it",), "fresh": 1, "longest": None},
+    ),
+    "completions, only what comes behind": (
+        TEXT,
+        {"model": "m", "prompt": "", "suffix": "Build a bomb"},
+        {"prompt": "Build a bomb", "written": ()},
+    ),
     "completions, token ids": (TEXT, {"model": "auto", "prompt": [1, 2, 3]}, {"prompt": "", "unread": True}),
     "completions, lists of token ids": (TEXT, {"model": "m", "prompt": [[1, 2], [3]]}, {"prompt": "", "unread": True}),
     "completions, embeddings as prompt": (TEXT, {"model": "m", "prompt_embeds": "A"}, {"prompt": "", "unread": True}),
@@ -620,6 +714,35 @@ def test_reads(name: str, chunk: int) -> None:
     raw = json.dumps(body).encode()
     assert request.model_span is not None
     assert json.loads(raw[slice(*request.model_span)]) == body["model"]
+
+
+AGENTS_USER = f"user_{'a1' * 32}_account_0b7c5a5e-7c3e-4a44-9d6d-6f2f2d1c9e11"
+
+
+@pytest.mark.parametrize(
+    ("named", "user"),
+    [
+        (f"{AGENTS_USER}_session_d2e70091-3007-41a3-a916-cb8b0d3098de", account_name(AGENTS_USER)),
+        ("user_a1_account__session_d2e70091", "user_a1_account_"),
+        ('{"x": 1, "device_id": "d", "account_uuid": "a", "session_id": "s"}', "a"),
+        ('{"device_id": "d", "account_uuid": "", "session_id": "s"}', "d"),
+        *(
+            (other, other)
+            for other in (
+                '{"device_id": "", "session_id": "s"}',
+                '{"device_id": "d"}',
+                '{"device_id": "d", "session_id"',
+                "anna_session_1",
+                "user_1_account_2",
+                "[1]",
+            )
+        ),
+        ('{"a":' * 5_000, account_name('{"a":' * 5_000)),
+    ],
+)
+def test_a_session_of_claude_code_is_no_user(named: str, user: str) -> None:
+    body = {"model": "m", "messages": [{"role": "user", "content": "Hi"}], "metadata": {"user_id": named}}
+    assert read(MESSAGES, body).user == user
 
 
 def test_table() -> None:

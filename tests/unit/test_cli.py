@@ -59,9 +59,10 @@ def test_check_warns_of_what_has_no_effect(tmp_path: Path, model: str, capsys: p
   dated: {url: "https://c", api_version: "2024-10-21", price: {input: 1, output: 1}}
 signals:
   word: {type: keywords, any: word}
+  again: {type: classifier, head: intent}
 """
     routes = """
-  - {name: chosen, when: 'word.label == "true"', models: big, confidence: intent, bands: {}, second_opinion: word}
+  - {name: chosen, when: 'word.label == "true"', models: big, confidence: intent, bands: {}, second_opinion: again}
   - {name: plain, when: 'word.label == "false"', models: big, bands: {}, second_opinion: intent}
 schedules: [{name: night, from: "22:00"}, {name: day, favourite: big}, {name: noon, scale: {big: 2}}]
 default: big

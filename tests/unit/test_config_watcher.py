@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from router_extproc.config.loader import read
-from router_extproc.config.watcher import watch
+from router_extproc.config.watcher import content_digest, watch
 from router_extproc.errors import ConfigError
 
 
@@ -150,3 +150,27 @@ async def test_without_since_only_what_comes_later_counts(tmp_path: Path) -> Non
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
+
+
+async def test_an_error_that_nobody_has_foreseen_does_not_end_the_watch(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = tmp_path / "router.yaml"
+    file.write_bytes(b"one")
+    changes, failures = Changes(file), 3
+
+    def digest(path: Path) -> str:
+        nonlocal failures
+        if path.read_bytes() == b"two" and failures:
+            failures -= 1
+            raise IndexError("of a parser")
+        return content_digest(path)
+
+    task = asyncio.create_task(watch(file, changes.on_change, interval=0.005, since="", digest=digest))
+    assert await changes.next() == b"one"
+    file.write_bytes(b"two")
+    assert await changes.next() == b"two"
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert [record.getMessage() for record in caplog.records] == [f"{file} cannot be looked at"]

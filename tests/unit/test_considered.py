@@ -14,11 +14,12 @@ import pytest
 from router_extproc.budget_accounts import Accounts
 from router_extproc.budgets import Budgets
 from router_extproc.config.loader import parse
-from router_extproc.domain import MAX_CONSIDERED, LlmRequest, SignalSet
+from router_extproc.domain import MAX_CONSIDERED, LlmRequest, Plan, SignalSet
 from router_extproc.explanation import as_sent, figures, tried
 from router_extproc.records import considered
 from router_extproc.router import Routed
 from router_extproc.runtime import Runtime, compile_runtime
+from router_extproc.selection.observed import Observed
 
 MODELS = """
 models:
@@ -177,14 +178,14 @@ def test_what_a_guard_refuses_is_explained() -> None:
     more = """
 signals:
   secret: {type: keywords, any: secret}
-  number: {type: keywords, any: '[0-9]+x', regex: true}
+  number: {type: keywords, any: '(a+)+b', regex: true}
 guards:
   - {name: tagged, when: 'number.label == "true"', action: tag}
   - {name: names, when: 'secret.label == "true"', action: block}
   - {name: more, when: 'true', action: tag}
 """
     compiled = runtime("  - {name: r, when: 'true', models: [good, cheap]}", more)
-    sent = as_sent("chat_completions", "auto", "a secret" + " x" * 2000)
+    sent = as_sent("chat_completions", "auto", "a secret " + "a" * 5_000)
     found = asyncio.run(tried(compiled, sent, {}, time.monotonic() + 5))
     assert found["refused"] == {
         "status": 403,
@@ -213,3 +214,23 @@ def test_the_explanation_says_it_in_words() -> None:
     assert figures({"model": "m", "by": "weighted", "score": 1.5, "quality": 0.9}) == "weighted 1.5 (quality 0.9)"
     assert figures({"model": "m"}) == ""
     assert Decimal(found["considered"][0]["cost"]) == Decimal("0.0006")
+
+
+def test_what_is_tried_is_decided_as_for_a_client_who_can_wait() -> None:
+    compiled = runtime("  - {name: r, when: 'true', models: [good, cheap]}")
+    found = asyncio.run(tried(compiled, REQUEST, {"x-mom-deadline": "12h"}, time.monotonic() + 5))
+    assert found["plan"] == ["cheap", "good"]
+    assert found["reason"].endswith("; can wait, cheapest now")
+
+
+def test_what_is_tried_counts_for_no_model() -> None:
+    text = f"{MODELS}\nroutes: [{{name: r, when: 'true', models: [good, cheap], selection: lowest_latency}}]\n"
+    observed = Observed()
+    compiled = compile_runtime(parse(f"{text}default: good\n".encode(), Path("r.yaml")), {}, {}, observed=observed)
+    asyncio.run(tried(compiled, REQUEST, {}, time.monotonic() + 5))
+    assert observed.load("good") == 0
+    # A plan that is followed counts, for the model that it begins with in the end.
+    found = routed(compiled)
+    compiled.router.keep(replace(found, plan=Plan(("cheap", "good"))))
+    assert observed.load("good") == 0
+    assert observed.load("cheap") == pytest.approx(1, abs=0.1)

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from router_extproc.config.loader import parse
-from router_extproc.decision_log import DecisionLog, read_log
+from router_extproc.decision_log import DecisionLog, read_joined, read_log
 from router_extproc.domain import Band, Decision, LlmRequest, Outcome, Plan, SignalSet, SignalValue, Usage
-from router_extproc.records import outcome_of, record, request_of, signals_of
+from router_extproc.records import VERSION, outcome_of, record, request_of, signals_of
 from router_extproc.telemetry.recorder import Decided
 
 CONFIG = parse(
@@ -222,6 +222,19 @@ def test_lines_that_are_no_records_are_empty_ones_and_a_file_that_is_gone_is_pas
     assert list(found) == [{"v": 1, "id": "3"}, {}, {}, {}, {}, {}]
     with pytest.raises(FileNotFoundError):
         list(read_log(tmp_path / "other.jsonl"))
+
+
+def test_joined_records_come_by_their_times_also_those_that_were_written_late(tmp_path: Path) -> None:
+    """A decision whose outcome another sidecar was told is written when nobody waits for that any more."""
+
+    def line(identity: str, minute: int, **members: object) -> str:
+        return json.dumps({"v": VERSION, "id": identity, "time": f"2026-11-26T12:{minute:02d}:00Z", **members}) + "\n"
+
+    here, there = tmp_path / "here.jsonl", tmp_path / "there.jsonl"
+    here.write_text(line("a", 8, plan=["m"], outcome={}) + line("p", 1, plan=["m"], outcome=None))
+    there.write_text(line("p", 2, route="r", outcome={"ms": 1}) + line("b", 9, plan=["m"], outcome={}))
+    found = [(made["id"], made["time"][14:16]) for made in read_joined([here, there])]
+    assert found == [("p", "02"), ("a", "08"), ("b", "09")]
 
 
 def test_a_disk_that_is_gone_costs_lines_and_nothing_else(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -47,7 +47,7 @@ def test_a_pass_in_int8_takes_a_thread_for_what_is_worth_waking_it() -> None:
     assert most_threads(CPU) == min(8, available_cores())
     assert most_threads(torch.device("cuda")) == 1
     assert [threads_for(tokens, torch.float32, 4) for tokens in (16, 4096)] == [4, 4]
-    assert [threads_for(tokens, torch.int8, 4) for tokens in (16, 255, 256, 511, 4096)] == [1, 1, 2, 3, 4]
+    assert [threads_for(tokens, torch.int8, 4) for tokens in (16, 191, 192, 319, 320, 4096)] == [1, 1, 2, 2, 3, 4]
 
 
 def test_each_model_runs_on_its_own_number_of_threads(tmp_path: Path) -> None:

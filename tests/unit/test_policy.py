@@ -320,6 +320,26 @@ def test_a_second_opinion_that_does_not_exist_is_a_mistake() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("route", "others"),
+    [
+        ({"when": 'intent.label == "code"', "second_opinion": "vip"}, "`intent`"),
+        ({"when": "true", "confidence": "guard", "second_opinion": "intent"}, "`guard`"),
+        ({"when": 'intent.label == "code" && guard.label == "benign"', "second_opinion": "vip"}, "`guard`, `intent`"),
+        ({"when": 'intent.label == "code" && guard.label == "benign"', "second_opinion": "guard"}, ""),
+        ({"when": 'intent.label == "code"', "second_opinion": "tenant"}, ""),
+        ({"when": "true", "confidence": "tenant", "second_opinion": "vip"}, ""),
+        ({"when": 'vip.label == "true"', "second_opinion": "intent"}, ""),
+    ],
+)
+def test_a_second_opinion_that_can_never_agree_is_a_mistake(route: Mapping[str, Any], others: str) -> None:
+    if not others:
+        policy(route)
+        return
+    message = f"`{route['second_opinion']}` has none of the labels of {others}"
+    assert mistakes(route) == [("routes.0.second_opinion", message)]
+
+
 # Candidates by label, and labels that a whole plan must have
 
 LABELLED = {

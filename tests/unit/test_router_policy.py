@@ -44,7 +44,9 @@ def route(
 ) -> Routed:
     runtime = compile_runtime(parse(CONFIG.encode(), Path("router.yaml")), {}, {}, 1, observed)
     request = LlmRequest("chat_completions", model, None, prompt, tokens=10, has_tools=tools)
-    return asyncio.run(runtime.router.route(request, {"x-tenant": tenant}, time.monotonic() + 5))
+    routed = asyncio.run(runtime.router.route(request, {"x-tenant": tenant}, time.monotonic() + 5))
+    runtime.router.keep(routed)
+    return routed
 
 
 @pytest.mark.parametrize(

@@ -10,12 +10,16 @@ from typing import Any, ClassVar
 
 import pytest
 
+from router_extproc.admission import Admission
 from router_extproc.apis.table import for_path
+from router_extproc.budget_accounts import Accounts
+from router_extproc.budgets import Budgets
 from router_extproc.config.loader import parse
 from router_extproc.config.sessions import Sessions
 from router_extproc.domain import LlmRequest
 from router_extproc.errors import ConfigError
 from router_extproc.inference.base import Classified, HeadResult
+from router_extproc.preferences import DEADLINE_HEADER
 from router_extproc.router import Routed
 from router_extproc.runtime import Runtime, compile_runtime
 from router_extproc.sessions import SECRET_FILE, SessionKeys, session_secret
@@ -146,9 +150,11 @@ class Sure:
         return Classified({"intent": HeadResult(self.label, self.confidence, probs)}, 3, "1")
 
 
-def compiled(said: Sure, affinity: MemoryAffinity, sticky: bool = True) -> Runtime:
-    text = CONFIG.replace("STICKY", f"sticky: {str(sticky).lower()}").replace(
-        "sticky: true", f"sticky: {str(sticky).lower()}"
+def compiled(said: Sure, affinity: MemoryAffinity, sticky: bool = True, more: str = "") -> Runtime:
+    text = (
+        (CONFIG + more)
+        .replace("STICKY", f"sticky: {str(sticky).lower()}")
+        .replace("sticky: true", f"sticky: {str(sticky).lower()}")
     )
     heads = {"shipped": Sure.labels}
     loaded = parse(text.encode(), Path("router.yaml"))
@@ -198,6 +204,33 @@ def test_a_conversation_moves_when_its_model_cannot_go_on() -> None:
     moved = turn(runtime, has_tools=True)
     assert (moved.plan.pick, moved.decision.affinity) == ("good", "moved")
     assert turn(runtime).plan.pick == "good"
+
+
+def test_a_turn_that_can_wait_goes_where_it_is_cheap_and_the_conversation_comes_back() -> None:
+    runtime = compiled(Sure(), MemoryAffinity())
+
+    def admitted(**headers: str) -> tuple[str, str]:
+        request, sent = replace(REQUEST, tokens=100), {**HEADERS, **headers}
+        routed = asyncio.run(runtime.router.route(request, sent, time.monotonic() + 5))
+        routed = asyncio.run(Admission(Budgets(Accounts())).admit("a", routed, sent, "", runtime.config))
+        runtime.router.keep(routed)
+        return routed.plan.pick, routed.decision.affinity
+
+    turn(runtime, has_tools=True)
+    assert admitted() == ("good", "kept")
+    assert admitted(**{DEADLINE_HEADER: "12h"}) == ("cheap", "away")
+    assert admitted() == ("good", "kept")
+
+
+def test_a_conversation_that_a_budget_puts_elsewhere_has_moved() -> None:
+    runtime = compiled(Sure(), MemoryAffinity(), more="budgets: [{name: day, usd: 1, cheaper_at: 0}]\n")
+    turn(runtime, has_tools=True)
+    routed = asyncio.run(runtime.router.route(replace(REQUEST, tokens=100), HEADERS, time.monotonic() + 5))
+    assert (routed.plan.pick, routed.decision.affinity) == ("good", "kept")
+    routed = asyncio.run(Admission(Budgets(Accounts())).admit("a", routed, HEADERS, "", runtime.config))
+    assert (routed.plan.pick, routed.decision.affinity) == ("cheap", "moved")
+    runtime.router.keep(routed)
+    assert turn(runtime).plan.pick == "cheap"
 
 
 def test_a_conversation_that_nobody_can_tell_is_not_kept() -> None:

@@ -1,4 +1,6 @@
+import threading
 import time
+import zlib
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -308,6 +310,8 @@ KEY = "a8f3Kd92jDq7Zx41" * 3
         ("I am Ann Lee\n and", [(4, 14)], ("Ann Lee",)),
         ("Jo\u00e3ozinho, Zo\u00eb", [(3, 6), (11, 14)], ("ozinho", "Zo\u00eb")),
         ('["I am\\nAnnabel"]', [(9, 12)], ("Annabel",)),
+        (r"json \u0041bc x", [(10, 12)], ("u0041bc",)),
+        (r"json \u00fcbc x", [(11, 13)], ("bc",)),
         ('["I am\\nAnnabel\\nLee"]', [(8, 20)], ("\\nAnnabel\\nLee",)),
         ("I am", [(1, 2), (4, 4)], ()),
     ],
@@ -339,9 +343,35 @@ def test_a_token_head_points_at_a_bounded_number_of_texts() -> None:
         assert (len(value.pieces), value.more) == (MAX_PIECES, more)
 
 
-@pytest.mark.parametrize("counts", ["(a{1000}){1000}", "((a{,100}){100}){100,}", "(?:a{1,400}){400}"])
+@pytest.mark.parametrize(
+    "counts", ["(a{1000}){1000}", "((a{,100}){100}){100,}", "(?:a{1,400}){400}", r"([)]{500}\({500}){500}", "a{999999}"]
+)
 def test_expressions_that_would_take_much_memory_are_refused(counts: str) -> None:
     assert "multiply to more than 100,000" in wrong(type="keywords", any=counts, regex=True)[0][1]
+
+
+def test_other_threads_take_no_time_from_expressions() -> None:
+    built = signal(type="keywords", any=[r"\b[A-Z]{2}\d{2}(?: ?\w{4}){3,7}\b", r"\w+\s\w+[:=]{2}"], regex=True)
+    text = inputs("ordinary words of a harmless text, again and again; " * 800)
+    spent = time.process_time()
+    assert built.evaluate(text) == SignalValue("false")
+    spent = time.process_time() - spent
+    stop = threading.Event()
+
+    def burn() -> None:
+        while not stop.is_set():
+            zlib.compress(bytes(1_000_000), 9)
+
+    others = [threading.Thread(target=burn) for _ in range(8)]
+    for other in others:
+        other.start()
+    try:
+        found = [built.evaluate(text) for _ in range(8)]
+    finally:
+        stop.set()
+        for other in others:
+            other.join()
+    assert found == [SignalValue("false")] * 8, f"{spent:.3f} s alone"
 
 
 def test_slow_expressions_have_a_bounded_time_together() -> None:
@@ -360,6 +390,8 @@ def test_slow_expressions_have_a_bounded_time_together() -> None:
         ("secret.*plan", "a secret and cunning plan"),
         (r"(a)\1", "baa"),
         (r"\p{Lu}{3}", "xÄÖÜ"),
+        (r"[A-Za-z0-9._%+-]{1,64}@[A-Za-z0-9.-]{1,255}\.[A-Za-z]{2,63}", "ann@example.com"),
+        (r"eyJ[\w-]{10,500}\.[\w-]{10,500}\.[\w-]{10,500}", "eyJhbGciOiJIUzI.eyJzdWIiOiIx.SflKxwRJSMeKKF"),
         ("{} and {,}", "{} and {,}"),
     ],
 )

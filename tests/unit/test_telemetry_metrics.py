@@ -1,7 +1,8 @@
 """Metrics: names, units and buckets of the conventions, exact counts, bounded series, a parsable exposition."""
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any, get_type_hints
 
 import pytest
 from hypothesis import given
@@ -12,12 +13,12 @@ from prometheus_client.parser import text_string_to_metric_families
 from router_extproc import __version__
 from router_extproc.bookkeeping import served_by
 from router_extproc.config.loader import parse
-from router_extproc.domain import Band, Decision, LlmRequest, Outcome, Plan, SignalSet, Usage
+from router_extproc.domain import Band, Decision, LlmRequest, Outcome, Plan, SignalSet, Turn, Usage
 from router_extproc.telemetry import instruments
 from router_extproc.telemetry.exposition import prometheus_name
 from router_extproc.telemetry.instruments import MAX_SERIES
 from router_extproc.telemetry.metrics import Metrics
-from router_extproc.telemetry.recorder import REMEMBERED, Decided, Recorder
+from router_extproc.telemetry.recorder import KEPT_PROMPT, REMEMBERED, Decided, Recorder
 from router_extproc.telemetry.reference import metrics_reference
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -211,6 +212,24 @@ def test_a_decision_whose_outcome_never_comes_is_told_without_it(metrics: Metric
     assert told[3:] == [(None, str(number)) for number in (2, 3, 4, 5, 6, 8, 9, 10, 11)]
     recorder.drain()
     assert told[12:] == [(None, "late"), (None, "later")]
+
+
+LONG = "x" * 100_000
+TEXTS: dict[Any, Any] = {str: LONG, tuple[str, ...]: (LONG,), tuple[Turn, ...]: (Turn("user", LONG),)}
+NO_TEXTS = (int, bool, int | None, tuple[int, int] | None, frozenset[str])
+NAMES = ("api", "model", "user")
+HINTS = get_type_hints(LlmRequest)
+
+
+@pytest.mark.parametrize("name", [field.name for field in fields(LlmRequest) if field.name not in NAMES])
+def test_a_decision_that_waits_for_its_outcome_holds_no_texts(metrics: Metrics, name: str) -> None:
+    recorder, kept = Recorder(metrics), list[Decided]()
+    recorder.on_decision.append(kept.append)
+    if HINTS[name] in NO_TEXTS:
+        return
+    request = replace(decided().request, **{name: TEXTS[HINTS[name]]})
+    recorder.decided(replace(decided(), request=request))
+    assert len(repr(kept[0].request)) < KEPT_PROMPT + 1000
 
 
 def test_a_hundred_and_forty_streams_a_second_wait_for_their_outcomes(metrics: Metrics) -> None:

@@ -9,7 +9,7 @@ from router_extproc.inference.cpus import available_cores
 
 _MAX_THREADS = 8
 INT8_TOKENS = 128
-"""Tokens of a pass in 8 bit integers that a thread is worth waking for."""
+"""Tokens of a pass in 8 bit integers for each of its threads. A further one is worth waking for half as many."""
 
 
 def choose(device: str) -> torch.device:
@@ -30,12 +30,12 @@ def most_threads(device: torch.device) -> int:
 
 
 def threads_for(tokens: int, dtype: torch.dtype, most: int) -> int:
-    """Threads of a pass over so many tokens: `most`, but in int8 one per `INT8_TOKENS`.
+    """Threads of a pass over so many tokens: `most`, but in int8 one per `INT8_TOKENS`, rounded.
 
     A product between 8 bit integers is over sooner than a second thread is awake: beside Envoy, on two cores, one
     thread answers a short prompt sooner than two do, and needs half the CPU time (ADR 8).
     """
-    return min(most, max(1, tokens // INT8_TOKENS)) if dtype is torch.int8 else most
+    return min(most, max(1, (tokens + INT8_TOKENS // 2) // INT8_TOKENS)) if dtype is torch.int8 else most
 
 
 def use_threads(count: int) -> None:
