@@ -268,7 +268,7 @@ STICKY = Instrument(
     "mom.sticky.decisions",
     "{decision}",
     "Decisions of sticky routes: new conversations, those kept on their model, moved to another, or away from it for "
-    "one unsure turn",
+    "one turn that is unsure or can wait",
     ("route", "result"),
 )
 MODEL_SCALE = Instrument(

@@ -171,3 +171,36 @@ def test_the_notes_say_what_to_do_next(case: str) -> None:
         assert "patch gateway inference-gateway" in notes
     elif case == "istio-outbound":
         assert "patch deployment YOUR-DEPLOYMENT --type strategic" in notes
+
+
+def test_a_label_that_is_given_twice_is_written_once_and_selectors_keep_theirs() -> None:
+    twice = {"app.kubernetes.io/part-of": "llm", "team": "common", "sidecar.istio.io/inject": "true"}
+    ours = {"app.kubernetes.io/component": "x", "app.kubernetes.io/name": "x", "app.kubernetes.io/instance": "x"}
+    given = values("envoy", commonLabels={**twice, **ours}, podLabels={"team": "pods", **ours})
+    given["metrics"] = {"serviceMonitor": {"enabled": True, "additionalLabels": {"team": "monitors"}}}
+    found = objects(given)  # refuses a key that is there twice
+    plain = values("envoy", metrics={"serviceMonitor": {"enabled": True}})
+    for thing, before in zip(found, objects(plain), strict=True):
+        labels = thing["metadata"]["labels"]
+        assert {name: labels[name] for name in ours} == {name: before["metadata"]["labels"][name] for name in ours}
+        assert thing["spec"].get("selector") == before["spec"].get("selector") if "spec" in thing else True
+        assert labels["team"] == ("monitors" if thing["kind"] == "ServiceMonitor" else "common")
+        assert labels["app.kubernetes.io/part-of"] == "llm"
+    for name in ("router-extproc", "router-extproc-envoy"):
+        deployment = one(found, "Deployment", name)["spec"]
+        labels = deployment["template"]["metadata"]["labels"]
+        assert deployment["selector"]["matchLabels"].items() <= labels.items()
+        assert labels["team"] == "pods"
+    job = one(found, "Job")["spec"]["template"]["metadata"]["labels"]
+    assert job["sidecar.istio.io/inject"] == "false"
+
+
+def test_a_name_like_that_of_something_else_renames_nothing_else() -> None:
+    found = objects(values("models-download", fullnameOverride="router"))
+    pod = one(found, "Job")["spec"]["template"]["spec"]
+    volumes = {volume["name"]: volume for volume in pod["volumes"]}
+    mounts = {mount["name"] for c in [*pod["initContainers"], *pod["containers"]] for mount in c["volumeMounts"]}
+    assert mounts == volumes.keys()
+    assert volumes["router-scripts"]["configMap"] == {"name": "router-check"}
+    account = one(objects(values("minimal", serviceAccount={"name": "own"})), "ServiceAccount")["metadata"]
+    assert (account["name"], account["labels"]["app.kubernetes.io/name"]) == ("own", "router-extproc")

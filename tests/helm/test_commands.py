@@ -13,6 +13,7 @@ import yaml
 
 from router_extproc.cli import main as cli
 from router_extproc.config.envoy import EnvoyOptions, render
+from router_extproc.config.envoy_tls import SidecarTls
 from router_extproc.config.limits import Limits
 from router_extproc.config.loader import parse
 from tests.helm.gateways import milliseconds
@@ -23,6 +24,7 @@ from tests.helm.rendering import (
     cases,
     objects,
     one,
+    texts,
     values,
 )
 
@@ -136,3 +138,21 @@ def test_every_gateway_waits_longer_than_the_sidecar_may_take(deadline: int | No
             objects(values("minimal", router=router, attach={**envoy_gateway, **attach})), "EnvoyExtensionPolicy"
         )
         assert milliseconds(policy["spec"]["extProc"][0]["messageTimeout"]) == seconds * 1000
+
+
+@pytest.mark.parametrize("client", [True, False])
+def test_the_notes_print_an_envoy_that_speaks_tls_to_sidecars_that_want_it(client: bool) -> None:
+    """Plaintext would fail, and with it every decision, while the default model serves on."""
+    tls = {"enabled": True, "serverSecret": "s", "clientSecret": "c", "requireClientCertificate": client}
+    notes = texts(values("minimal", tls=tls))["NOTES.txt"]
+    (command,) = re.findall(r"(router-extproc envoy (?:.*\\\n)*.*)", notes)
+    words = shlex.split(command.replace("\\\n", " "))
+    parser = argparse.ArgumentParser()
+    EnvoyOptions.add_arguments(parser)
+    asked = EnvoyOptions.from_arguments(parser.parse_args(words[3:])).sidecar_tls
+    at = "/etc/router-tls"
+    own = (f"{at}/tls.crt", f"{at}/tls.key") if client else (None, None)
+    assert asked == SidecarTls(f"{at}/ca.crt", "router-extproc.mom.svc", *own)
+    assert f"{at} is a directory as that Envoy sees it" in notes
+    assert ("tls.key of the Secret c" in notes) is client
+    assert at not in texts(values("minimal"))["NOTES.txt"]

@@ -185,3 +185,29 @@ def test_the_simulated_server_refuses_unknown_fields() -> None:
         pytest.raises(helm.HelmError, match="runAsNonRot"),
     ):
         config.install(str(CHART), RELEASE, given, timeout=30)
+
+
+def test_autoscaling_that_is_turned_on_starts_from_the_pods_that_run() -> None:
+    """A number that is left out where it stood before becomes 1: all pods but one would stop."""
+    fixed = values("minimal", replicaCount=10, **UNCHECKED)
+    scaled = values("minimal", autoscaling={"type": "hpa", "minReplicas": 6}, **UNCHECKED)
+    with Cluster(NEWEST_MINOR) as cluster, connected(cluster) as config:
+        config.install(str(CHART), RELEASE, fixed, timeout=30)
+        config.upgrade(str(CHART), RELEASE, scaled, timeout=30)
+        deployment = cluster.get("deployments", "router-extproc")
+        assert deployment["spec"]["replicas"] == 10
+        deployment["spec"]["replicas"] = 7  # as the autoscaler does
+        config.upgrade(str(CHART), RELEASE, scaled, timeout=30)
+        assert cluster.get("deployments", "router-extproc")["spec"]["replicas"] == 7
+
+
+def test_autoscaling_from_the_first_install_owns_the_number_of_pods() -> None:
+    scaled = values("minimal", autoscaling={"type": "hpa"}, **UNCHECKED)
+    fixed = values("minimal", replicaCount=10, **UNCHECKED)
+    with Cluster(NEWEST_MINOR) as cluster, connected(cluster) as config:
+        config.install(str(CHART), RELEASE, scaled, timeout=30)
+        config.upgrade(str(CHART), RELEASE, scaled, timeout=30)
+        assert "replicas" not in cluster.get("deployments", "router-extproc")["spec"]
+        for given in (fixed, scaled):  # off, and on again
+            config.upgrade(str(CHART), RELEASE, given, timeout=30)
+            assert cluster.get("deployments", "router-extproc")["spec"]["replicas"] == 10

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 
+import helm_python as helm
 import pytest
 
-from router_extproc.config.envoy_clusters import ANTHROPIC_VERSION
+from router_extproc.config.envoy_clusters import ANTHROPIC_VERSION, CLIENT_CREDENTIALS, credential_headers
 from router_extproc.config.limits import Limits, Retry
 from router_extproc.config.providers import API_PATHS
+from router_extproc.config.schema import RouterConfig
 from tests.helm.rendering import (
     ISTIO,
     PRICE,
@@ -176,6 +178,34 @@ def test_envoy_gateway_puts_a_key_on_the_llm_apis_alone() -> None:
     assert [{"path": {"type": "PathPrefix", "value": "/v1"}}] in bare
 
 
+@pytest.mark.parametrize("case", ["istio", "envoy-gateway"])
+def test_passthrough_hands_on_the_same_headers_as_in_our_own_configuration(case: str) -> None:
+    """The gateway's cookies and what carries another model's key are not for that provider."""
+    given = values(case)
+    given["router"] = {
+        "models": {
+            "theirs": {"url": "https://theirs.example.com", "price": PRICE, "auth": {"passthrough": True}},
+            "ours": {"url": "https://ours.example.com", "price": PRICE, "auth": {"env": "OURS", "header": "x-ours"}},
+        },
+        "default": "ours",
+    }
+    all_of_them = set(credential_headers(RouterConfig.model_validate(given["router"]).models))
+    assert {"cookie", "x-ours"} < all_of_them
+    found = objects(given)
+    if case == "istio":
+        removed = {route["name"]: route["request_headers_to_remove"] for route in model_routes(found)}
+        removed = {name: removed[f"mom-model-{name}"] for name in ("theirs", "ours")}
+    else:
+        removed = {
+            rule["matches"][0]["headers"][0]["value"]: rule["filters"][0]["requestHeaderModifier"]["remove"]
+            for rule in one(found, "HTTPRoute", "router-extproc-models-0")["spec"]["rules"]
+        }
+    assert {name: {header for header in of if not header.startswith("x-mom-")} for name, of in removed.items()} == {
+        "theirs": all_of_them - set(CLIENT_CREDENTIALS),
+        "ours": all_of_them,
+    }
+
+
 def test_releases_of_one_name_share_a_namespace_of_models() -> None:
     grant = one(objects(values("envoy-gateway")), "ReferenceGrant")
     assert (grant["metadata"]["name"], grant["metadata"]["namespace"]) == ("mom.router-extproc", "models")
@@ -234,3 +264,36 @@ def test_istio_speaks_tls_to_a_service_that_wants_it() -> None:
     assert rule["host"] == "small.west.svc.cluster.local"
     (port,) = rule["trafficPolicy"]["portLevelSettings"]
     assert port["tls"] == {"mode": "SIMPLE", "sni": "small.west.svc"}
+
+
+def test_istio_is_given_all_ports_of_a_host_at_once() -> None:
+    """Of two DestinationRules of a host it takes the trafficPolicy of one: the other's port would be without TLS."""
+    given = values("minimal", attach=ISTIO)
+    hosts = ("https://gpu.example.com:8443", "https://gpu.example.com:9443", "http://gpu.example.com:8080")
+    given["router"] = {
+        "models": {f"m{n}": {"url": url, "price": PRICE} for n, url in enumerate((*hosts, hosts[0]))},
+        "default": "m0",
+    }
+    found = objects(given)
+    entry = one(found, "ServiceEntry")["spec"]
+    assert entry["hosts"] == ["gpu.example.com"]
+    assert sorted((port["number"], port["name"], port["protocol"]) for port in entry["ports"]) == [
+        (8080, "http-8080", "HTTP"),
+        (8443, "https-8443", "HTTPS"),
+        (9443, "https-9443", "HTTPS"),
+    ]
+    (rule,) = (o["spec"] for o in found if o["kind"] == "DestinationRule" and "example" in o["spec"]["host"])
+    tls = {"mode": "SIMPLE", "sni": "gpu.example.com"}
+    settings = rule["trafficPolicy"]["portLevelSettings"]
+    assert {port["port"]["number"]: port.get("tls") for port in settings} == {8443: tls, 9443: tls, 8080: None}
+
+
+def test_istio_is_not_asked_for_http_and_https_at_one_port() -> None:
+    given = values("minimal", attach=ISTIO)
+    urls = ("http://gpu.example.com:8443", "https://gpu.example.com:8443")
+    models = {f"m{n}": {"url": url, "price": PRICE} for n, url in enumerate(urls)}
+    given["router"] = {"models": models, "default": "m0"}
+    with pytest.raises(
+        helm.HelmError, match=r"router\.models\.m1\.url: another model has http .* gpu\.example\.com:8443"
+    ):
+        objects(given)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
+
 from router_extproc.app import ServeOptions
 from tests.helm.rendering import (
     CHART,
+    NEWEST_MINOR,
     Object,
     objects,
     one,
@@ -19,6 +22,20 @@ def test_the_pod_is_given_time_for_the_whole_drain() -> None:
     defaults = ServeOptions(config=CHART)
     assert spec["terminationGracePeriodSeconds"] > pre_stop + defaults.drain_notice + defaults.drain_grace
     assert one(objects(values("hpa")), "Deployment")["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] == 120
+
+
+@pytest.mark.parametrize("version", ["v1.29.0", "v1.30.0", f"v{NEWEST_MINOR}.0"])
+def test_nobody_is_asked_to_sleep_for_no_time(version: str) -> None:
+    """Kubernetes 1.30 to 1.32 refuse it."""
+    given = values("envoy", kubeVersion=version)
+    given["drain"] = {"preStopSeconds": 0}
+    given["attach"]["envoy"] |= {"image": "envoyproxy/envoy:distroless-v1.40.0", "drainSeconds": 0}
+    for name in ("router-extproc", "router-extproc-envoy"):
+        (container,) = one(objects(given), "Deployment", name)["spec"]["template"]["spec"]["containers"]
+        assert "lifecycle" not in container
+    given["attach"]["envoy"]["drainSeconds"] = 7
+    (container,) = one(objects(given), "Deployment", "router-extproc-envoy")["spec"]["template"]["spec"]["containers"]
+    assert "7" in str(container["lifecycle"]["preStop"])
 
 
 def test_autoscalers_own_the_number_of_pods() -> None:

@@ -54,6 +54,7 @@ NONSENSE = [
     ({"mode": "sidecar"}, "mode sidecar: set attach.provider"),
     ({"autoscaling": {"type": "hpa", "minReplicas": 5, "maxReplicas": 2}}, "minReplicas is above maxReplicas"),
     ({"state": {"volume": {"persistentVolumeClaim": {"claimName": "c"}}}}, "a ledger has one writer"),
+    ({"terminationGracePeriodSeconds": 5}, r"5 is not above drain.preStopSeconds \(5\)"),
     ({"tls": {"enabled": True, "serverSecret": "s"}}, "set tls.serverSecret and tls.clientSecret, or tls.certManager"),
     ({"mode": "sidecar", "attach": {"provider": "envoy"}, "tls": {"enabled": True}}, "a Unix socket, which needs none"),
     (

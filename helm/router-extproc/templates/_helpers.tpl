@@ -16,35 +16,36 @@
 {{/* Call: list root component. Never the chart's or the app's version: selectors cannot be changed. */}}
 {{- define "router-extproc.selectorLabels" -}}
 {{- $root := index . 0 -}}
-app.kubernetes.io/name: {{ include "router-extproc.name" $root }}
-app.kubernetes.io/instance: {{ $root.Release.Name }}
-app.kubernetes.io/component: {{ index . 1 }}
+{{- dict "app.kubernetes.io/name" (include "router-extproc.name" $root) "app.kubernetes.io/instance" $root.Release.Name "app.kubernetes.io/component" (index . 1) | toYaml -}}
 {{- end -}}
 
+{{/*
+Each label once, whoever gives it: what selectors look for is ours, then an object's extra ones win over commonLabels, and
+these over the rest of ours. Call: list root component [extra labels]
+*/}}
 {{- define "router-extproc.labels" -}}
 {{- $root := index . 0 -}}
-{{ include "router-extproc.selectorLabels" . }}
-app.kubernetes.io/version: {{ $root.Chart.AppVersion | quote }}
-app.kubernetes.io/managed-by: {{ $root.Release.Service }}
-app.kubernetes.io/part-of: router-extproc
-helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name $root.Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-" }}
-{{- with $root.Values.commonLabels }}
-{{ toYaml . }}
-{{- end }}
+{{- $selected := include "router-extproc.selectorLabels" (list $root (index . 1)) | fromYaml -}}
+{{- $extra := dict -}}
+{{- if gt (len .) 2 }}{{ $extra = index . 2 | default dict }}{{ end -}}
+{{- $chart := printf "%s-%s" $root.Chart.Name $root.Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-" -}}
+{{- $ours := dict "app.kubernetes.io/version" $root.Chart.AppVersion "app.kubernetes.io/managed-by" $root.Release.Service "app.kubernetes.io/part-of" "router-extproc" "helm.sh/chart" $chart -}}
+{{- merge (dict) $selected $extra ($root.Values.commonLabels | default dict) $ours | toYaml -}}
 {{- end -}}
 
-{{/* metadata of an object. Call: list root component suffix [extra annotations] [extra labels] */}}
+{{/* metadata of an object. Call: list root component suffix [extra annotations] [extra labels] [name instead of ours] */}}
 {{- define "router-extproc.metadata" -}}
 {{- $root := index . 0 -}}
 {{- $annotations := merge (dict) $root.Values.commonAnnotations -}}
 {{- if gt (len .) 3 }}{{ $annotations = merge (dict) (index . 3 | default dict) $annotations }}{{ end -}}
-name: {{ include "router-extproc.fullname" $root }}{{ index . 2 }}
+{{- $labels := dict -}}
+{{- if gt (len .) 4 }}{{ $labels = index . 4 }}{{ end -}}
+{{- $name := printf "%s%s" (include "router-extproc.fullname" $root) (index . 2) -}}
+{{- if gt (len .) 5 }}{{ $name = index . 5 }}{{ end -}}
+name: {{ $name }}
 namespace: {{ $root.Release.Namespace }}
 labels:
-  {{- include "router-extproc.labels" (list $root (index . 1)) | nindent 2 }}
-  {{- if gt (len .) 4 }}{{ with index . 4 }}
-  {{- toYaml . | nindent 2 }}
-  {{- end }}{{ end }}
+  {{- include "router-extproc.labels" (list $root (index . 1) $labels) | nindent 2 }}
 {{- with $annotations }}
 annotations:
   {{- toYaml . | nindent 2 }}
@@ -96,6 +97,18 @@ annotations:
 
 {{- define "router-extproc.serverSecret" -}}
 {{- .Values.tls.serverSecret | default (printf "%s-tls" (include "router-extproc.fullname" .)) -}}
+{{- end -}}
+
+{{/* What tells `router-extproc envoy` of TLS to the sidecar, with paths as the Envoy sees them. As JSON. */}}
+{{- define "router-extproc.tlsFlags" -}}
+{{- $flags := list -}}
+{{- if .Values.tls.enabled -}}
+{{- $flags = list "--sidecar-ca /etc/router-tls/ca.crt" (printf "--sidecar-name %s" (include "router-extproc.tlsName" .)) -}}
+{{- if .Values.tls.requireClientCertificate -}}
+{{- $flags = concat $flags (list "--sidecar-cert /etc/router-tls/tls.crt" "--sidecar-key /etc/router-tls/tls.key") -}}
+{{- end -}}
+{{- end -}}
+{{- toJson $flags -}}
 {{- end -}}
 
 {{/* Where a gateway finds the authority, and its own certificate if it needs one. */}}
@@ -161,8 +174,19 @@ perTryMs: {{ mulf ($retry.answer_seconds | default $retry.first_byte_seconds | d
 {{- .Values.terminationGracePeriodSeconds | default $sum | int -}}
 {{- end -}}
 
-{{/* Waits without a shell where Kubernetes can (1.30 has it on by default). Call: dict root seconds */}}
+{{/*
+The lifecycle of a container that waits before it is told to stop, without a shell where Kubernetes can (1.30 has it on by
+default). Empty for 0 s, which Kubernetes refuses before 1.33. Call: dict root seconds
+*/}}
 {{- define "router-extproc.preStop" -}}
+{{- if .seconds -}}
+lifecycle:
+  preStop:
+    {{- include "router-extproc.sleep" . | nindent 4 }}
+{{- end -}}
+{{- end -}}
+
+{{- define "router-extproc.sleep" -}}
 {{- if semverCompare ">=1.30-0" (include "router-extproc.kubeVersion" .root) -}}
 sleep:
   seconds: {{ .seconds }}
@@ -220,9 +244,9 @@ ports:
   {{- end }}
   {{- toYaml (get $values.probes $probe) | nindent 2 }}
 {{- end }}
-lifecycle:
-  preStop:
-    {{- include "router-extproc.preStop" (dict "root" $root "seconds" $values.drain.preStopSeconds) | nindent 4 }}
+{{- with include "router-extproc.preStop" (dict "root" $root "seconds" $values.drain.preStopSeconds) }}
+{{ . }}
+{{- end }}
 {{- $resources := deepCopy $values.resources }}
 {{- if $values.gpu.enabled }}
 {{- $limits := get $resources "limits" | default dict }}
@@ -325,7 +349,7 @@ volumeMounts:
   secret:
     secretName: {{ include "router-extproc.serverSecret" . }}
 {{- end }}
-{{- include "router-extproc.modelVolume" . }}
+{{- include "router-extproc.modelVolume" (list . "-scripts") }}
 {{- with .Values.extraVolumes }}
 {{ toYaml . }}
 {{- end }}
@@ -381,12 +405,14 @@ router.yaml: |2
 {{- toYaml $router -}}
 {{- end -}}
 
+{{/* Call: list root suffix, of the ConfigMap with the script that fetches the weights */}}
 {{- define "router-extproc.modelVolume" -}}
-{{- $models := .Values.models }}
+{{- $root := index . 0 }}
+{{- $models := $root.Values.models }}
 {{- if eq $models.source "pvc" }}
 - name: router-model
   persistentVolumeClaim:
-    claimName: {{ include "router-extproc.claimName" . }}
+    claimName: {{ include "router-extproc.claimName" $root }}
     readOnly: true
 {{- else if eq $models.source "initContainer" }}
 - name: router-model
@@ -394,7 +420,7 @@ router.yaml: |2
     sizeLimit: {{ $models.initContainer.sizeLimit }}
 - name: router-scripts
   configMap:
-    name: {{ include "router-extproc.fullname" . }}-scripts
+    name: {{ include "router-extproc.fullname" $root }}{{ index . 1 }}
 {{- else if eq $models.source "ociVolume" }}
 - name: router-model
   image:
@@ -575,6 +601,9 @@ topologySpreadConstraints:
 {{- if not (or $v.tls.certManager.issuerRef.name (and $v.tls.serverSecret $v.tls.clientSecret)) -}}
 {{- fail "tls.enabled: set tls.serverSecret and tls.clientSecret, or tls.certManager.issuerRef.name" -}}
 {{- end -}}
+{{- end -}}
+{{- if and $v.terminationGracePeriodSeconds (le (int $v.terminationGracePeriodSeconds) (int $v.drain.preStopSeconds)) -}}
+{{- fail (printf "terminationGracePeriodSeconds: %d is not above drain.preStopSeconds (%d): Kubernetes would end the pod before it is told to stop. Leave it out for the three drain times and 5 s" (int $v.terminationGracePeriodSeconds) (int $v.drain.preStopSeconds)) -}}
 {{- end -}}
 {{- if gt (int $v.autoscaling.minReplicas) (int $v.autoscaling.maxReplicas) -}}
 {{- fail "autoscaling.minReplicas is above maxReplicas" -}}

@@ -75,9 +75,14 @@ Call: list root name role, where role is "", "-backup" or "-path".
 {{- list "chat/completions" "completions" "responses" "embeddings" "messages" | toJson -}}
 {{- end -}}
 
+{{/* What `auth.passthrough` hands on: CLIENT_CREDENTIALS in router_extproc/config/envoy_clusters.py. As JSON. */}}
+{{- define "router-extproc.clientCredentials" -}}
+{{- list "authorization" "x-api-key" "api-key" "openai-organization" "openai-project" | toJson -}}
+{{- end -}}
+
 {{/* Headers that carry a credential: none of one provider may reach another. Call: list root */}}
 {{- define "router-extproc.credentialHeaders" -}}
-{{- $headers := list "authorization" "x-api-key" "api-key" "x-goog-api-key" "proxy-authorization" "cookie" "openai-organization" "openai-project" -}}
+{{- $headers := concat (include "router-extproc.clientCredentials" . | fromJsonArray) (list "x-goog-api-key" "proxy-authorization" "cookie") -}}
 {{- range $name, $model := (include "router-extproc.router" . | fromYaml).models -}}
 {{- with ($model.auth | default dict).header -}}{{- $headers = append $headers . -}}{{- end -}}
 {{- end -}}
