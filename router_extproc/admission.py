@@ -18,6 +18,7 @@ from router_extproc.domain import Band, Plan
 from router_extproc.preferences import DEADLINE_HEADER
 from router_extproc.prices import cost_of, price_at
 from router_extproc.router import Routed
+from router_extproc.stores.affinity import Kept
 
 DEFERRABLE = timedelta(minutes=10)
 """Who leaves less time than this is in a hurry."""
@@ -55,6 +56,10 @@ def deferred(routed: Routed, headers: Mapping[str, str], config: RouterConfig, n
     if models == routed.plan.models:
         return routed
     decision = replace(routed.decision, reason=f"{routed.decision.reason}; can wait, cheapest now"[:199])
+    if decision.affinity in ("new", "moved") and models[0] != routed.plan.pick:
+        # The next turn finds the conversation where this one would have taken it.
+        home = Kept(routed.plan.pick, decision.band.value)
+        routed, decision = replace(routed, kept=home), replace(decision, affinity="kept")
     return _elsewhere(replace(routed, decision=decision, plan=Plan(models)), "away")
 
 

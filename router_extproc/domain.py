@@ -44,7 +44,8 @@ class LlmRequest:
     the beginning of the first human turn. `written` are texts that people, tools and documents brought beside the
     prompt, newest first, a bounded part of a long conversation; the first `fresh` of them came since the model last
     spoke. `thoughts` are what models thought in the turns before, oldest first. `unread` says that a part of the input
-    is no text: token ids, or what a model made of a text.
+    is no text: token ids, or what a model made of a text. `client_session` is the session that a client names beside
+    its user, of at most `account_names.MAX_ACCOUNT_NAME` characters.
     """
 
     api: str
@@ -68,6 +69,7 @@ class LlmRequest:
     fresh: int = 0
     thoughts: tuple[str, ...] = ()
     unread: bool = False
+    client_session: str = ""
 
     @property
     def context_tokens(self) -> int:

@@ -47,7 +47,8 @@ class SessionKeys:
         system = request.system[: 2 * TEXT_CHARS]
         if "x-anthropic-billing-header" in system:
             system = _CHANGING.sub("", system)
-        return self._hash("talk", tenant, request.user or "", system.strip()[:TEXT_CHARS], request.opening[:TEXT_CHARS])
+        parts = [tenant, request.user or "", system.strip()[:TEXT_CHARS], request.opening[:TEXT_CHARS]]
+        return self._hash("talk", *parts, *filter(None, [request.client_session]))
 
     def user(self, user: str | None) -> str:
         """The key of a user whom a body names; "" for none."""

@@ -16,6 +16,10 @@ _ESCAPE: Final = re.compile(r"(?<=\\)(?<!\\{4})(?:[bfnrt]|u(?!00(?:3\d|[46][1-9a
 the word behind them without them; but for those that stand for a letter or digit of the word."""
 
 
+_LETTER: Final = re.compile(r"(?<=\\)(?<!\\{4})u00(3\d|[46][1-9a-fA-F]|[57][0-9aA])")
+"""Without the backslash, the escape of an ASCII letter or digit."""
+
+
 def in_word(code: int) -> bool:
     """Whether this byte of UTF-8 is of those that words are made of: an ASCII letter or digit."""
     return bool(_ALPHANUMERIC[code])
@@ -53,7 +57,8 @@ def whole_words(text: str, places: Iterable[tuple[int, int]]) -> Iterator[str]:
             begin = escape.end() if "\\" not in text[start:end] else _unescaped(text, begin)
         if edges.find(1, begin + 1) == end:
             first, last = begin, end
-        yield text[begin:end]
+        letter = _LETTER.match(text, begin, end)
+        yield chr(int(letter[1], 16)) + text[letter.end() : end] if letter else text[begin:end]
 
 
 def _unescaped(text: str, at: int) -> int:

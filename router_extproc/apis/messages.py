@@ -6,12 +6,13 @@ import json
 import re
 from typing import Any, Final
 
-from router_extproc.apis.content import read_content
+from router_extproc.account_names import account_name
+from router_extproc.apis.content import printable, read_content
 from router_extproc.apis.error_body import anthropic_error
 from router_extproc.apis.reader import MessagesReader
 from router_extproc.config.model import Api
 
-_AGENTS_USER: Final = re.compile(r"(user_[^_]+_account_[^_]*)_session_.+", re.DOTALL)
+_AGENTS_USER: Final = re.compile(r"(user_[^_]+_account_[^_]*)_session_(.+)", re.DOTALL)
 """What Claude Code called its user before it wrote a JSON object."""
 
 
@@ -27,7 +28,9 @@ class AnthropicMessagesReader(MessagesReader):
                 self._conversation.add_system(read_content(value, key))
             case "metadata":
                 if isinstance(value, dict):
-                    self._set_user(_lasting(value.get("user_id")))
+                    user, session = _user_and_session(value.get("user_id"))
+                    self._set_user(user)
+                    self._client_session = account_name(printable(session))
             case "container":
                 # An id, or an object that has one where the container is of an earlier answer.
                 held = bool(value.get("id") if isinstance(value, dict) else value)
@@ -47,22 +50,22 @@ class AnthropicMessagesReader(MessagesReader):
                 self._conversation.add_system(read_content(values, key))
 
 
-def _lasting(user: Any) -> Any:
-    """The name of a user without the session that Claude Code writes into it: each would have a budget of its own."""
+def _user_and_session(user: Any) -> tuple[Any, str]:
+    """What Claude Code writes into one name taken apart: each session would have a budget of its own, and all sessions
+    of a user that begin alike would be one conversation. Of any other name there is no session."""
     if not isinstance(user, str):
-        return user
+        return user, ""
     if found := _AGENTS_USER.fullmatch(user):
-        return found[1]
+        return found[1], found[2]
     if not user.startswith("{"):
-        return user
+        return user, ""
     try:
         told = json.loads(user)
     except (ValueError, RecursionError):
-        return user
-    if "session_id" not in told:
-        return user
+        return user, ""
     given = (told.get("account_uuid"), told.get("device_id"))
-    return next((name for name in given if isinstance(name, str) and name), user)
+    name: str = next((name for name in given if isinstance(name, str) and name), "")
+    return (name, str(told["session_id"])) if name and "session_id" in told else (user, "")
 
 
 class Messages:

@@ -41,6 +41,7 @@ class Reader(ABC):
         self._has_tools = False
         self._json_mode = False
         self._user: str | None = None
+        self._client_session = ""
         self._stateful = False
         self._unread = False
         self._longest: int | None = None
@@ -198,6 +199,7 @@ class Reader(ABC):
             json_mode=self._json_mode,
             turns=max(1, conversation.human_turns),
             user=self._user,
+            client_session=self._client_session,
             stateful=self._stateful or conversation.kept_elsewhere,
             unread=self._unread or conversation.unread,
             opening=conversation.opening,

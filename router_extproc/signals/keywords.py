@@ -21,6 +21,8 @@ REGEX_SECONDS = 0.05
 holds up the event loop. Ordinary ones take 0.1 ms, for the longest texts some milliseconds."""
 WORTH_ANOTHER = REGEX_SECONDS / 10
 """Of it, what must be left to go on after `regex` has given up."""
+MOST_SHARED = 3.0
+"""How many threads' time `regex` may take at most for that of one."""
 MOST_REPEATED = 100_000
 """Atoms of an expression with its counted repetitions written out: `(a{1000}){1000}` would take 275 MB to compile
 (measured)."""
@@ -181,10 +183,10 @@ def _pattern(entry: str, flags: int) -> Finder:
             except TimeoutError:
                 pass
             finally:
-                own = max(time.thread_time() - own, 1e-4)
+                own = time.thread_time() - own
                 search.seconds -= own
-            # `regex` counts the time of all threads, those of the classifier too.
-            share = max(1.0, (time.process_time() - whole) / own)
+            # `regex` counts the time of all threads, those of the classifier too; but these may just have ended.
+            share = min(max(1.0, (time.process_time() - whole) / max(own, 1e-4)), MOST_SHARED)
         search.partial = True
 
     return places

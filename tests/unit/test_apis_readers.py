@@ -742,7 +742,9 @@ AGENTS_USER = f"user_{'a1' * 32}_account_0b7c5a5e-7c3e-4a44-9d6d-6f2f2d1c9e11"
 )
 def test_a_session_of_claude_code_is_no_user(named: str, user: str) -> None:
     body = {"model": "m", "messages": [{"role": "user", "content": "Hi"}], "metadata": {"user_id": named}}
-    assert read(MESSAGES, body).user == user
+    found = read(MESSAGES, body)
+    assert found.user == user
+    assert bool(found.client_session) == (user != account_name(named))
 
 
 def test_table() -> None:

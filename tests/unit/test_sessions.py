@@ -49,6 +49,11 @@ def test_a_key_tells_conversations_apart_and_nothing_else() -> None:
     assert all(len(found) == 24 and int(found, 16) for found in others)
 
 
+def test_sessions_that_a_client_names_are_conversations_of_their_own() -> None:
+    named = [replace(REQUEST, client_session=session) for session in ("", "d2e70091", "ffff0000")]
+    assert len(set(map(key, named))) == 3
+
+
 def test_a_header_counts_before_the_conversation_and_both_can_be_changed() -> None:
     assert key(headers=HEADERS) == key(replace(REQUEST, opening="x"), HEADERS)
     assert key(REQUEST, {"x-thread": "s-1"}) == key()
@@ -220,6 +225,18 @@ def test_a_turn_that_can_wait_goes_where_it_is_cheap_and_the_conversation_comes_
     assert admitted() == ("good", "kept")
     assert admitted(**{DEADLINE_HEADER: "12h"}) == ("cheap", "away")
     assert admitted() == ("good", "kept")
+
+
+def test_a_conversation_that_begins_with_a_turn_that_can_wait_goes_on_where_it_belongs() -> None:
+    runtime = compiled(Sure(), MemoryAffinity())
+    request = replace(REQUEST, tokens=100, has_tools=True)
+    routed = asyncio.run(runtime.router.route(request, HEADERS, time.monotonic() + 5))
+    assert (routed.plan.pick, routed.decision.affinity) == ("good", "new")
+    headers = {**HEADERS, DEADLINE_HEADER: "12h"}
+    routed = asyncio.run(Admission(Budgets(Accounts())).admit("a", routed, headers, "", runtime.config))
+    assert (routed.plan.pick, routed.decision.affinity) == ("other", "away")
+    runtime.router.keep(routed)
+    assert turn(runtime).plan.pick == "good"
 
 
 def test_a_conversation_that_a_budget_puts_elsewhere_has_moved() -> None:

@@ -217,7 +217,7 @@ def test_a_decision_whose_outcome_never_comes_is_told_without_it(metrics: Metric
 LONG = "x" * 100_000
 TEXTS: dict[Any, Any] = {str: LONG, tuple[str, ...]: (LONG,), tuple[Turn, ...]: (Turn("user", LONG),)}
 NO_TEXTS = (int, bool, int | None, tuple[int, int] | None, frozenset[str])
-NAMES = ("api", "model", "user")
+NAMES = ("api", "model", "user", "client_session")
 HINTS = get_type_hints(LlmRequest)
 
 
