@@ -23,7 +23,7 @@ from router_extproc.config.envoy_tls import write_secrets
 from router_extproc.config.loader import load
 from router_extproc.config.model import Api
 from router_extproc.cost import calculate
-from router_extproc.decision_log import read_joined
+from router_extproc.decision_log import by_time, read_joined
 from router_extproc.domain import Outcome
 from router_extproc.errors import ConfigError, RouterError
 from router_extproc.explanation import as_sent, figures, tried
@@ -316,7 +316,7 @@ def _cost(arguments: argparse.Namespace) -> int:
 
 def _simulate(arguments: argparse.Namespace) -> int:
     loaded = load(Path(arguments.config))
-    found = simulate(read_joined(arguments.log), loaded, _heads(arguments))
+    found = simulate(by_time(read_joined(arguments.log)), loaded, _heads(arguments))
     if not found.replayed:
         where = ", ".join(map(str, arguments.log))
         raise RouterError(f"no decisions in {where}: `serve --state-dir` records them")

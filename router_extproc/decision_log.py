@@ -148,9 +148,9 @@ def _time_of(made: Mapping[str, Any]) -> str:
     return str(made.get("time", ""))
 
 
-def _by_time(records: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """Sorted, but for those that stand more than `MAX_UNSORTED` records behind their place: a decision whose outcome
-    does not come is written minutes later, with its own time."""
+def by_time(records: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Sorted, for whoever replays them, but for those that stand more than `MAX_UNSORTED` records behind their place: a
+    decision whose outcome does not come is written minutes later, with its own time."""
     held: list[tuple[str, int, str]] = []  # as text: objects take six times as much
     for number, made in enumerate(records):
         item = (_time_of(made), number, json.dumps(made))
@@ -165,8 +165,8 @@ def _by_time(records: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
 def read_joined(paths: Sequence[Path]) -> Iterator[dict[str, Any]]:
     """The same with one record per exchange: one sidecar decides a request, and Envoy may tell another the outcome.
 
-    What the two wrote is joined, whatever the order of files and lines, of the newest `MAX_JOINED`, and stands at the
-    time of the outcome. All is read twice. Raises OSError.
+    What the two wrote is joined, whatever the order of files and lines, of the newest `MAX_JOINED`, and has the time of
+    the outcome, in the place of the decision. All is read twice. Raises OSError.
     """
     decided: OrderedDict[str, None] = OrderedDict()
     told: OrderedDict[str, str] = OrderedDict()
@@ -181,7 +181,7 @@ def read_joined(paths: Sequence[Path]) -> Iterator[dict[str, Any]]:
                 table.popitem(last=False)
     pairs = {identity: told[identity] for identity in decided if identity in told}
     del decided, told
-    yield from _by_time(_paired(paths, pairs))
+    yield from _paired(paths, pairs)
 
 
 def _paired(paths: Sequence[Path], told: Mapping[str, str]) -> Iterator[dict[str, Any]]:

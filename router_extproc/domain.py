@@ -243,3 +243,8 @@ class Outcome:
     def broken(self) -> bool:
         """Whether an answer had begun well and broke off, by no fault of the client's."""
         return 0 < self.status < 400 and not BROKE_OFF.isdisjoint(self.flags.split(","))
+
+    @property
+    def failed(self) -> bool:
+        """Whether the model that was tried last is to blame, or too busy."""
+        return self.status >= 500 or self.status == 429 or self.broken

@@ -161,7 +161,7 @@ def _health(outcomes: list[Outcome]) -> dict[str, Any]:
     first_bytes = [found.first_byte_seconds for found in outcomes if found.first_byte_seconds is not None]
     return {
         "answers": len(outcomes),
-        "failures": sum(found.status >= 500 or found.status == 429 or found.broken for found in outcomes),
+        "failures": sum(found.failed for found in outcomes),
         "retried": sum(found.attempts > 1 for found in outcomes),
         "first_byte_ms": round(median(first_bytes) * 1e3, 1) if first_bytes else None,
         "last_status": outcomes[-1].status,

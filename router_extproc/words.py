@@ -11,12 +11,14 @@ import numpy.typing as npt
 
 _ALPHANUMERIC: Final = np.array([chr(code).isalnum() and code < 0x80 for code in range(256)])
 
-_ESCAPE: Final = re.compile(r"(?<=\\)(?<!\\{4})(?:[bfnrt]|u(?!00(?:3\d|[46][1-9a-fA-F]|[57][0-9aA]))[0-9a-fA-F]{4})")
+_INNER: Final = r"(?<=\\)(?<!\\{4})"
+_LETTERS: Final = r"00(3\d|[46][1-9a-fA-F]|[57][0-9aA])"
+
+_ESCAPE: Final = re.compile(rf"{_INNER}(?:[bfnrt]|u(?!{_LETTERS})[0-9a-fA-F]{{4}})")
 """The letters of an escape of JSON in a string, or of JSON in a string of that. Masking, which reads these too, knows
 the word behind them without them; but for those that stand for a letter or digit of the word."""
 
-
-_LETTER: Final = re.compile(r"(?<=\\)(?<!\\{4})u00(3\d|[46][1-9a-fA-F]|[57][0-9aA])")
+_LETTER: Final = re.compile(f"{_INNER}u{_LETTERS}")
 """Without the backslash, the escape of an ASCII letter or digit."""
 
 

@@ -14,18 +14,19 @@ import numpy.typing as npt
 from router_extproc.apis.content import BROUGHT_KEYS, PICTURES, THOUGHT_KEYS, printable
 from router_extproc.apis.json_marks import escapes, safe_cut
 
-TEXT_KEYS: Final = frozenset(key.encode() for key in BROUGHT_KEYS - {"result", "thinking"}) | frozenset(
-    {b"input", b"prompt", b"system", b"instructions", b"arguments", b"suffix", b"documents"}
-)
-"""Keys whose strings, at any depth of arrays below them, hold what people or tools wrote. So do `DEPENDING`, the
-variables of a prompt that the provider keeps, and what a tool was called with. No others: names, roles and identifiers
-must stay what they are."""
-
 _THOUGHTS: Final = frozenset({b"thinking", *(key.encode() for key in THOUGHT_KEYS)})
 
 DEPENDING: Final = frozenset({b"data", b"result", *_THOUGHTS})
 """Keys of a text or of base64, as the `type` beside them says; or of what must stay as it is, for beside it stands the
 `signature` of a provider that refuses what was changed."""
+
+TEXT_KEYS: Final = (
+    frozenset(key.encode() for key in BROUGHT_KEYS)
+    | frozenset({b"input", b"prompt", b"system", b"instructions", b"arguments", b"suffix", b"documents"})
+) - DEPENDING
+"""Keys whose strings, at any depth of arrays below them, hold what people or tools wrote. So do `DEPENDING`, the
+variables of a prompt that the provider keeps, and what a tool was called with. No others: names, roles and identifiers
+must stay what they are."""
 
 _CALLED_WITH: Final = frozenset({b"input", b"arguments"})
 """Keys of what a tool was called with. Where it is no string but an object, all strings in it are the caller's. Its

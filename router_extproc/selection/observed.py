@@ -58,11 +58,10 @@ class Observed:
         if outcome.model is None or outcome.status == 0:
             return
         now = self._clock()
-        failed = outcome.status >= 500 or outcome.status == 429 or outcome.broken
-        self._failures.setdefault(outcome.model, _Mean()).add(float(failed), now)
+        self._failures.setdefault(outcome.model, _Mean()).add(float(outcome.failed), now)
         for name in _given_up(outcome):
             self._failures.setdefault(name, _Mean()).add(1.0, now)
-        if not failed and outcome.attempts == 1:
+        if not outcome.failed and outcome.attempts == 1:
             seconds = outcome.duration_seconds if outcome.first_byte_seconds is None else outcome.first_byte_seconds
             self._latency.setdefault(outcome.model, _Mean()).add(seconds, now)
 

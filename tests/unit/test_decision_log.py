@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from router_extproc.config.loader import parse
-from router_extproc.decision_log import DecisionLog, read_joined, read_log
+from router_extproc.decision_log import DecisionLog, by_time, read_joined, read_log
 from router_extproc.domain import Band, Decision, LlmRequest, Outcome, Plan, SignalSet, SignalValue, Usage
 from router_extproc.records import VERSION, outcome_of, record, request_of, signals_of
 from router_extproc.telemetry.recorder import Decided
@@ -233,7 +233,7 @@ def test_joined_records_come_by_their_times_also_those_that_were_written_late(tm
     here, there = tmp_path / "here.jsonl", tmp_path / "there.jsonl"
     here.write_text(line("a", 8, plan=["m"], outcome={}) + line("p", 1, plan=["m"], outcome=None))
     there.write_text(line("p", 2, route="r", outcome={"ms": 1}) + line("b", 9, plan=["m"], outcome={}))
-    found = [(made["id"], made["time"][14:16]) for made in read_joined([here, there])]
+    found = [(made["id"], made["time"][14:16]) for made in by_time(read_joined([here, there]))]
     assert found == [("p", "02"), ("a", "08"), ("b", "09")]
 
 

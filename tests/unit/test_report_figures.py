@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from router_extproc.config.loader import parse
-from router_extproc.decision_log import read_joined, read_log
+from router_extproc.decision_log import by_time, read_joined, read_log
 from router_extproc.domain import Usage
 from router_extproc.errors import RouterError
 from router_extproc.report import Report, make_report
@@ -207,12 +207,12 @@ async def test_what_two_sidecars_know_of_a_request_is_one_line(tmp_path: Path, o
     total = report.totals.all
     assert (total.requests, total.cost) == (7, 3 * Decimal("0.00013") + 4 * Decimal("0.00052"))
     assert {name: value.requests for name, value in report.totals.by["model"].items()} == {"coder": 4, "small": 3}
-    found = replayed(read_joined(states), CONFIG)
+    found = replayed(by_time(read_joined(states)), CONFIG)
     assert (found.replayed, found.priced, found.skipped) == (7, 6, 1)
     # All in one file, as a collector of logs would have it.
     whole = tmp_path / "all.jsonl"
     whole.write_bytes(b"".join(file.read_bytes() for state in states for file in files(state, "decisions")))
-    assert replayed(read_joined([whole]), CONFIG).json() == found.json()
+    assert replayed(by_time(read_joined([whole])), CONFIG).json() == found.json()
 
 
 def files(state: Path, name: str) -> list[Path]:
